@@ -1,0 +1,182 @@
+"""What a constraint is: a callable from completions to scores in [0, 1]; text in, numbers out."""
+
+import sysconfig
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, SupportsFloat, final
+
+from tiltune.errors import ConstraintError, TiltuneError
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A prompt and one completion of it, as text.
+
+    `ended` tells an end of sequence from a cut at the token limit; `row` holds the further fields
+    of the prompt's row in the data file.
+    """
+
+    prompt: str
+    text: str
+    ended: bool = True
+    row: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True)
+class Score:
+    """A value in [0, 1], 1 = satisfied; why; and the characters [start, end) that decided it."""
+
+    value: float
+    reason: str = ""
+    span: tuple[int, int] | None = None
+
+
+ScoreFunction = Callable[[Sequence[Completion]], Sequence[float | Score]]
+"""What a user writes for `kind = "python"`."""
+
+
+class Constraint(Protocol):
+    """Scores whole completions, in order, one score each."""
+
+    def score(self, completions: Sequence[Completion]) -> list[Score]: ...
+
+    def satisfied(self, score: Score) -> bool: ...
+
+    def label(self, score: Score) -> float: ...
+
+
+JudgedText = Literal["completion", "prompt+completion"]
+
+_PACKAGE = str(Path(__file__).resolve().parents[1])
+_LIBRARIES = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
+
+
+def judged_text(completion: Completion, text: JudgedText) -> str:
+    """The text that a constraint judges; spans of its scores count characters of this text."""
+    return completion.prompt + completion.text if text == "prompt+completion" else completion.text
+
+
+@final
+@dataclass(frozen=True)
+class TextConstraint:
+    """A scoring function under a name, with every result checked here and nowhere else.
+
+    Args:
+        name: how messages call it, such as "constraint.path 'toy:score'".
+        scorer: from a batch of completions to one number in [0, 1], or `Score`, for each.
+        text: the judged text.
+        threshold: a score at or above it satisfies; "none" keeps raw scores as labels.
+    """
+
+    name: str
+    scorer: ScoreFunction
+    text: JudgedText = "completion"
+    threshold: float | Literal["none"] = 0.5
+
+    def score(self, completions: Sequence[Completion]) -> list[Score]:
+        """One checked score a completion, in order.
+
+        Raises:
+            ConstraintError: the scorer raised, or returned too few, too many, or what is no score.
+                A broken scorer is never turned into a score.
+        """
+        if not completions:
+            return []
+        texts = [judged_text(completion, self.text) for completion in completions]
+        try:
+            returned: Any = self.scorer(completions)
+            results = list(returned) if isinstance(returned, Iterable) else None
+        except TiltuneError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise ConstraintError(
+                f"{self.name} raised {describe_error(error)}; "
+                f"first text of the batch of {len(texts)}: {shown(texts[0])}"
+            ) from error
+        if results is None or len(results) != len(texts):
+            found = shown(returned) if results is None else f"{len(results)} scores"
+            raise ConstraintError(
+                f"{self.name} returned {found} for {len(texts)} completions; it must return a list "
+                f"with one score for each; first text of the batch: {shown(texts[0])}"
+            )
+        return [self._checked(result, text) for result, text in zip(results, texts, strict=True)]
+
+    def satisfied(self, score: Score) -> bool:
+        """Whether the score reaches the threshold, or 0.5 where raw scores are kept."""
+        return score.value >= (0.5 if self.threshold == "none" else self.threshold)
+
+    def label(self, score: Score) -> float:
+        """What a value model learns: 1 or 0 by the threshold, or the raw value without one."""
+        return score.value if self.threshold == "none" else float(self.satisfied(score))
+
+    def _checked(self, result: object, text: str) -> Score:
+        score = result if isinstance(result, Score) else Score(_number(result))
+        value = _number(score.value)
+        if not 0 <= value <= 1:  # true of NaN too, which is also what _number makes of a non-number
+            raise ConstraintError(
+                f"{self.name} returned {shown(result)}; a score must be a number in [0, 1] "
+                f"(1 = satisfied); the text: {shown(text)}"
+            )
+        if score.span is not None and not _is_span(score.span, len(text)):
+            raise ConstraintError(
+                f"{self.name} returned the span {shown(score.span)}; a span is (start, end) with "
+                f"0 <= start <= end <= {len(text)}, in characters of `constraint.text` = "
+                f"{self.text!r}; the text: {shown(text)}"
+            )
+        return Score(value, str(score.reason), score.span)
+
+
+def on_texts(
+    judge: Callable[[Sequence[str]], Sequence[float | Score]], text: JudgedText
+) -> ScoreFunction:
+    """Lift a judge of texts to a scorer of completions."""
+    return lambda completions: judge([judged_text(each, text) for each in completions])
+
+
+def describe_error(error: BaseException) -> str:
+    """Exception type, message, file and line of the user's innermost frame.
+
+    Frames of this package are never the user's; frames of installed libraries are so only when
+    there are no others, since what a user can mend is the line that called the library.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    outside = [frame for frame in frames if not _within(frame.filename, (_PACKAGE,))]
+    users = [frame for frame in outside if not _within(frame.filename, _LIBRARIES)]
+    message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, SyntaxError) and not users:  # the module itself could not be parsed
+        return f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})"
+    chosen = (users or outside or frames)[-1:]
+    return message + "".join(f" ({frame.filename}, line {frame.lineno})" for frame in chosen)
+
+
+def shown(value: object, limit: int = 200) -> str:
+    """`repr(value)`, cut at `limit` characters."""
+    text = repr(value)
+    return text if len(text) <= limit else text[:limit] + "…"
+
+
+def _number(value: object) -> float:
+    """The value as a float; NaN, which no check lets through, for what is not a number."""
+    if not isinstance(value, SupportsFloat):
+        return float("nan")
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # an array of several, a huge int
+        return float("nan")
+
+
+def _is_span(span: object, length: int) -> bool:
+    if not (isinstance(span, tuple) and len(span) == 2):
+        return False
+    start, end = span
+    return isinstance(start, int) and isinstance(end, int) and 0 <= start <= end <= length
+
+
+def _within(filename: str, folders: tuple[str, ...]) -> bool:
+    # "<frozen importlib._bootstrap>" is the interpreter's; "<stdin>" and "<string>" are a user's
+    path = str(Path(filename).resolve())
+    return filename.startswith("<frozen ") or any(
+        Path(path).is_relative_to(folder) for folder in folders
+    )

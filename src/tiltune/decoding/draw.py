@@ -1,0 +1,133 @@
+"""The one drawing loop: sampler, guided sampling and evaluation all draw here.
+
+Prompts are left-padded, keys and values cached, and rows that have finished leave the batch and the
+cache, so that they cost nothing from then on.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from tiltune.decoding.guidance import Values, shape_law
+from tiltune.data import left_padded
+from tiltune.lm import LanguageModel
+from tiltune.types import Samples, SamplingLaw
+
+COMPACT_BELOW = 0.9
+"""Rows leave once this share of the batch or less is unfinished; sooner would copy more than it saves."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a sequence ends and what fills the rest: ids of the tokenizer."""
+
+    eos_ids: tuple[int, ...]
+    pad_id: int
+
+
+@torch.no_grad()
+def draw(
+    lm: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    law: SamplingLaw,
+    ending: Ending,
+    *,
+    generator: torch.Generator,
+    values: Values | None = None,
+) -> Samples:
+    """Complete every prompt once, side by side.
+
+    Args:
+        lm: draws the tokens.
+        prompts: token ids of N prompts, none empty.
+        law: temperature, top-p, token limit.
+        ending: ids that end a completion; the padding.
+        generator: on the LM's device.
+        values: guidance, required exactly when `law.guided`.
+
+    Returns:
+        N samples in the order of the prompts, `policy_version` 0, `prompt_index` 0…N-1, labels NaN.
+    """
+    if (values is not None) != law.guided:
+        raise ValueError(f"law.guided is {law.guided}, values are {'given' if values else 'not given'}")
+    rows = _Rows.start(prompts, law.max_new_tokens, ending, lm.device)
+    fresh, places = rows.prompt_ids, torch.arange(len(rows.ids), device=lm.device)
+    mask, caches = rows.prompt_mask, (None, None)
+    for column in range(law.max_new_tokens):
+        output = lm.forward(fresh, mask, keep=1, cache=caches[0], use_cache=True)
+        log_values, value_cache = None, None
+        if values is not None:
+            logits, value_cache = values.step(fresh, mask, caches[1])
+            log_values = logsigmoid(logits)
+        log_probs = shape_law(output.logits[:, -1], law, log_values)
+        token = log_probs.exp().multinomial(1, generator=generator)
+        rows.write(places, column, token[:, 0], log_probs.gather(1, token)[:, 0])
+        going = ~rows.ended[places]
+        if not going.any():
+            break
+        caches = (output.cache, value_cache)
+        if going.float().mean() <= COMPACT_BELOW:
+            kept = going.nonzero()[:, 0]
+            places, token, mask = places[kept], token[kept], mask[kept]
+            for cache in caches:
+                if cache is not None:
+                    cache.batch_select_indices(kept)
+        fresh, mask = token, torch.nn.functional.pad(mask, (0, 1), value=True)
+    return rows.samples(law)
+
+
+@dataclass
+class _Rows:
+    """The completions so far."""
+
+    prompt_ids: Tensor
+    prompt_mask: Tensor
+    ids: Tensor
+    mask: Tensor
+    log_probs: Tensor
+    ended: Tensor
+    eos: Tensor
+
+    @staticmethod
+    def start(prompts: Sequence[Sequence[int]], limit: int, ending: Ending, device: torch.device) -> "_Rows":
+        ids, mask = left_padded(prompts, ending.pad_id)
+        shape = (len(prompts), limit)
+        return _Rows(
+            prompt_ids=ids.to(device),
+            prompt_mask=mask.to(device),
+            ids=torch.full(shape, ending.pad_id, device=device),
+            mask=torch.zeros(shape, dtype=torch.bool, device=device),
+            log_probs=torch.zeros(shape, device=device),
+            ended=torch.zeros(len(prompts), dtype=torch.bool, device=device),
+            eos=torch.tensor(ending.eos_ids, device=device),
+        )
+
+    def write(self, places: Tensor, column: int, token: Tensor, log_prob: Tensor) -> None:
+        """Put a token where the row had not ended before."""
+        open_rows = ~self.ended[places]
+        places, token, log_prob = places[open_rows], token[open_rows], log_prob[open_rows]
+        self.ids[places, column] = token
+        self.mask[places, column] = True
+        self.log_probs[places, column] = log_prob.float()
+        self.ended[places] = torch.isin(token, self.eos)
+
+    def samples(self, law: SamplingLaw) -> Samples:
+        count = len(self.ids)
+        every = torch.arange(count, device=self.ids.device)
+        drawn = Samples(
+            prompt_ids=self.prompt_ids,
+            prompt_mask=self.prompt_mask,
+            ids=self.ids,
+            mask=self.mask,
+            written=self.mask.clone(),
+            proposal_logprobs=self.log_probs,
+            ended=self.ended,
+            prompt_index=every,
+            policy_version=torch.zeros_like(every),
+            labels=torch.full((count,), float("nan"), device=self.ids.device),
+            law=law,
+        )
+        return drawn.select(every)

@@ -1,0 +1,86 @@
+"""Guided next-token laws, for our drawing loop and as a logits processor for `generate`.
+
+Order, here and in `generate`: guidance `log p + log R`, then temperature, then top-p.
+"""
+
+from typing import Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from tiltune.functional import log_softmax
+from tiltune.lm import Cache
+from tiltune.types import SamplingLaw
+
+
+class Values(Protocol):
+    """What guidance needs of a value model; `value_model.ValueModel` is one."""
+
+    def step(self, ids: Tensor, mask: Tensor, cache: Cache = None) -> tuple[Tensor, Cache]: ...
+
+
+def shape_law(
+    logits: Float[Tensor, "N V"], law: SamplingLaw, log_values: Float[Tensor, "N V"] | None = None
+) -> Float[Tensor, "N V"]:
+    """Log-probabilities to draw from: guidance, then temperature, then top-p; nats.
+
+    Args:
+        logits: the language model's.
+        law: temperature and top_p.
+        log_values: `log R(s, ·)`; None draws without guidance.
+    """
+    log_probs = log_softmax(logits)
+    if log_values is not None:
+        log_probs = log_softmax(log_probs + log_values)
+    if law.temperature != 1.0:
+        log_probs = log_softmax(log_probs / law.temperature)
+    if law.top_p < 1.0:
+        log_probs = log_softmax(log_probs.masked_fill(~nucleus(log_probs, law.top_p), -torch.inf))
+    return log_probs
+
+
+def nucleus(log_probs: Float[Tensor, "N V"], top_p: float) -> Bool[Tensor, "N V"]:
+    """The smallest set of most probable tokens whose probabilities reach `top_p`."""
+    ordered, places = log_probs.sort(-1, descending=True)
+    before = ordered.exp().cumsum(-1) - ordered.exp()
+    kept = before < top_p
+    return torch.zeros_like(kept).scatter(-1, places, kept)
+
+
+class GuidanceProcessor:
+    """Adds `log R(s, ·)` to a model's scores: pass it to `generate(logits_processor=[…])`.
+
+    `generate` runs custom processors before its own temperature and top-p, so the order is the one
+    this module states. Values are kept incrementally; when the rows are not last time's rows with one
+    more token (beam search reorders them), they are computed afresh.
+
+    Args:
+        values: the value model, fitted to the model that generates.
+        attention_mask: of the prompts given to `generate` (left padding), [N, P].
+    """
+
+    def __init__(self, values: Values, attention_mask: Bool[Tensor, "N P"]) -> None:
+        self.values = values
+        self.attention_mask = attention_mask.bool()
+        self._seen: Tensor | None = None
+        self._cache: Cache = None
+
+    @torch.no_grad()
+    def __call__(
+        self, input_ids: Int[Tensor, "N L"], scores: Float[Tensor, "N V"]
+    ) -> Float[Tensor, "N V"]:
+        written = input_ids.shape[1] - self.attention_mask.shape[1]
+        if written < 0 or len(input_ids) % len(self.attention_mask):
+            raise ValueError(
+                f"input_ids {tuple(input_ids.shape)} do not continue the prompts whose attention_mask "
+                f"is {tuple(self.attention_mask.shape)}; make one processor for each call of generate"
+            )
+        rows = self.attention_mask.repeat_interleave(len(input_ids) // len(self.attention_mask), 0)
+        mask = torch.nn.functional.pad(rows, (0, written), value=True)
+        grown = self._seen is not None and torch.equal(self._seen, input_ids[:, :-1])
+        fresh = input_ids[:, -1:] if grown else input_ids
+        logits, self._cache = self.values.step(fresh, mask, self._cache if grown else None)
+        self._seen = input_ids
+        return log_softmax(scores) + logsigmoid(logits)

@@ -1,0 +1,73 @@
+"""Defaults that depend on the model: rates and steps scale with its size and with the adapter.
+
+`resolve` fills every `None` of a configuration that means "choose"; `tiltune check` prints the
+choices. The constants were set on exact worlds (`benchmarks/exact_world.py`) and on real comments
+(`benchmarks/detox.py`); `LOG.md` says what was tried.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from tiltune.config import RunConfig
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the defaults depend on.
+
+    Attributes:
+        parameters: of the whole model.
+        context: most tokens it reads at once.
+        cores: of this machine.
+    """
+
+    parameters: int
+    context: int
+    cores: int
+
+
+def resolve(config: RunConfig, facts: Facts) -> RunConfig:
+    """The same configuration with every choice made."""
+    millions = max(facts.parameters, 1) / 1e6
+    lora = config.model.adapter == "lora"
+    policy_rate = 7e-4 * millions**-0.5 * (10 if lora else 1)
+    samples = config.sampler.samples_per_round or _even(4096 * millions**-0.25, 256, 5120)
+    batch = 32 if millions < 50 else 8
+    choices: dict[str, dict[str, Any]] = {
+        "data": {"max_tokens": min(facts.context, 512)},
+        "sampler": {"samples_per_round": samples, "batch_size": 256 if millions < 50 else 32},
+        "value_model": {
+            "steps_per_round": max(50, samples * 10 // 64),
+            "batch_size": 64,
+            "learning_rate": min(2e-3, 1.5e-3 * millions**-0.5 * (3 if lora else 1)),
+        },
+        "learner": {
+            "steps_per_round": max(50, samples * 4 // batch),
+            "batch_size": batch,
+            "learning_rate": min(2e-3, policy_rate),
+            "threads": _threads(config, facts.cores)[0],
+        },
+        "actor": {"threads": _threads(config, facts.cores)[1]},
+    }
+    return config.model_copy(
+        update={table: _filled(getattr(config, table), chosen) for table, chosen in choices.items()}
+    )
+
+
+def _filled(section: BaseModel, chosen: dict[str, Any]) -> BaseModel:
+    missing = {name: value for name, value in chosen.items() if getattr(section, name) is None}
+    return section.model_copy(update=missing)
+
+
+def _even(value: float, low: int, high: int) -> int:
+    """Rounded to a multiple of 64 within bounds."""
+    return max(low, min(high, round(value / 64) * 64))
+
+
+def _threads(config: RunConfig, cores: int) -> tuple[int, int]:
+    """Learner's and actor's: all cores, or half each where they work at the same time."""
+    if config.method.schedule != "parallel":
+        return cores, cores
+    return max(1, cores - cores // 2), max(1, cores // 2)

@@ -1,0 +1,31 @@
+"""What can go wrong because of what a user gave us: one root, a few kinds.
+
+The command line prints the message of a `TiltuneError` alone and exits with its `exit_code`; any
+other exception is a defect of ours and keeps its traceback.
+"""
+
+
+class TiltuneError(Exception):
+    """Root of every error that a user can mend."""
+
+    exit_code = 2
+
+
+class ConfigError(TiltuneError):
+    """A setting is unknown, missing, of the wrong type, or at odds with another."""
+
+
+class DataError(TiltuneError):
+    """A data file is missing or a row in it is not what it must be."""
+
+
+class ModelError(TiltuneError):
+    """A model folder is missing, is not a causal language model, or lacks what the method needs."""
+
+
+class ConstraintError(TiltuneError):
+    """A constraint cannot be built, raised while scoring, or returned something that is no score."""
+
+
+class RunError(TiltuneError):
+    """A run folder is in the way, lacks something, or a part of the run died."""

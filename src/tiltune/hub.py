@@ -1,0 +1,251 @@
+"""The only door to transformers: load and save models, adapters, tokenizers, classifiers.
+
+Everything is local by default: a folder is read as it is, and only a path that is no folder is taken
+for a hub id. Weights are read and written as safetensors; code from a model's folder is never run.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerBase,
+)
+
+from tiltune.config import ModelSection
+from tiltune.errors import ConfigError, ConstraintError, ModelError
+from tiltune.lm import LanguageModel
+
+POLICY_ADAPTER = "policy"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to be trained, its tokenizer, and facts about both.
+
+    Attributes:
+        policy: the view that is trained.
+        tokenizer: always has an EOS; its pad may equal its EOS.
+        eos_ids: every id that ends a completion.
+        pad_id: fills batches; masks, never this id, tell padding from text.
+        context: most tokens the model reads at once.
+        parameters: of the whole model.
+    """
+
+    policy: LanguageModel
+    tokenizer: PreTrainedTokenizerBase
+    eos_ids: tuple[int, ...]
+    pad_id: int
+    context: int
+    parameters: int
+
+
+def load(section: ModelSection, *, device: torch.device) -> Loaded:
+    """Load the model and its tokenizer, and put a fresh adapter on it if the section says so.
+
+    Raises:
+        ModelError: no such folder, no causal language model, unreadable weights, no EOS.
+    """
+    tokenizer = load_tokenizer(section.path)
+    module = load_module(section.path, dtype=_dtype(section))
+    eos_ids = end_ids(tokenizer, module, section.path)
+    if section.adapter == "lora":
+        module = _with_adapter(module, section)
+    module.to(device)
+    inner = module.get_base_model() if section.adapter == "lora" else module
+    width = inner.get_output_embeddings().weight.shape[0]
+    if len(tokenizer) > width:
+        raise ModelError(
+            f"model.path = {section.path}: the tokenizer has {len(tokenizer)} ids, the model's output "
+            f"only {width}; give a folder whose tokenizer and model belong together"
+        )
+    module.eval()  # dropout would make the policy's law differ from the one that is sampled
+    policy = LanguageModel(
+        module,
+        adapter=POLICY_ADAPTER if section.adapter == "lora" else None,
+        owned=len(tokenizer) if len(tokenizer) < width else None,
+        autocast=device.type == "cuda",
+    )
+    return Loaded(
+        policy=policy,
+        tokenizer=tokenizer,
+        eos_ids=eos_ids,
+        pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos_ids[0],
+        context=_context(inner.config),
+        parameters=sum(p.numel() for p in inner.parameters()),
+    )
+
+
+def load_module(path: str, *, dtype: torch.dtype) -> Any:
+    """The causal language model in the folder, with eager-free defaults of the library."""
+    with _quiet(), _explained(path):
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        return AutoModelForCausalLM.from_pretrained(
+            path, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False
+        )
+
+
+def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """The tokenizer in the folder."""
+    _check_folder(path)
+    with _quiet(), _explained(path):
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+
+
+def end_ids(tokenizer: PreTrainedTokenizerBase, module: Any, path: str) -> tuple[int, ...]:
+    """The ids that end a completion: the tokenizer's EOS first, then the model's further ones."""
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            f"model.path = {path}: its tokenizer has no EOS token, so no completion could end; set "
+            "`eos_token` in the folder's tokenizer_config.json"
+        )
+    further = module.generation_config.eos_token_id if module.generation_config else None
+    listed = further if isinstance(further, list) else [further]
+    return tuple(dict.fromkeys([tokenizer.eos_token_id, *(i for i in listed if i is not None)]))
+
+
+def save_model(policy: LanguageModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Plain weights that `AutoModelForCausalLM` and `AutoTokenizer` load.
+
+    With an adapter the folder holds the merged model, and `adapter/` the adapter alone.
+    """
+    module: Any = policy.module
+    with _quiet():
+        if policy.adapter is None:
+            module.save_pretrained(folder)
+        else:
+            module.save_pretrained(folder / "adapter", selected_adapters=[policy.adapter])
+            with merged(policy) as weights:
+                policy.inner.save_pretrained(folder, state_dict=weights)
+        tokenizer.save_pretrained(folder)
+
+
+@contextlib.contextmanager
+def merged(policy: LanguageModel) -> Iterator[dict[str, torch.Tensor]]:
+    """The state dict of the base model with the view's adapter merged in; the base is left as it was."""
+    policy.activate()
+    module: Any = policy.module
+    module.merge_adapter([policy.adapter])
+    try:
+        yield {
+            name.replace(".base_layer.", "."): value
+            for name, value in policy.inner.state_dict().items()
+            if ".lora_" not in name
+        }
+    finally:
+        module.unmerge_adapter()
+
+
+@dataclass(frozen=True)
+class SequenceClassifier:
+    """A Hugging Face sequence classifier: its labels, and their probabilities of texts."""
+
+    labels: tuple[str, ...]
+    module: Any
+    tokenizer: PreTrainedTokenizerBase
+
+    @torch.no_grad()
+    def probabilities(self, texts: Sequence[str]) -> list[list[float]]:
+        """P(label | text), a row a text; longer texts are cut at the classifier's context."""
+        rows: list[list[float]] = []
+        limit = _context(self.module.config)
+        for first in range(0, len(texts), 64):
+            batch = self.tokenizer(
+                list(texts[first : first + 64]),
+                padding=True,
+                truncation=True,
+                max_length=limit,
+                return_tensors="pt",
+            )
+            rows += self.module(**batch).logits.float().softmax(-1).tolist()
+        return rows
+
+
+def load_sequence_classifier(path: str) -> SequenceClassifier:
+    """A classifier folder; raises ConstraintError if there is none."""
+    try:
+        tokenizer = load_tokenizer(path)
+        with _quiet(), _explained(path):
+            module: Any = AutoModelForSequenceClassification.from_pretrained(
+                path, use_safetensors=True, trust_remote_code=False
+            )
+    except ModelError as error:
+        raise ConstraintError(f"constraint.path: {error}") from error
+    module.eval()
+    names: dict[int, str] = module.config.id2label
+    return SequenceClassifier(tuple(names[i] for i in range(len(names))), module, tokenizer)
+
+
+def build_llama(**shape: Any) -> Any:
+    """A Llama-shaped module with random weights, for worlds, tests and benchmarks."""
+    return LlamaForCausalLM(LlamaConfig(**shape))
+
+
+def _with_adapter(module: Any, section: ModelSection) -> Any:
+    targets = section.targets if isinstance(section.targets, str) else list(section.targets)
+    config = LoraConfig(
+        r=section.rank, lora_alpha=section.alpha, target_modules=targets, task_type="CAUSAL_LM"
+    )
+    try:
+        return get_peft_model(module, config, adapter_name=POLICY_ADAPTER)
+    except ValueError as error:
+        raise ConfigError(f"model.targets = {section.targets!r}: {error}") from error
+
+
+def _dtype(section: ModelSection) -> torch.dtype:
+    if section.dtype == "auto":
+        return torch.bfloat16 if section.adapter == "lora" else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[section.dtype]
+
+
+def _context(config: Any) -> int:
+    for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"):
+        value = getattr(config, name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return 2048
+
+
+def _check_folder(path: str) -> None:
+    folder = Path(path)
+    if folder.is_dir():
+        if not (folder / "config.json").exists():
+            held = ", ".join(sorted(p.name for p in folder.iterdir())[:6]) or "nothing"
+            raise ModelError(f"{path} holds no config.json (it holds {held}); give a Hugging Face model folder")
+    elif folder.exists() or path.startswith((".", "/", "~")) or path.count("/") != 1:
+        raise ModelError(f"{path}: no such folder; give a local Hugging Face folder or a hub id such as org/name")
+
+
+@contextlib.contextmanager
+def _explained(path: str) -> Iterator[None]:
+    """Whatever the library raises for a bad folder, as one sentence."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, json.JSONDecodeError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"{path}: cannot be loaded: {first}") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars of the library on the user's terminal."""
+    shown = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers.utils.logging.enable_progress_bar()

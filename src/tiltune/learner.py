@@ -1,0 +1,247 @@
+"""One policy update: corpus likelihood plus beta times KL(target || policy)."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+from torch.nn.utils import clip_grad_norm_
+
+from tiltune.data import Cursor, Example, corpus_batch
+from tiltune.functional import PrefixWeights, gather, log_softmax, prefix_weights, tilt
+from tiltune.lm import LanguageModel
+from tiltune.losses import corpus_loss, target_loss
+from tiltune.types import Samples
+from tiltune.value_learner import micro_batches
+from tiltune.value_model import ValueModel
+
+LEAST_VALUE = 1e-4
+"""A prompt whose value is below this has no target: nothing it can lead to satisfies."""
+WARM_UP_STEPS = 20
+
+
+@dataclass(frozen=True)
+class LearnerSettings:
+    """How the policy is updated.
+
+    Attributes:
+        objective: "tilt" adds beta·KL on the target, "filter" adds beta·NLL of satisfying samples,
+            "sft" trains on the corpus alone.
+        steps: optimizer steps a round.
+        batch_size: corpus rows, and as many samples, in a micro-batch.
+        accumulation: micro-batches a step; their mean is over the whole step's tokens.
+        learning_rate: peak; warmed up once, falling to a tenth within each round.
+        prefix_weight_clip: see `functional.prefix_weights`.
+        most_logits: logits computed at once.
+    """
+
+    objective: Literal["tilt", "filter", "sft"]
+    steps: int
+    batch_size: int
+    accumulation: int
+    learning_rate: float
+    prefix_weight_clip: float
+    most_logits: int = 2**24
+
+
+@dataclass(frozen=True)
+class BetaRule:
+    """Beta, its bounds, and the rate it is steered to (None: constant)."""
+
+    beta: float
+    lowest: float
+    highest: float
+    target_rate: float | None = None
+    step: float = 4.0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the samples term trains on: completions, their law and its values."""
+
+    samples: Samples
+    law: LanguageModel
+    values: ValueModel | None
+
+
+class Learner:
+    """Owns the policy's weights, their optimizer, the corpus cursor and beta.
+
+    Args:
+        policy: the view that is trained.
+        corpus: rows to keep likely; empty for control alone.
+        cursor: the order they come in.
+        settings: see there.
+        rule: see there.
+        generator: picks samples; on the CPU.
+        pad_id: fills corpus batches.
+    """
+
+    def __init__(
+        self,
+        policy: LanguageModel,
+        corpus: Sequence[Example],
+        cursor: Cursor | None,
+        settings: LearnerSettings,
+        rule: BetaRule,
+        generator: torch.Generator,
+        pad_id: int,
+    ) -> None:
+        self.policy = policy
+        self.corpus = corpus
+        self.cursor = cursor
+        self.settings = settings
+        self.rule = rule
+        self.beta = rule.beta
+        self.generator = generator
+        self.pad_id = pad_id
+        self.version = 0
+        self.steps_done = 0
+        policy.activate()
+        self.parameters = [p for _, p in policy.named_parameters()]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.0
+        )
+
+    def update(self, trained: Trained | None) -> dict[str, Any]:
+        """A round's steps; returns record fields.
+
+        Args:
+            trained: the round's target; None, or beta = 0, is plain fine-tuning.
+        """
+        started = time.perf_counter()
+        target = self._target(trained)
+        totals = _Totals(self.settings.steps)
+        for step in range(self.settings.steps):
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.settings.learning_rate * self._rate(step)
+            self._backward(target, totals)
+            clip_grad_norm_(self.parameters, 1.0)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.steps_done += 1
+        self.version += 1
+        return totals.numbers() | {
+            "beta": self.beta if self.settings.objective != "sft" else None,
+            "learning_seconds": time.perf_counter() - started,
+        }
+
+    def adapt_beta(self, rate: float, interval: tuple[float, float]) -> None:
+        """`log β ← clip(log β + step·(target - rate))`, if the target lies outside the interval."""
+        rule = self.rule
+        if rule.target_rate is None or interval[0] <= rule.target_rate <= interval[1]:
+            return
+        moved = math.log(self.beta) + rule.step * (rule.target_rate - rate)
+        self.beta = math.exp(min(max(moved, math.log(rule.lowest)), math.log(rule.highest)))
+
+    def _target(self, trained: Trained | None) -> Trained | None:
+        if trained is None or self.beta == 0 or self.settings.objective == "sft":
+            return None
+        if self.settings.objective == "filter":
+            kept = (trained.samples.labels >= 0.5).nonzero()[:, 0]
+            if not len(kept):
+                return None
+            return Trained(trained.samples.select(kept), trained.law, None)
+        return trained
+
+    def _rate(self, step: int) -> float:
+        warm = min(1.0, (self.steps_done + 1) / WARM_UP_STEPS)
+        return warm * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * step / self.settings.steps)))
+
+    def _backward(self, target: Trained | None, totals: "_Totals") -> None:
+        """Gradients of one step; each term is the mean over the whole step's own tokens."""
+        rows = self.settings.batch_size * self.settings.accumulation
+        if self.cursor is not None:
+            self._corpus_backward([self.corpus[place] for place in self.cursor.next(rows)], totals)
+        if target is not None:
+            picks = torch.randint(len(target.samples), (rows,), generator=self.generator)
+            self._samples_backward(target, target.samples.select(picks), totals)
+
+    def _corpus_backward(self, examples: list[Example], totals: "_Totals") -> None:
+        count = sum(len(example.ids) - example.prompt_length for example in examples)
+        for part in _parts(examples, self.settings.batch_size, self.policy.width, self.settings.most_logits):
+            batch = corpus_batch(part, self.pad_id).to(self.policy.device)
+            logits = self.policy.forward(batch.ids[:, :-1], batch.mask[:, :-1]).logits
+            output = corpus_loss(logits, batch.ids[:, 1:], batch.loss_mask[:, 1:], count=count)
+            output.loss.backward()
+            totals.add("corpus_loss_nats_per_token", output.loss.item())
+        totals.tokens += sum(len(example.ids) for example in examples)
+
+    def _samples_backward(self, target: Trained, picked: Samples, totals: "_Totals") -> None:
+        count = picked.tokens
+        limit = min(self.settings.most_logits, self.settings.batch_size * self.policy.width * picked.ids.shape[1])
+        for part in micro_batches(picked, self.policy.width, limit):
+            ids, mask = (columns[:, :-1] for columns in part.sequence())
+            keep = part.ids.shape[1]
+            if target.values is None:
+                logits = self.policy.forward(ids, mask, keep=keep).logits
+                loss = corpus_loss(logits, part.ids, part.mask, count=count).loss
+            else:
+                log_q, weights = self._tilted(target, part, totals)
+                logits = self.policy.forward(ids, mask, keep=keep).logits
+                loss = target_loss(logits, log_q, weights, part.mask, count=count).loss
+                totals.add("kl_target_policy_nats_per_token", loss.item())
+            (self.beta * loss).backward()
+        totals.tokens += count
+
+    @torch.no_grad()
+    def _tilted(self, target: Trained, part: Samples, totals: "_Totals") -> tuple[Tensor, Tensor]:
+        """The target's law at every prefix of the samples, and the prefixes' weights."""
+        assert target.values is not None
+        ids, mask = (columns[:, :-1] for columns in part.sequence())
+        law, values = target.values.with_law(target.law, ids, mask, keep=part.ids.shape[1])
+        log_p = log_softmax(law)
+        log_q, log_z = tilt(log_p, logsigmoid(values))
+        log_z = torch.where(log_z[:, :1] < math.log(LEAST_VALUE), -torch.inf, log_z)
+        weights = prefix_weights(log_z, part.mask, clip=self.settings.prefix_weight_clip)
+        totals.watch(part, weights, log_z, gather(log_p, part.ids) - part.proposal_logprobs)
+        return log_q, weights.weights
+
+
+class _Totals:
+    """Sums over a round's steps, turned into record fields at its end."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+        self.tokens = 0
+        self.losses: dict[str, float] = {}
+        self.prefixes, self.weight, self.squared_weight, self.clipped, self.gap = 0, 0.0, 0.0, 0, 0.0
+        self.without_target: set[int] = set()
+
+    def add(self, name: str, loss: float) -> None:
+        """A micro-batch's part of its step's mean."""
+        self.losses[name] = self.losses.get(name, 0.0) + loss / self.steps
+
+    def watch(self, part: Samples, weights: PrefixWeights, log_z: Tensor, gap: Tensor) -> None:
+        """Prefix weights, prompts without a target, and the gap between two log-probabilities."""
+        kept = weights.weights[part.mask].double()
+        self.prefixes += kept.numel()
+        self.weight += float(kept.sum())
+        self.squared_weight += float(kept.square().sum())
+        self.clipped += int((weights.clipped & part.mask).sum())
+        self.gap += float(gap[part.mask].abs().sum())
+        self.without_target |= set(part.prompt_index[log_z[:, 0] == -torch.inf].tolist())
+
+    def numbers(self) -> dict[str, Any]:
+        """Record fields; what did not happen is absent."""
+        fields: dict[str, Any] = {**self.losses, "learner_tokens": self.tokens}
+        if self.prefixes:
+            fields |= {
+                "effective_sample_size_share": self.weight**2
+                / max(self.prefixes * self.squared_weight, 1e-300),
+                "weight_clipped_share": self.clipped / self.prefixes,
+                "prompts_without_target": len(self.without_target),
+                "logprob_gap_nats": self.gap / self.prefixes,
+            }
+        return fields
+
+
+def _parts(examples: list[Example], rows: int, width: int, most_logits: int) -> list[list[Example]]:
+    """Micro-batches of at most `rows` rows and about `most_logits` logits."""
+    longest = max(len(example.ids) for example in examples)
+    rows = max(1, min(rows, most_logits // (longest * width)))
+    return [examples[first : first + rows] for first in range(0, len(examples), rows)]

@@ -1,0 +1,95 @@
+"""Draw, score, stamp: completions of the current snapshot, labelled by the constraint."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+
+from tiltune.constraints.base import Completion, Constraint, Score
+from tiltune.data import Cursor, Prompt
+from tiltune.decoding.draw import Ending, draw
+from tiltune.lm import LanguageModel
+from tiltune.types import Samples, SamplingLaw, concatenate
+
+
+class Decoder(Protocol):
+    """What the sampler needs of a tokenizer."""
+
+    def decode(self, token_ids: list[int], skip_special_tokens: bool = False) -> str: ...
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Samples, their texts and scores in the same order, and what they cost."""
+
+    samples: Samples
+    completions: list[Completion]
+    scores: list[Score]
+    sampling_seconds: float
+    scoring_seconds: float
+
+    @property
+    def satisfied(self) -> int:
+        """How many satisfy: labels of one half or more."""
+        return int((self.samples.labels >= 0.5).sum())
+
+
+@dataclass
+class Sampler:
+    """Draws completions of prompts by the language model's own law and labels them.
+
+    Prompts come in shuffled epochs; the generator and the cursor are all the state there is.
+    """
+
+    prompts: Sequence[Prompt]
+    decoder: Decoder
+    constraint: Constraint
+    ending: Ending
+    law: SamplingLaw
+    batch_size: int
+    generator: torch.Generator
+    cursor: Cursor
+
+    def __post_init__(self) -> None:
+        if not self.law.own:
+            raise ValueError(
+                f"training samples come from the model's own law, not {self.law}: under another one "
+                "values, target and weights would each mean something else"
+            )
+
+    def draw(self, lm: LanguageModel, count: int, *, policy_version: int) -> Scored:
+        """`count` labelled completions of the next prompts, stamped with the version."""
+        started = time.perf_counter()
+        picks = sorted(self.cursor.next(count), key=lambda place: len(self.prompts[place].ids))
+        parts = [
+            self._batch(lm, picks[first : first + self.batch_size])
+            for first in range(0, count, self.batch_size)
+        ]
+        samples = concatenate(parts)
+        samples = replace(samples, policy_version=torch.full_like(samples.policy_version, policy_version))
+        drawn = time.perf_counter()
+        completions = self.texts(samples)
+        scores = self.constraint.score(completions)
+        labels = torch.tensor([self.constraint.label(score) for score in scores], dtype=torch.float32)
+        ended = time.perf_counter()
+        samples = replace(samples, labels=labels.to(samples.ids.device))
+        return Scored(samples, completions, scores, drawn - started, ended - drawn)
+
+    def texts(self, samples: Samples) -> list[Completion]:
+        """The completions as text; special tokens are left out."""
+        completions: list[Completion] = []
+        rows = zip(samples.ids.tolist(), samples.mask.sum(1).tolist(), strict=True)
+        places, ended = samples.prompt_index.tolist(), samples.ended.tolist()
+        for (ids, length), place, end in zip(rows, places, ended, strict=True):
+            prompt = self.prompts[place]
+            text = self.decoder.decode(ids[:length], skip_special_tokens=True)
+            completions.append(Completion(prompt.text, text, end, prompt.row))
+        return completions
+
+    def _batch(self, lm: LanguageModel, picks: list[int]) -> Samples:
+        prompts = [self.prompts[place].ids for place in picks]
+        samples = draw(lm, prompts, self.law, self.ending, generator=self.generator)
+        index = torch.tensor(picks, device=samples.ids.device)
+        return replace(samples, prompt_index=index)

@@ -1,0 +1,179 @@
+"""One value-model update: a round's labelled completions in, fitted and measured values out."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+from torch.nn.utils import clip_grad_norm_
+
+from tiltune.functional import gather, log_softmax
+from tiltune.lm import LanguageModel
+from tiltune.losses import consistency_loss, value_loss
+from tiltune.records import CalibrationBin
+from tiltune.types import Samples
+from tiltune.value_model import ValueModel
+
+HELD_OUT_SHARE = 0.1
+CALIBRATION_BINS = 10
+
+
+@dataclass(frozen=True)
+class ValueSettings:
+    """Steps, completions a step, peak rate, weight of the consistency loss, logits at once."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    consistency: float
+    most_logits: int = 2**24
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Held-out predictions against labels, weighted by token."""
+
+    brier_score: float
+    brier_score_constant: float
+    calibration_error: float
+    bins: tuple[CalibrationBin, ...]
+
+
+@dataclass(frozen=True)
+class ValueFit:
+    """What a fit left in numbers; losses are means over its last quarter of steps."""
+
+    value_loss: float
+    consistency_loss: float
+    tokens: int
+    calibration: Calibration
+
+
+class ValueLearner:
+    """Fits a value model to completions of one snapshot.
+
+    The optimizer starts afresh with every fit and its rate falls to zero within it, so that the
+    generator's state is all there is to save beside the weights.
+    """
+
+    def __init__(self, model: ValueModel, settings: ValueSettings, generator: torch.Generator) -> None:
+        self.model = model
+        self.settings = settings
+        self.generator = generator
+        self.fits = 0
+
+    def fit(self, samples: Samples, snapshot: LanguageModel, *, steps: int | None = None) -> ValueFit:
+        """Fit to these completions' labels; a tenth of them is held out to measure calibration.
+
+        Args:
+            samples: drawn from the snapshot by its own law, labelled.
+            snapshot: the law whose values are learnt; needed for the consistency loss.
+            steps: instead of the settings' number.
+        """
+        settings = self.settings
+        steps = steps or settings.steps
+        order = torch.randperm(len(samples), generator=self.generator)
+        held = order[: math.ceil(HELD_OUT_SHARE * len(samples))]
+        train = order[len(held) :] if len(order) > len(held) else order
+        parameters = [p for _, p in self.model.own_parameters()]
+        optimizer = torch.optim.AdamW(
+            parameters, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
+        )
+        recent: list[tuple[float, float]] = []
+        tokens = 0
+        for step in range(steps):
+            for group in optimizer.param_groups:
+                group["lr"] = settings.learning_rate * one_cycle(step, steps)
+            picks = torch.randint(len(train), (settings.batch_size,), generator=self.generator)
+            batch = samples.select(train[picks])
+            losses = self._backward(batch, snapshot)
+            clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            tokens += batch.tokens
+            if step >= steps * 3 // 4:
+                recent.append(losses)
+        value, consistency = (sum(column) / len(recent) for column in zip(*recent, strict=True))
+        self.fits += 1
+        measured = self.calibration(samples.select(held), float(samples.labels[train].mean()))
+        return ValueFit(value, consistency, tokens, measured)
+
+    def _backward(self, batch: Samples, snapshot: LanguageModel) -> tuple[float, float]:
+        """Gradients of one step, in micro-batches that bound the logits in memory."""
+        count = batch.tokens
+        pairs = int((batch.mask[:, 1:] & batch.mask[:, :-1]).sum())
+        value_total, consistency_total = 0.0, 0.0
+        for part in micro_batches(batch, snapshot.width, self.settings.most_logits):
+            ids, mask = (columns[:, :-1] for columns in part.sequence())
+            keep = part.ids.shape[1]
+            if self.settings.consistency and pairs:
+                law, logits = self.model.with_law(snapshot, ids, mask, keep=keep)
+                log_p = log_softmax(law.detach())
+            else:
+                log_p, logits = None, self.model.logits(ids, mask, keep=keep)
+            fitted = value_loss(logits, part.ids, part.labels, part.mask, count=count)
+            loss = fitted.loss
+            value_total += fitted.loss.item()
+            if log_p is not None:
+                consistent = consistency_loss(logits, log_p, part.ids, part.mask, count=pairs)
+                loss = loss + self.settings.consistency * consistent.loss
+                consistency_total += consistent.loss.item()
+            loss.backward()
+        return value_total, consistency_total
+
+    @torch.no_grad()
+    def calibration(self, samples: Samples, train_rate: float) -> Calibration:
+        """Reliability of `R_φ(s_t, y_{t+1})` against the label, over all real tokens."""
+        predicted: list[Tensor] = []
+        observed: list[Tensor] = []
+        for part in micro_batches(samples, self.model.width, self.settings.most_logits):
+            ids, mask = part.sequence()
+            logits = self.model.logits(ids[:, :-1], mask[:, :-1], keep=part.ids.shape[1])
+            values = gather(logsigmoid(logits), part.ids).exp()
+            predicted.append(values[part.mask].double().cpu())
+            observed.append(part.labels[:, None].expand_as(values)[part.mask].double().cpu())
+        return reliability(torch.cat(predicted), torch.cat(observed), train_rate)
+
+
+
+def reliability(predicted: Tensor, observed: Tensor, constant: float) -> Calibration:
+    """Brier score, that of a constant, expected calibration error, and the table they come from."""
+    places = (predicted * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
+    bins: list[CalibrationBin] = []
+    for place in range(CALIBRATION_BINS):
+        inside = places == place
+        count = int(inside.sum())
+        if count:
+            bins.append(
+                CalibrationBin(
+                    low=place / CALIBRATION_BINS,
+                    high=(place + 1) / CALIBRATION_BINS,
+                    count=count,
+                    predicted_mean=float(predicted[inside].mean()),
+                    observed_rate=float(observed[inside].mean()),
+                )
+            )
+    error = sum(b.count * abs(b.predicted_mean - b.observed_rate) for b in bins) / max(1, len(predicted))
+    return Calibration(
+        brier_score=float((predicted - observed).square().mean()),
+        brier_score_constant=float((constant - observed).square().mean()),
+        calibration_error=error,
+        bins=tuple(bins),
+    )
+
+
+def one_cycle(step: int, steps: int) -> float:
+    """Share of the peak rate: linear warm-up over a twentieth of the steps, then cosine to zero."""
+    warm_up = max(1, steps // 20)
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
+
+
+def micro_batches(samples: Samples, width: int, most_logits: int) -> list[Samples]:
+    """The samples in parts of at most `most_logits` logits each, one row at least."""
+    rows = max(1, most_logits // max(1, samples.ids.shape[1] * width))
+    if rows >= len(samples):
+        return [samples]
+    return [samples.select(part) for part in torch.arange(len(samples)).split(rows)]
