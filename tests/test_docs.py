@@ -73,6 +73,10 @@ def test_examples_are_runs(path: Path) -> None:
     load_config(path)
 
 
+def test_there_are_examples() -> None:
+    assert "detox.toml" in {path.name for path in EXAMPLES}
+
+
 def test_concepts_show_a_run() -> None:
     assert runs((ROOT / "docs" / "concepts.md").read_text("utf-8"))
 

@@ -30,6 +30,7 @@ def run(constraint: TextConstraint, path: Path) -> tuple[tuple[int, int], list[d
     written: list[str] = []
     counts = score_file(constraint, path, written.append)
     assert all(line.endswith("\n") and line.count("\n") == 1 for line in written)
+    "".join(written).encode()  # whatever the rows hold, a UTF-8 stdout can take it
     return counts, [json.loads(line) for line in written]
 
 

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+import torch
 from torch import Tensor
 
 from tiltune.lm import LanguageModel
@@ -70,6 +71,11 @@ class ActorLike(Protocol):
 
     def measure(self, weights: dict[str, Tensor], version: int) -> Pair: ...
 
+    @property
+    def pending(self) -> tuple[dict[str, Tensor], int] | None: ...
+
+    def close(self) -> None: ...
+
 
 class Actor:
     """Works in the calling process, inside `collect`.
@@ -95,7 +101,7 @@ class Actor:
         self.policy = policy
         self.reference = reference
         self.value_learner = value_learner
-        self.pool: list[Samples] = []
+        self.pool: Samples | None = None
         self._submitted: tuple[dict[str, Tensor], int] | None = None
 
     def submit(self, weights: dict[str, Tensor], version: int) -> None:
@@ -108,44 +114,107 @@ class Actor:
             raise RuntimeError("collect() before submit()")
         weights, version = self._submitted
         self.policy.load_state(weights)
-        if self.plan.law == "none" or (self.pool and not self.plan.renew):
-            return self._pair(version, self._draw(self.policy, self.plan.measured, version), None)
-        own = self.plan.law == "snapshot" or version == 0
-        drawn = self._draw(self.policy if own else self.reference, self.plan.samples, version)
-        self.pool = [drawn.samples] if self.plan.law == "snapshot" else [*self.pool, drawn.samples]
-        fit = self._fit(drawn)
-        measured = drawn if own else self._draw(self.policy, self.plan.measured, version)
-        return self._pair(version, measured, fit)
+        plan = self.plan
+        if plan.law == "none" or (self.pool is not None and not plan.renew):
+            measured = self._draw(self.policy, plan.measured, version)
+            return self.pair(version, measured, sample_numbers(measured))
+        own = plan.law == "snapshot" or version == 0
+        drawn = self._draw(self.policy if own else self.reference, plan.samples, version)
+        kept = [self.pool] if self.pool is not None and plan.law == "reference" else []
+        self.pool = concatenate([*kept, drawn.samples])
+        fit = self._fit(self.pool)
+        measured = drawn if own else self._draw(self.policy, plan.measured, version)
+        return self.pair(version, measured, sample_numbers(measured) | fit)
 
     def measure(self, weights: dict[str, Tensor], version: int) -> Pair:
         """Fresh samples of these weights and nothing else."""
         self.policy.load_state(weights)
-        return self._pair(version, self._draw(self.policy, self.plan.samples, version), None)
+        measured = self._draw(self.policy, self.plan.samples, version)
+        return self.pair(version, measured, sample_numbers(measured))
 
-    def _draw(self, lm: LanguageModel, count: int, version: int) -> Scored:
-        return self.sampler.draw(lm, count, policy_version=version)
-
-    def _fit(self, drawn: Scored) -> dict[str, Any]:
-        if self.value_learner is None:
-            return {}
-        if len(self.pool) == 1 and self.value_learner.fits == 0:
-            rate = float(drawn.samples.labels.mean())
-            self.value_learner.model.set_constant(min(max(rate, LEAST_RATE), MOST_RATE))
-        law = self.policy if self.plan.law == "snapshot" else self.reference
-        started = time.perf_counter()
-        fitted = self.value_learner.fit(concatenate(self.pool), law)
-        return value_numbers(fitted, time.perf_counter() - started)
-
-    def _pair(self, version: int, measured: Scored, fit: dict[str, Any] | None) -> Pair:
+    def pair(self, version: int, measured: Scored, numbers: dict[str, Any]) -> Pair:
+        """The pair that the actor's state and these samples of its policy make."""
         return Pair(
             version=version,
             policy=self.policy,
             measured=measured,
             law=self.policy if self.plan.law == "snapshot" else self.reference,
-            samples=concatenate(self.pool) if self.pool else None,
+            samples=self.pool,
             values=self.value_learner.model if self.value_learner else None,
-            numbers=sample_numbers(measured) | (fit or {}),
+            numbers=numbers,
         )
+
+    @property
+    def pending(self) -> tuple[dict[str, Tensor], int] | None:
+        """What was submitted last."""
+        return self._submitted
+
+    def close(self) -> None:
+        """Nothing to end: the work happened in the calling process."""
+
+    def views(self) -> list[LanguageModel]:
+        """Every language model this actor holds."""
+        views = [self.policy, self.reference]
+        trunk = getattr(self.value_learner.model, "trunk", None) if self.value_learner else None
+        return [*views, trunk] if trunk is not None else views
+
+    def own(self, device: torch.device) -> None:
+        """Stop sharing what is loaded or trained here with the process that made this actor."""
+        for lm in self.views():
+            lm.module.to(device)
+        for _, value in self.policy.named_parameters():
+            value.data = value.data.clone()
+        self.sampler.generator = on_device(self.sampler.generator, device)
+        if self.value_learner is not None:
+            self.value_learner.model.to(device)
+            for _, value in self.value_learner.model.own_parameters():
+                value.data = value.data.clone()
+
+    def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+        """What a checkpoint must hold: pool, values, generators; cursor and counts."""
+        generators = {"sampler": self.sampler.generator.get_state()}
+        tensors: dict[str, dict[str, Tensor]] = {}
+        state: dict[str, Any] = {"cursor": self.sampler.cursor.state()}
+        if self.pool is not None:
+            tensors["pool"] = self.pool.tensors()
+        if self.value_learner is not None:
+            generators["value"] = self.value_learner.generator.get_state()
+            tensors["values"] = self.value_learner.model.state()
+            state["value_fits"] = self.value_learner.fits
+        return tensors | {"actor_generators": generators}, state
+
+    def load_state(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
+        """Undo `state`."""
+        self.sampler.generator.set_state(tensors["actor_generators"]["sampler"])
+        self.sampler.cursor.load_state(state["cursor"])
+        if "pool" in tensors:
+            self.pool = Samples(**tensors["pool"], law=self.sampler.law).to(self.policy.device)
+        if self.value_learner is not None:
+            self.value_learner.generator.set_state(tensors["actor_generators"]["value"])
+            self.value_learner.model.load_state(tensors["values"])
+            self.value_learner.fits = state["value_fits"]
+
+    def _draw(self, lm: LanguageModel, count: int, version: int) -> Scored:
+        return self.sampler.draw(lm, count, policy_version=version)
+
+    def _fit(self, samples: Samples) -> dict[str, Any]:
+        if self.value_learner is None:
+            return {}
+        if self.value_learner.fits == 0:
+            rate = float(samples.labels.mean())
+            self.value_learner.model.set_constant(min(max(rate, LEAST_RATE), MOST_RATE))
+        law = self.policy if self.plan.law == "snapshot" else self.reference
+        started = time.perf_counter()
+        fitted = self.value_learner.fit(samples, law)
+        return value_numbers(fitted, time.perf_counter() - started)
+
+
+def on_device(generator: torch.Generator, device: torch.device) -> torch.Generator:
+    """The generator itself, or one on the other device that is seeded from it."""
+    if generator.device.type == device.type:
+        return generator
+    seed = int(torch.randint(2**62, (1,), generator=generator))
+    return torch.Generator(device).manual_seed(seed)
 
 
 def sample_numbers(scored: Scored) -> dict[str, Any]:

@@ -52,7 +52,7 @@ class ConstraintSection(Section):
     """What every kind of constraint shares."""
 
     text: Literal["completion", "prompt+completion"] = Field("completion", description="The text that is judged.")
-    threshold: float | Literal["none"] = Field(
+    threshold: Annotated[float, Field(ge=0, le=1)] | Literal["none"] = Field(
         0.5, description="A score at or above it satisfies; 'none' keeps raw soft scores."
     )
 

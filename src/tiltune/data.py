@@ -8,7 +8,9 @@ Parquet has no other way to leave one out.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast, final
@@ -25,9 +27,13 @@ try:
 except ImportError:  # the extra `parquet`; JSONL needs nothing
     parquet = None
 
-MESSAGES, PAIR, TEXT, PROMPT = ("messages",), ("prompt", "completion"), ("text",), ("prompt",)
-CORPUS_SHAPES = (MESSAGES, PAIR, TEXT)
-PROMPT_SHAPES = (MESSAGES, PAIR, PROMPT, TEXT)
+_Shape = tuple[str, ...]
+MESSAGES: _Shape = ("messages",)
+PAIR: _Shape = ("prompt", "completion")
+TEXT: _Shape = ("text",)
+PROMPT: _Shape = ("prompt",)
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 _Parts = tuple[str, str, list[int], list[int]]
 """Prompt and completion as text, the same as tokens."""
@@ -36,14 +42,9 @@ _Parts = tuple[str, str, list[int], list[int]]
 class Tokenizer(Protocol):
     """What this module needs of a tokenizer; those of transformers have it."""
 
-    @property
-    def bos_token_id(self) -> int | None: ...
-
-    @property
-    def eos_token_id(self) -> int | None: ...
-
-    @property
-    def chat_template(self) -> Any: ...
+    bos_token_id: int | None
+    eos_token_id: int | None
+    chat_template: Any
 
     def __call__(self, text: str, /, *, add_special_tokens: bool = True) -> Mapping[str, Any]: ...
 
@@ -69,11 +70,11 @@ class Example:
     Attributes:
         prompt: as text; "" for `{text}` rows.
         text: the completion; all of the text for `{text}` rows. Whole even where `ids` are cut.
-        ids: prompt, completion, and the end of sequence unless truncated.
+        ids: prompt, completion, and EOS unless truncated.
         prompt_length: leading tokens that are context and not trained on, at least one.
-        truncated: whether the row was cut; such a row has no end of sequence.
+        truncated: whether the row was cut.
         row: the further fields.
-        location: where the row stands.
+        location: where the row stands, for messages.
     """
 
     prompt: str
@@ -99,7 +100,7 @@ class CorpusBatch:
     """N right-padded examples of T tokens.
 
     Attributes:
-        ids: the pad id where `mask` is False, and perhaps elsewhere too: only masks tell.
+        ids: padding holds the pad id, which may be a real token too: only masks tell.
         mask: real tokens.
         loss_mask: True at t when token t is trained on, predicted from those before it.
     """
@@ -113,25 +114,23 @@ class CorpusBatch:
 
 
 def read_rows(path: str | Path, *, setting: str) -> list[Row]:
-    """The rows of a JSON-lines (.jsonl, .json) or Parquet (.parquet) file; blank lines are skipped.
+    """The rows of a JSON-lines or Parquet file; blank lines are skipped.
 
     Args:
-        path: the file.
-        setting: the setting that names it, such as "data.corpus", for messages.
+        path: the file, ending in .jsonl, .json or .parquet.
+        setting: what names the file in the configuration, such as "data.corpus", for messages.
 
     Raises:
         DataError: no such file, not of these formats, a line that is no JSON object, no rows.
     """
     path = Path(path)
-    readers = {".jsonl": _json_rows, ".json": _json_rows, ".parquet": _parquet_rows}
-    reader = readers.get(path.suffix.lower())
+    formats = {".jsonl": _json_rows, ".json": _json_rows, ".parquet": _parquet_rows}
+    reader = formats.get(path.suffix.lower())
     if reader is None or not path.is_file():
         found = "is a folder" if path.is_dir() else "no such file"
         found = f"ends in {path.suffix!r}" if path.is_file() else found
-        raise DataError(
-            f"{setting} = {path}: {found}; give a JSON-lines file (.jsonl, .json) or a Parquet "
-            "file (.parquet)"
-        )
+        allowed = "a JSON-lines file (.jsonl, .json) or a Parquet file (.parquet)"
+        raise DataError(f"{setting} = {path}: {found}; give {allowed}")
     try:
         rows = list(reader(path, setting))
     except OSError as error:
@@ -144,29 +143,28 @@ def read_rows(path: str | Path, *, setting: str) -> list[Row]:
 def _json_rows(path: Path, setting: str) -> Iterator[Row]:
     with path.open("rb") as lines:  # bytes break at \n alone, text also where a string may not
         for number, raw in enumerate(lines, start=1):
-            location = f"{path}:{number}"
-            try:
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-                value = json.loads(line) if line.strip() else {}
-            except ValueError as error:  # of the encoding or of JSON
-                raise DataError(
-                    f"{setting}: {location}: not JSON: {error}; each line must be one JSON object"
-                ) from None
-            if not isinstance(value, dict):
-                raise DataError(
-                    f"{setting}: {location}: a JSON {type(value).__name__}, not an object; each "
-                    'line must be one JSON object such as {"text": "…"}'
-                )
-            if line.strip():
-                yield Row(location, cast(dict[str, Any], value))
+            if raw.strip():
+                location = f"{path}:{number}"
+                with _located(setting, location):
+                    fields = _json_object(raw, "utf-8-sig" if number == 1 else "utf-8")
+                yield Row(location, fields)
+
+
+def _json_object(raw: bytes, encoding: str) -> dict[str, Any]:
+    try:
+        value = json.loads(raw.decode(encoding))
+    except ValueError as error:  # of the encoding or of JSON
+        raise DataError(f"not JSON: {error}; each line must be one JSON object") from None
+    if not isinstance(value, dict):
+        kind = type(value).__name__
+        raise DataError(f"a JSON {kind}, not an object; each line must be one JSON object")
+    return cast(dict[str, Any], value)
 
 
 def _parquet_rows(path: Path, setting: str) -> Iterator[Row]:
     if parquet is None:
-        raise DataError(
-            f"{setting} = {path}: reading Parquet needs pyarrow: pip install 'tiltune[parquet]'; "
-            "or give a JSON-lines file (.jsonl)"
-        )
+        remedy = "pip install 'tiltune[parquet]', or give a JSON-lines file (.jsonl)"
+        raise DataError(f"{setting} = {path}: reading Parquet needs pyarrow; {remedy}")
     try:
         records: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
     except ValueError as error:  # pyarrow's ArrowInvalid is one
@@ -178,27 +176,25 @@ def _parquet_rows(path: Path, setting: str) -> Iterator[Row]:
 def corpus_examples(
     rows: Sequence[Row], tokenizer: Tokenizer, *, max_tokens: int, setting: str
 ) -> list[Example]:
-    """Rows as token sequences to train on, in order.
+    """Rows as token sequences to train on, in order; those cut at `max_tokens` have no EOS.
 
-    `{text}`: the text with the tokenizer's own special tokens, then EOS; the first token is context,
-    since nothing predicts it. `{prompt, completion}`: the prompt with those tokens (an empty one is
-    BOS, or EOS without a BOS), the completion without them, then EOS. `{messages}`: all but the last
-    message are the prompt; the chat template alone decides on special tokens, and the completion
-    ends at its first EOS.
-
-    Args:
-        rows: of `read_rows`.
-        tokenizer: see `Tokenizer`.
-        max_tokens: rows are cut here, on the right; a cut row has no EOS.
-        setting: the setting that names the file, for messages.
+    `{text}`: the text with the tokenizer's own special tokens, then EOS; the first token is
+    context, since nothing predicts it. `{prompt, completion}`: the prompt with those tokens (an
+    empty one is BOS, or EOS without a BOS), the completion without them, then EOS. `{messages}`:
+    all but the last are the prompt; the chat template alone decides on special tokens, and the
+    completion ends at its first EOS.
 
     Raises:
         DataError: a row of no allowed shape, a field that is empty or no string, a prompt that
             leaves no room for its completion.
         ModelError: the tokenizer has no EOS.
     """
-    encoder = _Encoder(tokenizer, setting)
-    return [encoder.example(row, max_tokens) for row in rows]
+    encoder = _encoder(tokenizer)
+    examples: list[Example] = []
+    for row in rows:
+        with _located(setting, row.location):
+            examples.append(encoder.example(row, max_tokens))
+    return examples
 
 
 def prompt_list(
@@ -210,14 +206,19 @@ def prompt_list(
         rows: of `read_rows`.
         tokenizer: see `Tokenizer`.
         limit: most tokens of a prompt: the model's context less `sampler.max_new_tokens`.
-        setting: the setting that names the file, for messages.
+        setting: what names the file in the configuration, for messages.
 
     Raises:
         DataError: a row of no allowed shape, or a prompt longer than the limit.
         ModelError: the tokenizer has no EOS.
     """
-    encoder = _Encoder(tokenizer, setting)
-    return [encoder.prompt(row, limit) for row in rows]
+    encoder = _encoder(tokenizer)
+    prompts: list[Prompt] = []
+    for row in rows:
+        with _located(setting, row.location):
+            prompts.append(encoder.prompt(row.fields))
+            _check_length(prompts[-1], limit)
+    return prompts
 
 
 def default_prompts(
@@ -229,187 +230,186 @@ def default_prompts(
         DataError: a prompt longer than the limit, see `prompt_list`.
         ModelError: the tokenizer has no EOS.
     """
-    encoder = _Encoder(tokenizer, "data.corpus")
-    empty = tuple(encoder.context(""))
+    empty = tuple(_encoder(tokenizer).context(""))
     if not any(example.prompt for example in examples):
         return [Prompt("", empty)]
     prompts: list[Prompt] = []
     for example in examples:
         # the context of a {text} row may be a token of the text, which is no prompt
         ids = example.ids[: example.prompt_length] if example.prompt else empty
-        encoder.check_limit(ids, limit, example.location)
         prompts.append(Prompt(example.prompt, ids, example.row))
+        with _located("data.corpus", example.location):
+            _check_length(prompts[-1], limit)
     return prompts
+
+
+@contextmanager
+def _located(setting: str, location: str) -> Generator[None]:
+    """Puts the setting and file:line before the message of a DataError."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{setting}: {location}: {error}") from error.__cause__
+
+
+def _check_length(prompt: Prompt, limit: int | None) -> None:
+    if limit is not None and len(prompt.ids) > limit:
+        raise DataError(
+            f"the prompt has {len(prompt.ids)} tokens; at most {limit} are allowed, the context "
+            "less `sampler.max_new_tokens`; shorten the prompt or lower that setting"
+        )
+
+
+def _encoder(tokenizer: Tokenizer) -> "_Encoder":
+    if tokenizer.eos_token_id is None:
+        raise ModelError("the tokenizer has no EOS token; completions need one to end with")
+    return _Encoder(tokenizer, tokenizer.eos_token_id)
 
 
 @dataclass(frozen=True)
 class _Encoder:
-    """Rows to tokens by one tokenizer; `setting` names their file in messages."""
+    """Rows to tokens by one tokenizer."""
 
     tokenizer: Tokenizer
-    setting: str
-
-    def __post_init__(self) -> None:
-        if self.tokenizer.eos_token_id is None:
-            raise ModelError("the tokenizer has no EOS token; completions need one to end with")
+    eos: int
 
     def example(self, row: Row, max_tokens: int) -> Example:
-        eos = cast(int, self.tokenizer.eos_token_id)
-        shape = self.shape(row, CORPUS_SHAPES)
-        parts = {MESSAGES: self.dialogue, PAIR: self.pair, TEXT: self.text}[shape](row)
-        prompt, text, context, body = parts
+        shape = _shape(row.fields, (MESSAGES, PAIR, TEXT))
+        parts = {MESSAGES: self.dialogue, PAIR: self.pair, TEXT: self.text}[shape]
+        prompt, text, context, body = parts(row.fields)
         if len(context) >= max_tokens:
-            raise self.fault(
-                row.location,
+            raise DataError(
                 f"prompt longer than a row may be: its {len(context)} tokens leave none of "
-                f"data.max_tokens = {max_tokens} for the completion; shorten it or raise that limit",
+                f"`data.max_tokens` = {max_tokens} for the completion; shorten it or raise that"
             )
-        ids = context + body if body[-1:] == [eos] else [*context, *body, eos]
-        cut, further = len(ids) > max_tokens, _further(row, shape)
+        ids = context + body if body[-1:] == [self.eos] else [*context, *body, self.eos]
         return Example(
-            prompt, text, tuple(ids[:max_tokens]), len(context), cut, further, row.location
+            prompt=prompt,
+            text=text,
+            ids=tuple(ids[:max_tokens]),
+            prompt_length=len(context),
+            truncated=len(ids) > max_tokens,
+            row=_further(row.fields, shape),
+            location=row.location,
         )
 
-    def prompt(self, row: Row, limit: int) -> Prompt:
-        shape = self.shape(row, PROMPT_SHAPES)
+    def prompt(self, fields: Mapping[str, Any]) -> Prompt:
+        shape = _shape(fields, (MESSAGES, PAIR, PROMPT, TEXT))
         if shape == MESSAGES:
-            messages = self.messages(row)
-            asked = messages[:-1] if messages[-1]["role"] == "assistant" else messages
-            text = self.render(row, asked, generate=True)
+            messages = _messages(fields)
+            answered = messages[-1]["role"] == "assistant"
+            text = self.render(messages[:-1] if answered else messages, generate=True)
             ids = self.encode(text) or self.context("")
         else:
-            text = "" if shape == TEXT else self.string(row, "prompt", blank=True)
+            text = "" if shape == TEXT else _string(fields, "prompt", blank=True)
             ids = self.context(text)
-        self.check_limit(ids, limit, row.location)
-        return Prompt(text, tuple(ids), _further(row, shape))
+        return Prompt(text, tuple(ids), _further(fields, shape))
 
-    def text(self, row: Row) -> _Parts:
-        text = self.string(row, "text", blank=False)
+    def text(self, fields: Mapping[str, Any]) -> _Parts:
+        text = _string(fields, "text", blank=False)
         ids = self.encode(text, special=True)
-        if len(ids) < 3 and not self.encode(text):  # short enough to be special tokens alone
-            raise self.fault(row.location, f"the tokenizer makes no tokens of `text` = {text!r}")
+        if len(ids) < 3 and not self.encode(text):  # so few that all may be special tokens
+            raise DataError(f"the tokenizer makes no tokens of `text` = {text!r}")
         return "", text, ids[:1], ids[1:]
 
-    def pair(self, row: Row) -> _Parts:
-        prompt = self.string(row, "prompt", blank=True)
-        text = self.string(row, "completion", blank=False)
+    def pair(self, fields: Mapping[str, Any]) -> _Parts:
+        prompt = _string(fields, "prompt", blank=True)
+        text = _string(fields, "completion", blank=False)
         body = self.encode(text)
         if not body:
-            raise self.fault(
-                row.location, f"the tokenizer makes no tokens of `completion` = {text!r}"
-            )
+            raise DataError(f"the tokenizer makes no tokens of `completion` = {text!r}")
         return prompt, text, self.context(prompt), body
 
-    def dialogue(self, row: Row) -> _Parts:
-        messages = self.messages(row)
+    def dialogue(self, fields: Mapping[str, Any]) -> _Parts:
+        messages = _messages(fields)
         role, content = messages[-1]["role"], messages[-1]["content"]
         if role != "assistant" or not content.strip():
-            raise self.fault(
-                row.location,
+            raise DataError(
                 f"the last of `messages` has the role {role!r} and the content {_shown(content)}; "
-                "it must be the assistant's and not empty",
+                "it must be the assistant's and not empty"
             )
-        prompt = self.render(row, messages[:-1], generate=True)
-        whole = self.render(row, messages, generate=False)
+        prompt = self.render(messages[:-1], generate=True)
+        whole = self.render(messages, generate=False)
         if not whole.startswith(prompt) or whole == prompt:
-            raise self.fault(
-                row.location,
-                f"the chat template writes {whole!r}, which does not go on from the prompt "
-                f"{prompt!r} that it makes of the other messages; give {{prompt, completion}} rows",
+            raise DataError(
+                f"the chat template writes {whole!r}, which does not go on from {prompt!r}, what "
+                "it makes of the messages before the last; give {prompt, completion} rows"
             )
         body = self.encode(whole[len(prompt) :])
-        eos = cast(int, self.tokenizer.eos_token_id)
-        if eos in body:  # templates may write a line break after it, which nobody would sample
-            body = body[: body.index(eos) + 1]
+        if self.eos in body:  # templates may write a line break after it, which is never sampled
+            body = body[: body.index(self.eos) + 1]
         # decoded as samples are, so constraints see a template's marks in both or in neither
         text = self.tokenizer.decode(body, skip_special_tokens=True)
         return prompt, text, self.encode(prompt) or self.context(""), body
 
-    def messages(self, row: Row) -> list[dict[str, Any]]:
-        messages = row.fields["messages"]
-        if not (isinstance(messages, list) and messages and all(map(_is_message, messages))):
-            raise self.fault(
-                row.location,
-                f"`messages` is {_shown(messages)}; it must be a list of at least one object with "
-                "the strings `role` and `content`",
-            )
-        return cast(list[dict[str, Any]], messages)
-
-    def render(self, row: Row, messages: list[dict[str, Any]], *, generate: bool) -> str:
+    def render(self, messages: list[dict[str, Any]], *, generate: bool) -> str:
         """The chat template's text, open for the assistant's answer if `generate`."""
         if self.tokenizer.chat_template is None:
-            raise self.fault(
-                row.location,
+            raise DataError(
                 "a {messages} row, but the tokenizer of `model.path` has no chat template; give "
-                "{text} or {prompt, completion} rows, or a model with a chat template",
+                "{text} or {prompt, completion} rows, or a model with a chat template"
             )
+        apply = self.tokenizer.apply_chat_template
         try:
-            return self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=generate
-            )
+            return apply(messages, tokenize=False, add_generation_prompt=generate)
         except Exception as error:  # the template is a program of the model's makers
-            what = f"{type(error).__name__}: {error}"
-            raise self.fault(
-                row.location, f"the chat template refuses `messages`: {what}"
-            ) from error
+            found = f"{type(error).__name__}: {error}"
+            raise DataError(f"the chat template refuses `messages`: {found}") from error
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=special)["input_ids"])
 
     def context(self, prompt: str) -> list[int]:
         """A prompt's tokens: with the tokenizer's special tokens but not ended, and never none."""
-        eos, bos = cast(int, self.tokenizer.eos_token_id), self.tokenizer.bos_token_id
         ids = self.encode(prompt, special=True)
-        if ids[-1:] == [eos] and self.encode(prompt)[-1:] != [eos]:
+        if ids[-1:] == [self.eos] and self.encode(prompt)[-1:] != [self.eos]:
             ids.pop()  # appended by the tokenizer, not written by the user
-        return ids or [eos if bos is None else bos]
-
-    def shape(self, row: Row, allowed: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-        """The first shape whose fields the row has."""
-        present = {name for name, value in row.fields.items() if value is not None}
-        shapes = [shape for shape in allowed if present.issuperset(shape)]
-        unclear = allowed is CORPUS_SHAPES and shapes[:1] == [TEXT] and "prompt" in present
-        if shapes and not unclear:
-            return shapes[0]
-        found = ", ".join(n if n in present else f"{n} (null)" for n in row.fields) or "none"
-        names = " or ".join(f"{{{', '.join(shape)}}}" for shape in allowed)
-        hint = "; rename `text` to `completion`, or rename `prompt`" if unclear else ""
-        raise self.fault(row.location, f"found the fields {found}; a row must be {names}{hint}")
-
-    def string(self, row: Row, name: str, *, blank: bool) -> str:
-        value = row.fields[name]
-        if not _is_text(value):
-            raise self.fault(
-                row.location, f"`{name}` is {_shown(value)}; it must be a string of valid Unicode"
-            )
-        if not blank and not value.strip():
-            raise self.fault(row.location, f"`{name}` is {value!r}; it must not be empty or blank")
-        return value
-
-    def check_limit(self, ids: Sequence[int], limit: int | None, location: str) -> None:
-        if limit is not None and len(ids) > limit:
-            raise self.fault(
-                location,
-                f"the prompt has {len(ids)} tokens; at most {limit} are allowed, the context less "
-                "`sampler.max_new_tokens`; shorten the prompt or lower that setting",
-            )
-
-    def fault(self, location: str, message: str) -> DataError:
-        return DataError(f"{self.setting}: {location}: {message}")
+        bos = self.tokenizer.bos_token_id
+        return ids or [self.eos if bos is None else bos]
 
 
-def _further(row: Row, shape: tuple[str, ...]) -> dict[str, Any]:
-    return {name: value for name, value in row.fields.items() if name not in shape}
+def _shape(fields: Mapping[str, Any], allowed: Sequence[_Shape]) -> _Shape:
+    """The first allowed shape whose fields are there."""
+    present = {name for name, value in fields.items() if value is not None}
+    shape = next((shape for shape in allowed if present.issuperset(shape)), None)
+    unclear = shape == TEXT and "prompt" in present
+    if shape is not None and not unclear:
+        return shape
+    found = ", ".join(n if n in present else f"{n} (null)" for n in fields) or "none"
+    names = " or ".join(f"{{{', '.join(shape)}}}" for shape in allowed)
+    hint = "; rename `text` to `completion`, or rename `prompt`" if unclear else ""
+    raise DataError(f"found the fields {found}; a row must be {names}{hint}")
 
 
-def _is_message(message: object) -> bool:
-    parts = cast(dict[str, Any], message) if isinstance(message, dict) else {}
-    return _is_text(parts.get("role")) and _is_text(parts.get("content"))
+def _further(fields: Mapping[str, Any], shape: _Shape) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name not in shape}
+
+
+def _string(fields: Mapping[str, Any], name: str, *, blank: bool) -> str:
+    value = fields[name]
+    if not _is_text(value):
+        raise DataError(f"`{name}` is {_shown(value)}; it must be a string of valid Unicode")
+    if not blank and not value.strip():
+        raise DataError(f"`{name}` is {value!r}; it must not be empty or blank")
+    return value
+
+
+def _messages(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
+    value = fields["messages"]
+    if not (isinstance(value, list) and value and all(map(_is_message, value))):
+        allowed = "a list of at least one object with the strings `role` and `content`"
+        raise DataError(f"`messages` is {_shown(value)}; it must be {allowed}")
+    return cast(list[dict[str, Any]], value)
+
+
+def _is_message(value: object) -> bool:
+    message = cast(dict[str, Any], value) if isinstance(value, dict) else {}
+    return _is_text(message.get("role")) and _is_text(message.get("content"))
 
 
 def _is_text(value: object) -> bool:
     """False also with half of a surrogate pair, which JSON can write and no tokenizer can read."""
-    return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
+    return isinstance(value, str) and _SURROGATE.search(value) is None
 
 
 def _shown(value: object) -> str:
@@ -429,42 +429,36 @@ def hold_out(
     if count < 1:
         return list(examples), []
     first_kept = sorted(hashes)[count]
-    train = [e for e, digest in zip(examples, hashes, strict=True) if digest >= first_kept]
-    valid = [e for e, digest in zip(examples, hashes, strict=True) if digest < first_kept]
-    return train, valid
+    pairs = list(zip(examples, hashes, strict=True))
+    return [e for e, h in pairs if h >= first_kept], [e for e, h in pairs if h < first_kept]
 
 
 def corpus_batch(examples: Sequence[Example], pad_id: int) -> CorpusBatch:
     """Examples side by side, padded on the right to the longest; `pad_id` may equal EOS."""
-    lengths = torch.tensor([len(example.ids) for example in examples], dtype=torch.int64)
-    prompt_lengths = torch.tensor([e.prompt_length for e in examples], dtype=torch.int64)
-    width = max(len(example.ids) for example in examples)
-    ids = [[*example.ids, *[pad_id] * (width - len(example.ids))] for example in examples]
+    lengths = torch.tensor([len(e.ids) for e in examples])[:, None]
+    prompt_lengths = torch.tensor([e.prompt_length for e in examples])[:, None]
+    width = int(lengths.max())
+    ids = [[*e.ids, *[pad_id] * (width - len(e.ids))] for e in examples]
     column = torch.arange(width)
-    mask = column < lengths[:, None]
-    return CorpusBatch(
-        ids=torch.tensor(ids, dtype=torch.int64),
-        mask=mask,
-        loss_mask=mask & (column >= prompt_lengths[:, None]),
-    )
+    mask = column < lengths
+    return CorpusBatch(torch.tensor(ids), mask, mask & (column >= prompt_lengths))
 
 
 def left_padded(
     prompts: Sequence[Sequence[int]], pad_id: int
 ) -> tuple[Int[Tensor, "N P"], Bool[Tensor, "N P"]]:
     """Prompts side by side, padded on the left: ids, and a mask of the real tokens."""
-    width = max(map(len, prompts))
+    lengths = torch.tensor([len(prompt) for prompt in prompts])[:, None]
+    width = int(lengths.max())
     ids = [[*[pad_id] * (width - len(prompt)), *prompt] for prompt in prompts]
-    lengths = torch.tensor([len(prompt) for prompt in prompts])
-    mask = torch.arange(width) >= width - lengths[:, None]
-    return torch.tensor(ids, dtype=torch.int64).view(mask.shape), mask
+    return torch.tensor(ids, dtype=torch.int64), torch.arange(width) >= width - lengths
 
 
 @final
 class Cursor:
     """Endless shuffled epochs over `size` places, each place once an epoch.
 
-    The order of an epoch depends on (seed, epoch, size) alone, so two integers are all the state.
+    The order of an epoch depends on (seed, epoch, size) alone: two integers are all the state.
     """
 
     def __init__(self, size: int, *, seed: int) -> None:
@@ -497,9 +491,9 @@ class Cursor:
 
     def _order(self) -> list[int]:
         if self._shuffled[0] != self.epoch:
-            # hashed, so that (seed 0, epoch 1) and (seed 1, epoch 0) are no one order
+            # hashed, so that (seed 0, epoch 1) and (seed 1, epoch 0) are two orders
             digest = hashlib.sha256(f"{self.seed} {self.epoch}".encode()).digest()
-            generator = torch.Generator().manual_seed(int.from_bytes(digest[:7]))
+            generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
             order = torch.randperm(self.size, generator=generator)
             self._shuffled = (self.epoch, order.tolist())
         return self._shuffled[1]

@@ -13,6 +13,10 @@ from pydantic import BaseModel
 from tiltune.config import RunConfig
 
 
+LEAST_FOR_THREADS = 1_000_000
+"""Parameters below which a second thread costs more in waiting than it computes."""
+
+
 @dataclass(frozen=True)
 class Facts:
     """What the defaults depend on.
@@ -47,9 +51,9 @@ def resolve(config: RunConfig, facts: Facts) -> RunConfig:
             "steps_per_round": max(50, samples * 4 // batch),
             "batch_size": batch,
             "learning_rate": min(2e-3, policy_rate),
-            "threads": _threads(config, facts.cores)[0],
+            "threads": _threads(config, facts)[0],
         },
-        "actor": {"threads": _threads(config, facts.cores)[1]},
+        "actor": {"threads": _threads(config, facts)[1]},
     }
     return config.model_copy(
         update={table: _filled(getattr(config, table), chosen) for table, chosen in choices.items()}
@@ -66,8 +70,11 @@ def _even(value: float, low: int, high: int) -> int:
     return max(low, min(high, round(value / 64) * 64))
 
 
-def _threads(config: RunConfig, cores: int) -> tuple[int, int]:
+def _threads(config: RunConfig, facts: Facts) -> tuple[int, int]:
     """Learner's and actor's: all cores, or half each where they work at the same time."""
+    cores = facts.cores
+    if facts.parameters < LEAST_FOR_THREADS:
+        return 1, 1
     if config.method.schedule != "parallel":
         return cores, cores
     return max(1, cores - cores // 2), max(1, cores // 2)

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from torch import Tensor
+
 from tiltune.actor import ActorLike, Pair
 from tiltune.learner import Learner, Trained
 from tiltune.records import RoundRecord
@@ -48,17 +50,26 @@ class Round:
     pair: Pair
 
 
-def fit(actor: ActorLike, learner: Learner, schedule: Schedule, measure: Measure) -> Iterator[Round]:
+def fit(
+    actor: ActorLike,
+    learner: Learner,
+    schedule: Schedule,
+    measure: Measure,
+    *,
+    pending: tuple[dict[str, Tensor], int] | None = None,
+) -> Iterator[Round]:
     """Run the rounds; each yields when its update is done and its record complete.
 
     Args:
         actor: here or in a process of its own.
         learner: holds the policy.
-        schedule: see there. With `max_lag = 1` the caller must have submitted the first snapshot, or
-            leave that to this function by `first = 0`.
+        schedule: see there.
         measure: record fields from validation text and the reference.
+        pending: after a resume, the snapshot that the actor was working on; None: the policy.
     """
-    actor.submit(learner.policy.state(), learner.version)
+    if schedule.first >= schedule.rounds:
+        return
+    actor.submit(*(pending or (learner.policy.state(), learner.version)))
     for number in range(schedule.first, schedule.rounds):
         waited = time.perf_counter()
         pair = actor.collect()

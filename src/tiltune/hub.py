@@ -170,7 +170,9 @@ class SequenceClassifier:
                 max_length=limit,
                 return_tensors="pt",
             )
-            rows += self.module(**batch).logits.float().softmax(-1).tolist()
+            logits = self.module(**batch).logits.float()
+            several = self.module.config.problem_type == "multi_label_classification"
+            rows += (logits.sigmoid() if several else logits.softmax(-1)).tolist()
         return rows
 
 
@@ -186,6 +188,11 @@ def load_sequence_classifier(path: str) -> SequenceClassifier:
         raise ConstraintError(f"constraint.path: {error}") from error
     module.eval()
     names: dict[int, str] = module.config.id2label
+    if len(names) < 2 and module.config.problem_type != "multi_label_classification":
+        raise ConstraintError(
+            f"constraint.path = {path}: a model with {len(names)} output is a regressor, it has no label "
+            "probabilities; give a classifier"
+        )
     return SequenceClassifier(tuple(names[i] for i in range(len(names))), module, tokenizer)
 
 

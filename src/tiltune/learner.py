@@ -16,7 +16,7 @@ from tiltune.functional import PrefixWeights, gather, log_softmax, prefix_weight
 from tiltune.lm import LanguageModel
 from tiltune.losses import corpus_loss, target_loss
 from tiltune.types import Samples
-from tiltune.value_learner import micro_batches
+from tiltune.value_learner import length_parts, micro_batches
 from tiltune.value_model import ValueModel
 
 LEAST_VALUE = 1e-4
@@ -163,8 +163,9 @@ class Learner:
 
     def _corpus_backward(self, examples: list[Example], totals: "_Totals") -> None:
         count = sum(len(example.ids) - example.prompt_length for example in examples)
-        for part in _parts(examples, self.settings.batch_size, self.policy.width, self.settings.most_logits):
-            batch = corpus_batch(part, self.pad_id).to(self.policy.device)
+        lengths = [len(example.ids) for example in examples]
+        for part in length_parts(lengths, self._most_tokens(max(lengths))):
+            batch = corpus_batch([examples[place] for place in part], self.pad_id).to(self.policy.device)
             logits = self.policy.forward(batch.ids[:, :-1], batch.mask[:, :-1]).logits
             output = corpus_loss(logits, batch.ids[:, 1:], batch.loss_mask[:, 1:], count=count)
             output.loss.backward()
@@ -173,7 +174,7 @@ class Learner:
 
     def _samples_backward(self, target: Trained, picked: Samples, totals: "_Totals") -> None:
         count = picked.tokens
-        limit = min(self.settings.most_logits, self.settings.batch_size * self.policy.width * picked.ids.shape[1])
+        limit = self._most_tokens(picked.sequence()[0].shape[1]) * self.policy.width
         for part in micro_batches(picked, self.policy.width, limit):
             ids, mask = (columns[:, :-1] for columns in part.sequence())
             keep = part.ids.shape[1]
@@ -187,6 +188,10 @@ class Learner:
                 totals.add("kl_target_policy_nats_per_token", loss.item())
             (self.beta * loss).backward()
         totals.tokens += count
+
+    def _most_tokens(self, longest: int) -> int:
+        """Padded tokens of a micro-batch: `batch_size` rows, less where the vocabulary is wide."""
+        return min(self.settings.most_logits // self.policy.width, self.settings.batch_size * longest)
 
     @torch.no_grad()
     def _tilted(self, target: Trained, part: Samples, totals: "_Totals") -> tuple[Tensor, Tensor]:
@@ -239,9 +244,3 @@ class _Totals:
             }
         return fields
 
-
-def _parts(examples: list[Example], rows: int, width: int, most_logits: int) -> list[list[Example]]:
-    """Micro-batches of at most `rows` rows and about `most_logits` logits."""
-    longest = max(len(example.ids) for example in examples)
-    rows = max(1, min(rows, most_logits // (longest * width)))
-    return [examples[first : first + rows] for first in range(0, len(examples), rows)]

@@ -181,6 +181,12 @@ class LanguageModel:
             twin.load_state(self.state())
         return twin
 
+    def base(self, adapter: str) -> "LanguageModel":
+        """The model as it was loaded: the weights without an adapter, or a whole copy of them."""
+        if not hasattr(self.module, "peft_config"):
+            return self.clone(adapter)
+        return LanguageModel(self.module, owned=self.owned, autocast=self.autocast)
+
     def _disown(self, logits: Tensor) -> Tensor:
         if self.owned is None or self.owned >= logits.shape[-1]:
             return logits

@@ -85,7 +85,7 @@ def divergence_numbers(policy: LanguageModel, reference: LanguageModel, samples:
     picked = torch.linspace(0, len(samples) - 1, min(MOST_KL_SAMPLES, len(samples))).long().unique()
     sums: list[Tensor] = []
     tokens = 0
-    for part in micro_batches(samples.select(picked), policy.width, 2**23):
+    for part in micro_batches(samples.select(picked).to(policy.device), policy.width, 2**23):
         ids, mask = (columns[:, :-1] for columns in part.sequence())
         keep = part.ids.shape[1]
         own = log_softmax(policy.forward(ids, mask, keep=keep).logits)

@@ -35,6 +35,10 @@ class Scored:
         """How many satisfy: labels of one half or more."""
         return int((self.samples.labels >= 0.5).sum())
 
+    def on_cpu(self) -> "Scored":
+        """The same with its tensors on the CPU, to cross a pipe."""
+        return replace(self, samples=self.samples.to(torch.device("cpu")))
+
 
 @dataclass
 class Sampler:
@@ -70,26 +74,27 @@ class Sampler:
         samples = concatenate(parts)
         samples = replace(samples, policy_version=torch.full_like(samples.policy_version, policy_version))
         drawn = time.perf_counter()
-        completions = self.texts(samples)
+        completions = texts(samples, self.prompts, self.decoder)
         scores = self.constraint.score(completions)
         labels = torch.tensor([self.constraint.label(score) for score in scores], dtype=torch.float32)
         ended = time.perf_counter()
         samples = replace(samples, labels=labels.to(samples.ids.device))
         return Scored(samples, completions, scores, drawn - started, ended - drawn)
 
-    def texts(self, samples: Samples) -> list[Completion]:
-        """The completions as text; special tokens are left out."""
-        completions: list[Completion] = []
-        rows = zip(samples.ids.tolist(), samples.mask.sum(1).tolist(), strict=True)
-        places, ended = samples.prompt_index.tolist(), samples.ended.tolist()
-        for (ids, length), place, end in zip(rows, places, ended, strict=True):
-            prompt = self.prompts[place]
-            text = self.decoder.decode(ids[:length], skip_special_tokens=True)
-            completions.append(Completion(prompt.text, text, end, prompt.row))
-        return completions
-
     def _batch(self, lm: LanguageModel, picks: list[int]) -> Samples:
         prompts = [self.prompts[place].ids for place in picks]
         samples = draw(lm, prompts, self.law, self.ending, generator=self.generator)
         index = torch.tensor(picks, device=samples.ids.device)
         return replace(samples, prompt_index=index)
+
+
+def texts(samples: Samples, prompts: Sequence[Prompt], decoder: Decoder) -> list[Completion]:
+    """The completions as text, special tokens left out; `prompt_index` says which prompt is whose."""
+    completions: list[Completion] = []
+    rows = zip(samples.ids.tolist(), samples.mask.sum(1).tolist(), strict=True)
+    places, ended = samples.prompt_index.tolist(), samples.ended.tolist()
+    for (ids, length), place, end in zip(rows, places, ended, strict=True):
+        prompt = prompts[place]
+        text = decoder.decode(ids[:length], skip_special_tokens=True)
+        completions.append(Completion(prompt.text, text, end, prompt.row))
+    return completions

@@ -1,6 +1,8 @@
 """Constraints: text in, a score in [0, 1] out; one file a kind."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from tiltune.config import ClassifierConfig, LexiconConfig, PythonConfig, RegexConfig
@@ -26,4 +28,4 @@ def build_constraint(
     Raises:
         ConstraintError: a word list, pattern, classifier or callable cannot be had.
     """
-    return BUILDERS[config.kind](config)
+    return replace(BUILDERS[config.kind](config), recipe=partial(build_constraint, config))

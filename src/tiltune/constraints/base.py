@@ -68,12 +68,18 @@ class TextConstraint:
         scorer: from a batch of completions to one number in [0, 1], or `Score`, for each.
         text: the judged text.
         threshold: a score at or above it satisfies; "none" keeps raw scores as labels.
+        recipe: builds the same constraint again, in the actor's own process.
     """
 
     name: str
     scorer: ScoreFunction
     text: JudgedText = "completion"
     threshold: float | Literal["none"] = 0.5
+    recipe: Callable[[], "TextConstraint"] | None = field(default=None, compare=False)
+
+    def __reduce__(self) -> Any:
+        """A constraint with a recipe crosses to another process as its recipe."""
+        return super().__reduce__() if self.recipe is None else (self.recipe, ())
 
     def score(self, completions: Sequence[Completion]) -> list[Score]:
         """One checked score a completion, in order.

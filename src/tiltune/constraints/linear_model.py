@@ -49,7 +49,7 @@ class LinearClassifier:
     labels: tuple[str, ...]
     weights: NDArray[np.float32]
     bias: NDArray[np.float32]
-    vectorizers: tuple[dict[str, Any], ...] = VECTORIZERS
+    vectorizers: tuple[dict[str, Any], ...]
 
     def probabilities(self, texts: Sequence[str]) -> list[list[float]]:
         """P(label | text) for each text, in the order of `labels`."""
@@ -86,7 +86,8 @@ def fit_linear_classifier(
         features, np.asarray(targets)
     )
     weights = np.ascontiguousarray(model.coef_, dtype=np.float32)
-    return LinearClassifier(labels, weights, np.asarray(model.intercept_, dtype=np.float32))
+    bias = np.asarray(model.intercept_, dtype=np.float32)
+    return LinearClassifier(labels, weights, bias, VECTORIZERS)
 
 
 def require_sklearn() -> None:

@@ -2,13 +2,16 @@
 
     <day>: monday tuesday                              a set: any of its words, equally likely
     start: 3 hello @issue | 1 good <day> @issue | 2 @issue
-    issue: 2 my parcel is late . | 1 my parcel is lost .
+    issue: 2 my parcel is late .
+        | 1 my parcel is lost .
 
-A rule is a list of alternatives: a weight, words and sets, and then the rule that follows (`@issue`)
-or the end (`.`). Several alternatives may begin alike: a state of the chain is the posterior over
-the places in the grammar where a prefix can be, so each state and word have one successor.
+A rule is a list of alternatives: a weight, words and sets, and then the rule that follows
+(`@issue`) or the end (`.`). Several alternatives may begin alike: a state of the chain is the
+posterior over the places in the grammar where a prefix can be, so each state and word have one
+successor.
 """
 
+import re
 from collections import defaultdict
 
 import numpy as np
@@ -16,7 +19,7 @@ import numpy as np
 from tiltune.exact import Chain
 
 Place = tuple[tuple[tuple[str, ...], ...], str]
-"""What is still to be said of an alternative (the words possible at each step); the rule after it."""
+"""What is still to be said of an alternative (the words possible at each step), the rule after."""
 
 Belief = tuple[tuple[Place, float], ...]
 """Where in the grammar a prefix can be, with posterior probabilities."""
@@ -50,7 +53,8 @@ def compile_grammar(text: str) -> tuple[tuple[str, ...], Chain]:
 
 
 def _parse(text: str) -> Rules:
-    lines = [line.partition(":") for line in text.splitlines() if line.strip()]
+    joined = re.sub(r"\n\s*\|", " |", text)
+    lines = [line.partition(":") for line in joined.splitlines() if line.strip()]
     bodies = {head.strip(): body for head, _, body in lines}
     sets = {name: tuple(body.split()) for name, body in bodies.items() if name.startswith("<")}
     rules = {name: _rule(body, sets) for name, body in bodies.items() if name not in sets}
@@ -64,7 +68,10 @@ def _rule(body: str, sets: dict[str, tuple[str, ...]]) -> Belief:
     alternatives = [alternative.split() for alternative in body.split("|")]
     total = sum(float(weight) for weight, *_ in alternatives)
     return tuple(
-        ((tuple(_item(item, sets) for item in items), follow.removeprefix("@")), float(weight) / total)
+        (
+            (tuple(_item(item, sets) for item in items), follow.removeprefix("@")),
+            float(weight) / total,
+        )
         for weight, *items, follow in alternatives
     )
 

@@ -1,0 +1,268 @@
+"""Configuration -> objects: reads everything a run needs and writes nothing.
+
+`prepare` loads, checks and scores the corpus; `make_actor` and `make_learner` build the two sides.
+`tiltune check` stops after this; `run.py` goes on to the run folder.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tiltune import hub
+from tiltune.actor import Actor, ActorPlan
+from tiltune.config import RunConfig
+from tiltune.constraints import build_constraint
+from tiltune.constraints.base import Completion, Constraint
+from tiltune.data import (
+    Cursor,
+    Example,
+    Prompt,
+    corpus_examples,
+    default_prompts,
+    hold_out,
+    prompt_list,
+    read_rows,
+)
+from tiltune.decoding.draw import Ending
+from tiltune.defaults import Facts, resolve
+from tiltune.errors import ConfigError, DataError, ModelError
+from tiltune.learner import BetaRule, Learner, LearnerSettings
+from tiltune.lm import LanguageModel
+from tiltune.measure import Measurer
+from tiltune.sampler import Sampler
+from tiltune.types import SamplingLaw
+from tiltune.value_learner import ValueLearner, ValueSettings
+from tiltune.value_model import HeadValue, TrunkValue, ValueModel
+
+MEASURED = 512
+"""Completions of the policy drawn to measure it where the round's own are not the policy's."""
+
+
+@dataclass(frozen=True)
+class CorpusCount:
+    """What became of the corpus: rows to train on, and how many violated the constraint."""
+
+    rows: int
+    violating: int
+    dropped: int
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything loaded and checked; nothing written."""
+
+    config: RunConfig
+    loaded: hub.Loaded
+    reference: LanguageModel
+    constraint: Constraint
+    prompts: Sequence[Prompt]
+    corpus: Sequence[Example]
+    count: CorpusCount
+    measurer: Measurer
+    devices: tuple[torch.device, torch.device]
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """Load the model, read the data, score the corpus, fill in the defaults.
+
+    Raises:
+        TiltuneError: anything in the configuration that cannot be.
+    """
+    refuse(config)
+    constraint = build_constraint(config.constraint)
+    devices = (device_named(config.learner.device, "learner"), device_named(config.actor.device, "actor"))
+    loaded = hub.load(config.model, device=devices[0])
+    config = resolve(config, Facts(loaded.parameters, loaded.context, os.cpu_count() or 1))
+    torch.set_num_threads(config.learner.threads or 1)
+    limit = loaded.context - config.sampler.max_new_tokens
+    if limit < 1:
+        raise ConfigError(
+            f"sampler.max_new_tokens = {config.sampler.max_new_tokens} leaves no room for a prompt: the "
+            f"model reads {loaded.context} tokens at once"
+        )
+    train, valid = _examples(config, loaded)
+    prompts = _prompts(config, loaded, [*train, *valid], limit)
+    satisfying, violating = split_by_constraint(train, constraint)
+    corpus = satisfying if config.data.violating == "drop" else train
+    if train and not corpus:
+        raise DataError(
+            f"data.corpus = {config.data.corpus}: none of its {len(train)} rows meets the constraint; "
+            "loosen the constraint, or set data.violating = 'keep'"
+        )
+    reference = loaded.policy.base("reference")
+    valid_satisfying, valid_violating = split_by_constraint(valid, constraint)
+    return Prepared(
+        config=config,
+        loaded=loaded,
+        reference=reference,
+        constraint=constraint,
+        prompts=prompts,
+        corpus=corpus,
+        count=CorpusCount(len(corpus), len(violating), len(train) - len(corpus)),
+        measurer=Measurer(reference, valid_satisfying, valid_violating, loaded.pad_id),
+        devices=devices,
+    )
+
+
+def refuse(config: RunConfig) -> None:
+    """Settings that contradict each other or the method.
+
+    Raises:
+        ConfigError: names both settings and the way out.
+    """
+    method, soft = config.method, config.constraint.threshold == "none"
+    if soft and method.kind == "tilt" and method.anchor != "reference" and method.schedule != "fixed":
+        raise ConfigError(
+            "constraint.threshold = 'none' keeps soft scores, and each round would multiply them in "
+            "again (p·C^k); set a threshold, or method.schedule = 'fixed', or method.anchor = 'reference'"
+        )
+    if soft and method.kind == "filter":
+        raise ConfigError("method.kind = 'filter' keeps or drops; it needs constraint.threshold, a number")
+    if method.kind == "sft" and config.data.corpus is None:
+        raise ConfigError("method.kind = 'sft' trains on a corpus; set data.corpus")
+    if method.beta_min > method.beta_max:
+        raise ConfigError(f"method.beta_min = {method.beta_min} is above beta_max = {method.beta_max}")
+    if method.beta == 0 and config.data.corpus is None:
+        raise ConfigError("method.beta = 0 without data.corpus trains on nothing; set one of them")
+    if config.value_model.kind == "separate" and config.value_model.path is None:
+        raise ConfigError("value_model.kind = 'separate' needs value_model.path, a smaller model's folder")
+
+
+def make_actor(prepared: Prepared) -> Actor:
+    """The actor's side; its views are its own."""
+    config, policy = prepared.config, prepared.loaded.policy
+    view = policy.clone("snapshot")
+    device = policy.device
+    sampler = Sampler(
+        prompts=prepared.prompts,
+        decoder=prepared.loaded.tokenizer,
+        constraint=prepared.constraint,
+        ending=Ending(prepared.loaded.eos_ids, prepared.loaded.pad_id),
+        law=SamplingLaw(config.sampler.max_new_tokens),
+        batch_size=config.sampler.batch_size or 1,
+        generator=torch.Generator(device).manual_seed(config.run.seed * 4 + 1),
+        cursor=Cursor(len(prepared.prompts), seed=config.run.seed * 2),
+    )
+    learner = None
+    if config.method.kind == "tilt":
+        law = view if plan(config).law == "snapshot" else prepared.reference
+        learner = ValueLearner(
+            make_values(config, prepared.loaded, law, prepared.reference),
+            ValueSettings(
+                steps=config.value_model.steps_per_round or 1,
+                batch_size=config.value_model.batch_size or 1,
+                learning_rate=config.value_model.learning_rate or 0.0,
+                consistency=config.value_model.consistency,
+            ),
+            torch.Generator().manual_seed(config.run.seed * 4 + 2),
+        )
+    return Actor(plan(config), sampler, view, prepared.reference, learner)
+
+
+def plan(config: RunConfig) -> ActorPlan:
+    """What the method and the schedule ask of the actor."""
+    method, count = config.method, config.sampler.samples_per_round or 1
+    fixed = method.schedule == "fixed" and method.kind != "sft"
+    law: Any = "reference" if fixed or method.anchor == "reference" else "snapshot"
+    return ActorPlan(
+        law="none" if method.kind == "sft" else law,
+        renew=not fixed,
+        samples=count,
+        measured=min(count, MEASURED),
+    )
+
+
+def make_values(
+    config: RunConfig, loaded: hub.Loaded, law: LanguageModel, reference: LanguageModel
+) -> ValueModel:
+    """The value model of the configured kind, over the law whose values it learns."""
+    section, policy = config.value_model, loaded.policy
+    torch.manual_seed(config.run.seed)
+    if section.kind == "head":
+        return HeadValue(law).to(policy.device)
+    if section.kind == "copy":
+        return TrunkValue(policy.clone("values"), reference).to(policy.device)
+    smaller = hub.load_module(str(section.path), dtype=torch.float32).to(policy.device)
+    tokenizer = hub.load_tokenizer(str(section.path))
+    if tokenizer.get_vocab() != loaded.tokenizer.get_vocab():
+        raise ModelError(
+            f"value_model.path = {section.path}: its vocabulary is not that of model.path = "
+            f"{config.model.path}; values are over the policy's own tokens"
+        )
+    return TrunkValue(LanguageModel(smaller.eval()), reference).to(policy.device)
+
+
+def make_learner(prepared: Prepared) -> Learner:
+    """The learner's side, holding the policy itself."""
+    config = prepared.config
+    section, method, seed = config.learner, config.method, config.run.seed
+    return Learner(
+        policy=prepared.loaded.policy,
+        corpus=prepared.corpus,
+        cursor=Cursor(len(prepared.corpus), seed=seed * 2 + 1) if prepared.corpus else None,
+        settings=LearnerSettings(
+            objective=method.kind,
+            steps=section.steps_per_round or 1,
+            batch_size=section.batch_size or 1,
+            accumulation=section.accumulation,
+            learning_rate=section.learning_rate or 0.0,
+            prefix_weight_clip=method.prefix_weight_clip,
+        ),
+        rule=BetaRule(
+            method.beta,
+            method.beta_min,
+            method.beta_max,
+            method.target_rate if prepared.corpus else None,
+        ),
+        generator=torch.Generator().manual_seed(seed * 4 + 3),
+        pad_id=prepared.loaded.pad_id,
+    )
+
+
+def split_by_constraint(
+    examples: Sequence[Example], constraint: Constraint
+) -> tuple[list[Example], list[Example]]:
+    """Rows that satisfy the constraint, and rows that do not."""
+    scores = constraint.score([Completion(e.prompt, e.text, not e.truncated, e.row) for e in examples])
+    satisfied = [constraint.satisfied(score) for score in scores]
+    both = list(zip(examples, satisfied, strict=True))
+    return [e for e, good in both if good], [e for e, good in both if not good]
+
+
+def device_named(name: str, side: str) -> torch.device:
+    """The device; raises ConfigError if this machine has none such."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"{side}.device = '{name}': give 'auto', 'cpu', 'cuda' or 'cuda:N'") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"{side}.device = '{name}': this machine has {torch.cuda.device_count()} GPUs")
+    return device
+
+
+def _examples(config: RunConfig, loaded: hub.Loaded) -> tuple[list[Example], list[Example]]:
+    """Corpus rows to train on and rows to validate on."""
+
+    def read(path: str, setting: str) -> list[Example]:
+        tokens = config.data.max_tokens or 512
+        rows = read_rows(path, setting=setting)
+        return corpus_examples(rows, loaded.tokenizer, max_tokens=tokens, setting=setting)
+
+    corpus = read(config.data.corpus, "data.corpus") if config.data.corpus else []
+    if config.data.valid:
+        return corpus, read(config.data.valid, "data.valid")
+    return hold_out(corpus) if corpus else ([], [])
+
+
+def _prompts(
+    config: RunConfig, loaded: hub.Loaded, examples: Sequence[Example], limit: int
+) -> list[Prompt]:
+    if config.data.prompts:
+        rows = read_rows(config.data.prompts, setting="data.prompts")
+        return prompt_list(rows, loaded.tokenizer, limit=limit, setting="data.prompts")
+    return default_prompts(examples, loaded.tokenizer, limit=limit)

@@ -1,0 +1,129 @@
+"""Checkpoints: named tensors and plain numbers in a folder that appears whole or not at all.
+
+Tensors are safetensors, the rest is JSON. A folder is written under another name, synced, and then
+renamed, so a kill or a full disk leaves the checkpoints before it as they were.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from tiltune.errors import RunError
+
+KEPT = 2
+STATE = "state.json"
+
+
+class Saved(NamedTuple):
+    """What a checkpoint holds: tensors by file and name, and plain state."""
+
+    tensors: dict[str, dict[str, Tensor]]
+    state: dict[str, Any]
+
+
+def save_checkpoint(root: Path, number: int, saved: Saved) -> None:
+    """Write `root/round-NNN` and delete all but the last two.
+
+    Raises:
+        RunError: the disk is full or not writable; earlier checkpoints stand.
+    """
+    folder = root / f"round-{number:03d}"
+    try:
+        write_folder(folder, saved)
+    except OSError as error:
+        standing = latest_checkpoint(root)
+        kept = f"checkpoint {standing.name} stands" if standing else "there is no earlier checkpoint"
+        raise RunError(
+            f"{folder}: cannot be saved: {error.strerror or error}; {kept}. Make room, then go on "
+            "with --resume"
+        ) from error
+    for old in _checkpoints(root)[:-KEPT]:
+        shutil.rmtree(old)
+
+
+def write_folder(folder: Path, saved: Saved) -> None:
+    """Write the files beside the folder and rename; a folder of that name is replaced."""
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        for name, tensors in saved.tensors.items():
+            _write(partial / f"{name}.safetensors", to_bytes(contiguous(tensors)))
+        _write(partial / STATE, json.dumps(saved.state, indent=1).encode())
+    except OSError:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    publish(partial, folder)
+
+
+def publish(partial: Path, folder: Path) -> None:
+    """Rename a finished folder into place, replacing what stands there."""
+    if folder.exists():
+        old = folder.with_name(folder.name + ".old")
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+        partial.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        partial.rename(folder)
+    _sync(folder.parent)
+
+
+def read_folder(folder: Path) -> Saved:
+    """What `write_folder` wrote."""
+    tensors = {path.stem: load_file(path) for path in sorted(folder.glob("*.safetensors"))}
+    return Saved(tensors, json.loads((folder / STATE).read_text("utf-8")))
+
+
+def latest_checkpoint(root: Path) -> Path | None:
+    """The newest complete checkpoint."""
+    found = _checkpoints(root)
+    return found[-1] if found else None
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An optimizer's state as flat names; its settings are the configuration's."""
+    state: dict[int, dict[str, Tensor]] = optimizer.state_dict()["state"]
+    return {f"{place}.{name}": value for place, values in state.items() for name, value in values.items()}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Undo `optimizer_tensors`."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        place, name = key.split(".", 1)
+        state.setdefault(int(place), {})[name] = value
+    optimizer.load_state_dict(
+        {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+    )
+
+
+def contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that own their memory, as safetensors wants them."""
+    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+
+
+def _checkpoints(root: Path) -> list[Path]:
+    return sorted(p for p in root.glob("round-*") if p.name[6:].isdigit() and (p / STATE).exists())
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,191 @@
+"""A verb a command: demo · check · fit · sample · score · classifier train · report.
+
+Commands import what they run inside the function, so that `--help`, a bad configuration and a report
+need no torch. A mistake of the user's ends in one message on stderr and exit code 2.
+"""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from tiltune.config import load_config, load_constraint_config
+from tiltune.errors import TiltuneError
+from tiltune.records import RoundRecord
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+classifier_app = typer.Typer(no_args_is_help=True, help="A small text classifier to use as a constraint.")
+app.add_typer(classifier_app, name="classifier")
+log = Console(stderr=True, highlight=False)
+
+ConfigPath = Annotated[Path, typer.Argument(help="The run's TOML file.", metavar="run.toml")]
+RunPath = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="Override one setting, such as method.beta=2.")
+]
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option(help="Show the traceback of a user's mistake too.")] = False,
+) -> None:
+    """Fine-tune a language model on your corpus while an attribute of its output holds."""
+    os.environ["TILTUNE_DEBUG"] = "1" if debug else ""
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path | None, typer.Option("--dir", help="Where to write the run.")] = None,
+) -> None:
+    """The main job on an embedded world with exact values: offline, about two minutes."""
+    from tiltune.demo.show import show
+
+    show(folder or Path("runs/demo"), log)
+
+
+@app.command()
+def check(config: ConfigPath, settings: Settings = None) -> None:
+    """Validate, load, score 32 real samples, estimate time and memory, print every default chosen."""
+    given = load_config(config, tuple(settings or ()))
+    from tiltune.check import check_run
+
+    check_run(given, log)
+
+
+@app.command()
+def fit(
+    config: ConfigPath,
+    settings: Settings = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the last saved round.")] = False,
+) -> None:
+    """Fine-tune; writes the run folder that `run.dir` names."""
+    given = load_config(config, tuple(settings or ()))
+    folder = Path(given.run.dir)
+    from tiltune.run import finished_rounds, open_run
+
+    if resume and finished_rounds(folder) >= given.method.rounds:
+        log.print(f"{folder}: finished already, {finished_rounds(folder)} rounds; nothing to do")
+        return
+    log.print(f"loading {given.model.path} …")
+    run = open_run(given, resume=resume)
+    if resume:
+        log.print(f"{folder}: starting at round {run.next_round}")
+    try:
+        for record in run.rounds():
+            log.print(describe(record))
+            for alarm in record.alarms:
+                log.print(f"  [yellow]alarm:[/] {alarm}")
+    except KeyboardInterrupt:
+        log.print(f"stopped; `tiltune fit {config} --resume` goes on at round {run.next_round}")
+        raise typer.Exit(130) from None
+    log.print(f"model: {folder / 'model'}   report: {folder / 'report.html'}")
+
+
+@app.command()
+def sample(
+    run: RunPath,
+    prompt: Annotated[str, typer.Option(help="What to complete.")] = "",
+    n: Annotated[int, typer.Option(min=1, help="How many completions.")] = 1,
+    guided: Annotated[bool, typer.Option(help="Add the learnt values while decoding.")] = False,
+    round_: Annotated[int | None, typer.Option("--round", help="0: the base model's pair.")] = None,
+    temperature: Annotated[float, typer.Option(min=0.01)] = 1.0,
+    top_p: Annotated[float, typer.Option(min=0.01, max=1.0)] = 1.0,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Default: the run's.")] = None,
+    seed: int = 0,
+) -> None:
+    """Draw completions: from the tuned model, or from a round's model and values (--guided)."""
+    from tiltune.complete import Request, complete
+
+    request = Request(prompt, n, guided, round_, temperature, top_p, max_new_tokens, seed)
+    for completion in complete(run, request, log.print):
+        sys.stdout.write(json.dumps(completion, ensure_ascii=False) + "\n")
+
+
+@app.command()
+def score(
+    constraint: Annotated[Path, typer.Argument(metavar="constraint.toml")],
+    completions: Annotated[Path, typer.Argument(metavar="completions.jsonl")],
+) -> None:
+    """Score rows {prompt, text, …}: one JSON object a line on stdout, in order."""
+    config = load_constraint_config(constraint)
+    from tiltune.constraints import build_constraint
+    from tiltune.scoring import score_file
+
+    count, satisfied = score_file(build_constraint(config), completions, _to_stdout)
+    log.print(f"{satisfied} of {count} satisfy")
+
+
+@classifier_app.command("train")
+def train_classifier(
+    labels: Annotated[Path, typer.Argument(help="Rows {text, label}.", metavar="labels.jsonl")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    label: Annotated[str | None, typer.Option(help="The label's field.")] = None,
+) -> None:
+    """Train a linear classifier on labelled text and measure it on a held-out tenth."""
+    from tiltune.constraints.linear import train_linear_classifier
+
+    for name, value in train_linear_classifier(labels, out, label_field=label).items():
+        log.print(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
+
+
+@app.command()
+def report(run: RunPath) -> None:
+    """Remake RUN/report.html from the records alone."""
+    from tiltune.report import write_report
+
+    log.print(str(write_report(run)))
+
+
+def describe(record: RoundRecord) -> str:
+    """A record in one line."""
+    parts = [f"round {record.round}" + (" (closing)" if record.closing else "")]
+    if record.satisfaction_rate is not None and record.satisfaction_rate_interval is not None:
+        low, high = record.satisfaction_rate_interval
+        parts.append(
+            f"version {record.policy_version} satisfies {record.satisfaction_rate:.3f} [{low:.3f}, {high:.3f}]"
+        )
+    for name, label in (
+        ("kl_policy_reference_nats_per_completion", "KL to reference {:.3f} nats a completion"),
+        ("validation_satisfying_nats_per_token", "validation {:.3f} nats a token"),
+        ("calibration_error", "calibration error {:.3f}"),
+        ("beta", "beta {:.3g}"),
+    ):
+        value = getattr(record, name)
+        if value is not None:
+            parts.append(label.format(value))
+    return ", ".join(parts)
+
+
+def _to_stdout(line: str) -> None:
+    sys.stdout.write(line)
+
+
+def main(command: Callable[..., object] = app) -> None:
+    """Run the command line; a user's mistake is one message and exit code 2."""
+    logging.basicConfig(level=logging.WARNING, handlers=[RichHandler(console=log, show_path=False)])
+    try:
+        command()
+    except TiltuneError as error:
+        if os.environ.get("TILTUNE_DEBUG"):
+            raise
+        log.print(f"[red]error:[/] {_plain(str(error))}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        log.print("stopped")
+        sys.exit(130)
+
+
+def _plain(text: str) -> str:
+    """Text in which rich sees no markup."""
+    return text.replace("[", "\\[")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""What a run was made of: versions, seed, and hashes of model, data and constraint."""
+
+import hashlib
+import importlib.util
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tiltune.config import RunConfig
+from tiltune.errors import RunError
+
+PACKAGES = ("tiltune", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
+
+
+def make_manifest(config: RunConfig, corpus: dict[str, int]) -> dict[str, Any]:
+    """Versions, seed, what became of the corpus, and a SHA-256 of everything that was read."""
+    return {
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "seed": config.run.seed,
+        "corpus": corpus,
+        "sha256": hashes(config),
+    }
+
+
+def check_unchanged(manifest: Path, config: RunConfig) -> None:
+    """Refuse to go on with another model, other data or another constraint.
+
+    Raises:
+        RunError: names what has changed.
+    """
+    stored = json.loads(manifest.read_text("utf-8"))["sha256"]
+    changed = [name for name, value in hashes(config).items() if stored.get(name) != value]
+    if changed:
+        raise RunError(
+            f"{manifest.parent}: {', '.join(changed)} changed since the run was started; put back what "
+            "was there, or start a new run with another run.dir"
+        )
+
+
+def hashes(config: RunConfig) -> dict[str, str]:
+    """SHA-256 by setting; a hub id, which has no local folder, goes by its name."""
+    found = {"model.path": _digest([Path(config.model.path)], config.model.path)}
+    for name in ("corpus", "prompts", "valid"):
+        path = getattr(config.data, name)
+        if path is not None:
+            found[f"data.{name}"] = _digest([Path(path)], path)
+    constraint = config.constraint
+    found["constraint"] = _digest(_constraint_files(constraint), constraint.model_dump_json())
+    return found
+
+
+def _constraint_files(constraint: Any) -> list[Path]:
+    if constraint.kind == "python":
+        found = importlib.util.find_spec(constraint.path.partition(":")[0])
+        return [Path(found.origin)] if found and found.origin else []
+    named = getattr(constraint, "file", None) or getattr(constraint, "path", None)
+    return [Path(named)] if named else []
+
+
+def _digest(paths: list[Path], name: str) -> str:
+    digest = hashlib.sha256(name.encode())
+    for path in paths:
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file():
+                digest.update(file.name.encode())
+                with file.open("rb") as content:
+                    digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()

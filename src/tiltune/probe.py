@@ -1,0 +1,65 @@
+"""Sixteen fixed prompts, completed before and after: tokens and what the values said of each."""
+
+from typing import Any
+
+import torch
+from torch.nn.functional import logsigmoid
+
+from tiltune.actor import Pair
+from tiltune.assemble import Prepared
+from tiltune.data import Cursor
+from tiltune.decoding.draw import Ending, draw
+from tiltune.functional import gather
+from tiltune.sampler import texts
+from tiltune.types import Samples, SamplingLaw
+
+PROMPTS = 16
+SEED = 20_559
+
+
+@torch.no_grad()
+def probe(prepared: Prepared, pair: Pair) -> tuple[Samples, list[list[float]] | None]:
+    """One completion of each fixed prompt by the pair's policy, and `log R` after each token, nats.
+
+    The values are the pair's own; None for a method without.
+    """
+    picks = Cursor(len(prepared.prompts), seed=SEED).next(PROMPTS)
+    lm = pair.policy
+    samples = draw(
+        lm,
+        [prepared.prompts[place].ids for place in picks],
+        SamplingLaw(prepared.config.sampler.max_new_tokens),
+        Ending(prepared.loaded.eos_ids, prepared.loaded.pad_id),
+        generator=torch.Generator(lm.device).manual_seed(SEED),
+    )
+    samples.prompt_index.copy_(torch.tensor(picks))
+    if pair.values is None:
+        return samples, None
+    ids, mask = (columns[:, :-1] for columns in samples.sequence())
+    logits = pair.values.logits(ids, mask, keep=samples.ids.shape[1])
+    return samples, gather(logsigmoid(logits), samples.ids).tolist()
+
+
+def probe_rows(
+    drawn: tuple[Samples, list[list[float]] | None], prepared: Prepared
+) -> list[dict[str, Any]]:
+    """Rows of `samples/before.jsonl` and `after.jsonl`."""
+    samples, log_values = drawn
+    tokenizer = prepared.loaded.tokenizer
+    completions = texts(samples, prepared.prompts, tokenizer)
+    scores = prepared.constraint.score(completions)
+    rows: list[dict[str, Any]] = []
+    for place, (completion, score) in enumerate(zip(completions, scores, strict=True)):
+        ids = samples.ids[place][samples.mask[place]].tolist()
+        row: dict[str, Any] = {
+            "prompt": completion.prompt,
+            "text": completion.text,
+            "score": score.value,
+            "satisfied": prepared.constraint.satisfied(score),
+            "ended": completion.ended,
+            "tokens": [tokenizer.decode([token]) for token in ids],
+        }
+        if log_values is not None:
+            row["log_values"] = log_values[place][: len(ids)]
+        rows.append(row)
+    return rows

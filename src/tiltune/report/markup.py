@@ -1,0 +1,92 @@
+"""Text and numbers into HTML; everything that comes from outside passes through `escape`."""
+
+import html
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tiltune.records import Interval
+
+MISSING = "–"
+"""Not measured; never 0."""
+
+# Control characters are shown as their pictures; lines and tabs stay.
+_PICTURES = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"}
+_PICTURES[0x7F] = "\u2421"
+
+
+def escape(text: object) -> str:
+    """Safe as element content and as a quoted attribute, whatever a model wrote."""
+    # A lone surrogate, legal in JSON, cannot be written as UTF-8.
+    sound = str(text).encode("utf-8", "replace").decode("utf-8")
+    return html.escape(sound.translate(_PICTURES), quote=True)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Fixed decimals, so that a column lines up; tiny numbers keep their leading digits."""
+    if value is None:
+        return MISSING
+    if value and abs(value) < 0.5 * 10**-digits:
+        return f"{value:.1e}".replace("-", "\u2212")
+    return f"{value:,.{digits}f}".replace("-", "\u2212")
+
+
+def bounds(interval: Interval | None, digits: int = 3) -> str:
+    """`[low, high]`."""
+    if interval is None:
+        return MISSING
+    return f"[{number(interval[0], digits)}, {number(interval[1], digits)}]"
+
+
+def estimate(value: float | None, interval: Interval | None, digits: int = 3) -> str:
+    """`value [low, high]`; the interval is left out where there is none."""
+    shown = number(value, digits)
+    return shown if value is None or interval is None else f"{shown} {bounds(interval, digits)}"
+
+
+def plain(value: Any) -> str:
+    """Any JSON value as a cell of a table."""
+    if value is None:
+        return MISSING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}".replace("-", "\u2212")
+    if isinstance(value, int):
+        return f"{value:,}".replace("-", "\u2212")
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def setting(value: Any) -> str:
+    """A setting as it was given: no rounding, no separators."""
+    if value is None or isinstance(value, bool):
+        return plain(value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str = "") -> str:
+    """A table of plain texts; the first column names the row and stays in sight."""
+    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
+    body = "".join(_row(cells) for cells in rows)
+    title = f"<caption>{escape(caption)}</caption>" if caption else ""
+    inside = f"{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+    return f'<div class="scroll" tabindex="0"><table>{inside}</table></div>'
+
+
+def _row(cells: Sequence[str]) -> str:
+    first, *others = cells
+    rest = "".join(f"<td>{escape(cell)}</td>" for cell in others)
+    return f'<tr><th scope="row">{escape(first)}</th>{rest}</tr>'
+
+
+def section(name: str, title: str, body: str, note: str = "") -> str:
+    """A titled part of the page; nothing where there is nothing to show."""
+    if not body:
+        return ""
+    below = f'<p class="note">{escape(note)}</p>' if note else ""
+    return f'<section id="{name}"><h2>{escape(title)}</h2>{below}{body}</section>'
+
+
+def folded(summary: str, body: str, css: str = "") -> str:
+    """Shown after a click."""
+    return f'<details class="{css}"><summary>{escape(summary)}</summary>{body}</details>'

@@ -1,0 +1,334 @@
+"""Composition root: a configuration becomes objects and a run folder; a kill loses no round.
+
+The run folder is written in this order: configuration and manifest once; after each round its
+samples, its row in `records.jsonl` and, last, its checkpoint; at the end the model and the report.
+What a checkpoint does not know of is written again on resume.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tiltune import hub
+from tiltune.actor import Actor, ActorLike, Pair
+from tiltune.alarms import find_alarms
+from tiltune.assemble import Prepared, make_actor, make_learner, prepare
+from tiltune.checkpoint import (
+    Saved,
+    latest_checkpoint,
+    load_optimizer,
+    optimizer_tensors,
+    publish,
+    read_folder,
+    save_checkpoint,
+    write_folder,
+)
+from tiltune.config import RunConfig
+from tiltune.errors import RunError, TiltuneError
+from tiltune.fit import Round, Schedule, close, fit
+from tiltune.learner import Learner
+from tiltune.manifest import check_unchanged, make_manifest
+from tiltune.probe import probe, probe_rows
+from tiltune.records import RoundRecord, read_records, write_json, write_records
+from tiltune.remote import RemoteActor
+from tiltune.report import write_report
+
+FINISHED = "finished.json"
+
+
+class Run:
+    """One run folder and the objects that fill it.
+
+    Args:
+        prepared: everything loaded.
+        resume: go on from the last checkpoint, or from the start where there is none.
+
+    Raises:
+        RunError: the folder exists and neither `resume` nor `run.overwrite` is set.
+    """
+
+    def __init__(self, prepared: Prepared, *, resume: bool = False) -> None:
+        self.prepared = prepared
+        self.config = prepared.config
+        self.folder = Path(self.config.run.dir)
+        self.learner = make_learner(prepared)
+        self.actor = make_actor(prepared)
+        self.records: list[RoundRecord] = []
+        self.next_round = 0
+        self._pending: tuple[dict[str, torch.Tensor], int] | None = None
+        checkpoint = latest_checkpoint(self.folder / "checkpoints") if resume else None
+        if checkpoint is not None:
+            check_unchanged(self.folder / "manifest.json", self.config)
+            self._load(read_folder(checkpoint))
+        else:
+            self._begin(resume)
+
+    def rounds(self) -> Iterator[RoundRecord]:
+        """Run to the end, yielding each round's record when it is safely on disk.
+
+        Raises:
+            TiltuneError: what stopped the run; where no round had been saved the folder is removed.
+        """
+        actor: ActorLike = self.actor
+        schedule = self._schedule()
+        try:
+            if schedule.max_lag:
+                threads, device = self.config.actor.threads or 1, self.prepared.devices[1]
+                actor = RemoteActor(self.actor, threads=threads, device=device)
+            measure = self.prepared.measurer
+            if not self._stopped():
+                for done in fit(actor, self.learner, schedule, measure, pending=self._pending):
+                    yield self._keep(done, actor)
+                    if self._stopped():
+                        break
+            if not self.records[-1].closing:
+                closing = close(actor, self.learner, schedule, measure, number=self.next_round)
+                yield self._keep_closing(closing)
+        except TiltuneError:
+            if latest_checkpoint(self.folder / "checkpoints") is None:
+                shutil.rmtree(self.folder, ignore_errors=True)
+            raise
+        finally:
+            actor.close()
+        self._finish()
+
+    def _begin(self, resume: bool) -> None:
+        if self.folder.exists() and not resume:
+            check_free(self.folder, overwrite=self.config.run.overwrite)
+            shutil.rmtree(self.folder)
+        (self.folder / "samples").mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / "config.json", self.config.model_dump(mode="json"))
+        write_json(self.folder / "manifest.json", make_manifest(self.config, asdict(self.prepared.count)))
+
+    def _schedule(self) -> Schedule:
+        method = self.config.method
+        parallel = method.schedule == "parallel" and method.kind != "sft"
+        return Schedule(
+            rounds=method.rounds,
+            first=self.next_round,
+            max_lag=1 if parallel else 0,
+            method=method.kind,
+            name=method.schedule,
+        )
+
+    def _keep(self, done: Round, actor: ActorLike) -> RoundRecord:
+        """A round's samples, record and checkpoint, in this order."""
+        pair, number = done.pair, done.record.round
+        if number == 0:
+            self._probe(pair, "before")
+        self._save_values(pair, number)
+        record = self._record(done)
+        self.next_round = number + 1
+        save_checkpoint(self.folder / "checkpoints", number, self._state(actor))
+        return record
+
+    def _keep_closing(self, closing: Round) -> RoundRecord:
+        record = self._record(closing)
+        self._probe(closing.pair, "after")
+        return record
+
+    def _record(self, done: Round) -> RoundRecord:
+        record = done.record
+        record = record.model_copy(update={"alarms": find_alarms([*self.records, record])})
+        self.records.append(record)
+        self._consider(done.pair, record)
+        name = "closing" if record.closing else f"round-{record.round:03d}"
+        write_lines(self.folder / "samples" / f"{name}.jsonl", sample_rows(done.pair, self.actor))
+        write_records(self.folder / "records.jsonl", self.records)
+        return record
+
+    def _consider(self, pair: Pair, record: RoundRecord) -> None:
+        """Keep this version's weights if it is the best so far: target met, then validation loss."""
+        if record.policy_version == 0:
+            return
+        folder, key = self.folder / "best", ranking(record, self.config.method.target_rate)
+        if not folder.exists() or key <= read_folder(folder).state["key"]:
+            best = {"policy_version": record.policy_version, "key": key}
+            write_folder(folder, Saved({"weights": pair.policy.state()}, best))
+
+    def _stopped(self) -> bool:
+        """The target rate is reached by its interval, or the policy is too far from the reference."""
+        if not self.records:
+            return False
+        last, method = self.records[-1], self.config.method
+        if last.closing:
+            return True
+        far = last.kl_policy_reference_nats_per_completion or 0.0
+        reached = meets(last, method.target_rate) and last.policy_version > 0
+        reached = reached and not self.prepared.corpus
+        return reached or (method.kl_max_nats is not None and far > method.kl_max_nats)
+
+    def _state(self, actor: ActorLike) -> Saved:
+        learner = self.learner
+        tensors, state = self.actor.state()
+        tensors = tensors | {
+            "policy": learner.policy.state(),
+            "optimizer": optimizer_tensors(learner.optimizer),
+            "learner_generator": {"state": learner.generator.get_state()},
+        }
+        pending = actor.pending
+        if pending is not None and pending[1] != learner.version:
+            tensors["pending"] = pending[0]
+        return Saved(
+            tensors,
+            {
+                "next_round": self.next_round,
+                "actor": state,
+                "pending_version": pending[1] if pending else None,
+                "learner": {
+                    "beta": learner.beta,
+                    "version": learner.version,
+                    "steps_done": learner.steps_done,
+                    "cursor": learner.cursor.state() if learner.cursor else None,
+                },
+            },
+        )
+
+    def _load(self, saved: Saved) -> None:
+        tensors, state = saved
+        learner, numbers = self.learner, state["learner"]
+        learner.policy.load_state(tensors["policy"])
+        load_optimizer(learner.optimizer, tensors["optimizer"])
+        learner.generator.set_state(tensors["learner_generator"]["state"])
+        learner.beta, learner.version = numbers["beta"], numbers["version"]
+        learner.steps_done = numbers["steps_done"]
+        if learner.cursor is not None:
+            learner.cursor.load_state(numbers["cursor"])
+        self.actor.load_state(tensors, state["actor"])
+        self.next_round = state["next_round"]
+        rows = read_records(self.folder / "records.jsonl")
+        self.records = [row for row in rows if row.round < self.next_round and not row.closing]
+        if "pending" in tensors:
+            self._pending = (tensors["pending"], state["pending_version"])
+
+    def _save_values(self, pair: Pair, number: int) -> None:
+        """The pair for guided sampling: round 0's, and the last one's."""
+        if pair.values is None:
+            return
+        saved = Saved(
+            {"values": pair.values.state(), "snapshot": pair.law.state()},
+            {"round": number, "policy_version": pair.version},
+        )
+        write_folder(self.folder / "value" / f"round-{number:03d}", saved)
+        for old in sorted((self.folder / "value").glob("round-*")):
+            if old.name not in ("round-000", f"round-{number:03d}"):
+                shutil.rmtree(old)
+
+    def _probe(self, pair: Pair, name: str) -> None:
+        rows = probe_rows(probe(self.prepared, pair), self.prepared)
+        write_lines(self.folder / "samples" / f"{name}.jsonl", rows)
+
+    def _finish(self) -> None:
+        """The best version as plain weights, and the report."""
+        best = read_folder(self.folder / "best")
+        policy = self.prepared.loaded.policy
+        policy.load_state(best.tensors["weights"])
+        partial = self.folder / "model.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        hub.save_model(policy, self.prepared.loaded.tokenizer, partial)
+        publish(partial, self.folder / "model")
+        write_json(self.folder / FINISHED, {"rounds": self.next_round} | best.state)
+        write_report(self.folder)
+
+
+def meets(record: RoundRecord, target_rate: float | None) -> bool:
+    """Whether the interval's lower end reaches the target."""
+    interval = record.satisfaction_rate_interval
+    return target_rate is not None and interval is not None and interval[0] >= target_rate
+
+
+def ranking(record: RoundRecord, target_rate: float | None) -> list[float]:
+    """Lower is better, later wins a tie: target met, then validation loss on satisfying rows."""
+    loss = record.validation_satisfying_nats_per_token
+    return [0.0 if meets(record, target_rate) else 1.0, loss if loss is not None else 0.0]
+
+
+def sample_rows(pair: Pair, actor: Actor) -> list[dict[str, Any]]:
+    """The round's fresh completions of the policy, as rows of `samples/`."""
+    rows = zip(pair.measured.completions, pair.measured.scores, strict=True)
+    return [
+        {
+            "prompt": completion.prompt,
+            "text": completion.text,
+            "score": score.value,
+            "satisfied": actor.sampler.constraint.satisfied(score),
+            "reason": score.reason,
+            "ended": completion.ended,
+        }
+        for completion, score in rows
+    ]
+
+
+def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Rows as JSON lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+
+
+def stored_config(folder: Path, given: RunConfig) -> RunConfig:
+    """The configuration a run is resumed with: the stored one, more rounds allowed.
+
+    Raises:
+        RunError: the given configuration differs in anything else; names what and both values.
+    """
+    stored = RunConfig.model_validate_json((folder / "config.json").read_text("utf-8"))
+    differences: list[str] = []
+    for table in RunConfig.model_fields:
+        for name, value in getattr(given, table).model_dump().items():
+            kept = getattr(getattr(stored, table), name, None)
+            free = (table, name) in (("method", "rounds"), ("run", "overwrite"), ("run", "dir"))
+            if not free and value is not None and value != kept:
+                differences.append(f"{table}.{name} is {value!r}, the run was started with {kept!r}")
+    if differences:
+        raise RunError(
+            f"{folder}: a run goes on with the configuration it was started with: "
+            + "; ".join(differences)
+            + ". Only method.rounds may grow"
+        )
+    if given.method.rounds < stored.method.rounds:
+        raise RunError(
+            f"{folder}: method.rounds is {given.method.rounds}, the run was started with "
+            f"{stored.method.rounds}; it may only grow"
+        )
+    return stored.model_copy(
+        update={"method": stored.method.model_copy(update={"rounds": given.method.rounds})}
+    )
+
+
+def finished_rounds(folder: Path) -> int:
+    """How many rounds a finished run had; 0 for one that is not finished or does not exist."""
+    path = folder / FINISHED
+    return int(json.loads(path.read_text("utf-8"))["rounds"]) if path.exists() else 0
+
+
+def open_run(given: RunConfig, *, resume: bool) -> Run:
+    """Load everything and open the run folder.
+
+    Raises:
+        TiltuneError: whatever is wrong with the configuration, the files it names, or the folder.
+    """
+    folder = Path(given.run.dir)
+    if resume and (folder / "config.json").exists():
+        return Run(prepare(stored_config(folder, given)), resume=True)
+    if folder.exists() and not resume:
+        check_free(folder, overwrite=given.run.overwrite)
+    return Run(prepare(given), resume=resume)
+
+
+def check_free(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that is in the way, before anything costly is done."""
+    if not overwrite:
+        raise RunError(
+            f"run.dir = {folder}: exists; choose another, set run.overwrite = true, or go on with "
+            "--resume"
+        )
+    if not folder.is_dir() or (any(folder.iterdir()) and not (folder / "config.json").exists()):
+        raise RunError(
+            f"run.dir = {folder}: holds no config.json, so it is no run folder and is not "
+            "overwritten; choose another"
+        )
