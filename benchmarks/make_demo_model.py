@@ -19,9 +19,9 @@ from tiltune.demo.measure import kl_world_model_nats, measure_world, tilt_floor_
 from tiltune.demo.world import World, support_desk
 
 FOLDER = Path(tiltune.demo.__file__).parent / "model"
-PAD, BOS, EOS = 0, 1, 2
-SPECIALS = ["<pad>", "<bos>", "<eos>"]
-STEPS, BATCH, PEAK_RATE, WARM_UP = 1400, 192, 4e-3, 100
+PAD, BOS, EOS, UNK = range(4)
+SPECIALS = ["<pad>", "<bos>", "<eos>", "<unk>"]
+STEPS, BATCH, PEAK_RATE, WARM_UP = 700, 192, 4e-3, 100
 CONTEXT = 64
 TARGET_NATS = 0.10
 
@@ -36,6 +36,8 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     model.save_pretrained(FOLDER)
     tokenizer(world.words).save_pretrained(FOLDER)
+    for file in FOLDER.iterdir():
+        file.chmod(0o644)  # weights are written for their owner alone; the package is for everyone
     print(f"{sum(f.stat().st_size for f in FOLDER.iterdir())} bytes in {FOLDER.name}/")
     report(model, world)
 
@@ -57,16 +59,18 @@ def new_model(words: int) -> LlamaForCausalLM:
 
 
 def tokenizer(words: tuple[str, ...]) -> PreTrainedTokenizerFast:
-    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate([*SPECIALS, *words])}))
+    vocabulary = {word: i for i, word in enumerate([*SPECIALS, *words])}
+    inner = Tokenizer(models.WordLevel(vocabulary, unk_token=SPECIALS[UNK]))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     inner.post_processor = processors.TemplateProcessing(
-        single="<bos> $A", special_tokens=[("<bos>", BOS)]
+        single="<bos> $A", special_tokens=[(SPECIALS[BOS], BOS)]
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=inner,
-        pad_token="<pad>",
-        bos_token="<bos>",
-        eos_token="<eos>",
+        pad_token=SPECIALS[PAD],
+        bos_token=SPECIALS[BOS],
+        eos_token=SPECIALS[EOS],
+        unk_token=SPECIALS[UNK],
         padding_side="left",
         model_max_length=CONTEXT,
         clean_up_tokenization_spaces=False,

@@ -105,10 +105,14 @@ def make_base(world: World, folder: Path, *, seed: int, steps: int = 2500) -> No
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = 4e-3 * min(1, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        ids, mask = as_batch(world.sentences(64, rng))
-        logits = module(input_ids=ids[:, :-1], attention_mask=mask[:, :-1].long()).logits
-        loss = cross_entropy(logits[mask[:, 1:]], ids[:, 1:][mask[:, 1:]])
-        loss.backward()
+        drawn = sorted(world.sentences(64, rng), key=len)
+        tokens = sum(map(len, drawn)) + len(drawn)
+        for first in range(0, 64, 16):  # by length: equal to one batch, with less padding
+            ids, mask = as_batch(drawn[first : first + 16])
+            logits = module(input_ids=ids[:, :-1], attention_mask=mask[:, :-1].long()).logits
+            taken = mask[:, 1:]
+            loss = cross_entropy(logits[taken], ids[:, 1:][taken], reduction="sum") / tokens
+            loss.backward()
         optimizer.step()
         optimizer.zero_grad()
     module.save_pretrained(folder)

@@ -248,5 +248,5 @@ def test_the_shipped_model_is_small_and_speaks_the_words_of_the_world():
     assert sum(file.stat().st_size for file in MODEL.iterdir()) <= 2**20
     vocabulary = json.loads((MODEL / "tokenizer.json").read_text())["model"]["vocab"]
     listed = sorted(vocabulary, key=vocabulary.__getitem__)
-    assert listed == ["<pad>", "<bos>", "<eos>", *support_desk().words]
+    assert listed == ["<pad>", "<bos>", "<eos>", "<unk>", *support_desk().words]
     assert Counter(vocabulary.values()).most_common(1)[0][1] == 1

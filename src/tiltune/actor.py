@@ -53,7 +53,7 @@ class ActorPlan:
         law: whose completions are trained on; "none" draws only to measure (sft).
         renew: whether each round draws (and fits) anew, or the first round's pair serves throughout.
         samples: completions to train on, drawn a round.
-        measured: completions drawn of the policy where those to train on are not its own.
+        measured: completions drawn to measure the final policy, or one that is not trained on.
     """
 
     law: Literal["snapshot", "reference", "none"]
@@ -129,7 +129,7 @@ class Actor:
     def measure(self, weights: dict[str, Tensor], version: int) -> Pair:
         """Fresh samples of these weights and nothing else."""
         self.policy.load_state(weights)
-        measured = self._draw(self.policy, self.plan.samples, version)
+        measured = self._draw(self.policy, self.plan.measured, version)
         return self.pair(version, measured, sample_numbers(measured))
 
     def pair(self, version: int, measured: Scored, numbers: dict[str, Any]) -> Pair:

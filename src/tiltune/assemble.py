@@ -37,8 +37,8 @@ from tiltune.types import SamplingLaw
 from tiltune.value_learner import ValueLearner, ValueSettings
 from tiltune.value_model import HeadValue, TrunkValue, ValueModel
 
-MEASURED = 512
-"""Completions of the policy drawn to measure it where the round's own are not the policy's."""
+MEASURED = 1024
+"""Completions drawn to measure the final policy, or one whose round trains on another law's."""
 
 
 @dataclass(frozen=True)

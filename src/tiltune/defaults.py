@@ -37,8 +37,9 @@ def resolve(config: RunConfig, facts: Facts) -> RunConfig:
     millions = max(facts.parameters, 1) / 1e6
     lora = config.model.adapter == "lora"
     policy_rate = 7e-4 * millions**-0.5 * (10 if lora else 1)
-    samples = config.sampler.samples_per_round or _even(4096 * millions**-0.25, 256, 5120)
-    batch = 32 if millions < 50 else 8
+    samples = config.sampler.samples_per_round or _even(4096 * millions**-0.25, 256, 4992)
+    batch = 64 if millions < 1 else 32 if millions < 50 else 8
+    passes = 8 if millions < 1 else 4
     choices: dict[str, dict[str, Any]] = {
         "data": {"max_tokens": min(facts.context, 512)},
         "sampler": {"samples_per_round": samples, "batch_size": 256 if millions < 50 else 32},
@@ -48,7 +49,7 @@ def resolve(config: RunConfig, facts: Facts) -> RunConfig:
             "learning_rate": min(2e-3, 1.5e-3 * millions**-0.5 * (3 if lora else 1)),
         },
         "learner": {
-            "steps_per_round": max(50, samples * 4 // batch),
+            "steps_per_round": max(50, samples * passes // batch),
             "batch_size": batch,
             "learning_rate": min(2e-3, policy_rate),
             "threads": _threads(config, facts)[0],

@@ -181,7 +181,8 @@ def _labels(places: Sequence[tuple[float, str]], name: str = "") -> str:
 def _rule(rule: Rule, axes: Axes) -> str:
     y = axes.py(rule.value)
     told = f"<title>{escape(rule.label)} {number(rule.value)}</title>"
-    return f'<line class="rule" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}">{told}</line>'
+    ends = f'x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"'
+    return f'<line class="rule" {ends}>{told}</line>'
 
 
 def _band(line: Series, axes: Axes) -> str:

@@ -1,6 +1,7 @@
 """What each chart shows: which numbers of the records, under which names and units."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from tiltune.records import RoundRecord
 from tiltune.report.charts import (
@@ -14,7 +15,68 @@ from tiltune.report.charts import (
 from tiltune.report.folder import RunFolder
 from tiltune.report.markup import escape, folded, number, table
 
-TOKEN = "nats a token"
+
+@dataclass(frozen=True)
+class Plan:
+    """A chart: its lines as (label, key of the record), and a level from the method's settings."""
+
+    title: str
+    unit: str
+    lines: tuple[tuple[str, str], ...]
+    rule: str = ""
+    rule_setting: str = ""
+
+
+PLANS = (
+    Plan(
+        "Satisfaction rate",
+        "share of samples",
+        (("satisfaction rate", "satisfaction_rate"),),
+        "target",
+        "target_rate",
+    ),
+    Plan(
+        "KL(policy ‖ reference)",
+        "nats a completion",
+        (("divergence", "kl_policy_reference_nats_per_completion"),),
+        "stop above",
+        "kl_max_nats",
+    ),
+    Plan(
+        "Validation loss",
+        "nats a token",
+        (
+            ("satisfying rows", "validation_satisfying_nats_per_token"),
+            ("violating rows", "validation_violating_nats_per_token"),
+        ),
+    ),
+    Plan(
+        "Training loss",
+        "nats a token",
+        (
+            ("corpus", "corpus_loss_nats_per_token"),
+            ("KL(target ‖ policy)", "kl_target_policy_nats_per_token"),
+        ),
+    ),
+    Plan(
+        "Prefix weights",
+        "share of prefixes",
+        (
+            ("effective sample size", "effective_sample_size_share"),
+            ("weights clipped", "weight_clipped_share"),
+        ),
+    ),
+    Plan("Length", "tokens a completion", (("mean", "completion_tokens_mean"),)),
+    Plan(
+        "Completions",
+        "share of samples",
+        (
+            ("distinct", "distinct_share"),
+            ("cut at the limit", "clipped_share"),
+            ("empty", "empty_share"),
+        ),
+    ),
+)
 
 PHASES = (
     ("sampling", "s1", "sampling_seconds"),
@@ -81,63 +143,20 @@ def calibration(records: Sequence[RoundRecord]) -> str:
 
 def _charts(run: RunFolder) -> dict[str, str]:
     """Title -> figure, "" where nothing was measured."""
-    rows = run.records
-    target, most = run.setting("method", "target_rate"), run.setting("method", "kl_max_nats")
-    titles: dict[str, str] = {}
-
-    def lines(
-        title: str, unit: str, *series: Series, rules: Sequence[Rule] = (), share: bool = False
-    ):
-        titles[title] = line_chart(title, unit, series, rules=rules, share=share)
-
-    lines(
-        "Satisfaction rate",
-        "share of samples",
-        _series(rows, "satisfaction rate", "s1", "satisfaction_rate"),
-        rules=[Rule("target", target)] if target is not None else [],
-        share=True,
-    )
-    lines(
-        "KL(policy ‖ reference)",
-        "nats a completion",
-        _series(rows, "divergence", "s1", "kl_policy_reference_nats_per_completion"),
-        rules=[Rule("stop above", most)] if most is not None else [],
-    )
-    lines(
-        "Validation loss",
-        TOKEN,
-        _series(rows, "satisfying rows", "s1", "validation_satisfying_nats_per_token"),
-        _series(rows, "violating rows", "s2", "validation_violating_nats_per_token"),
-    )
-    lines(
-        "Training loss",
-        TOKEN,
-        _series(rows, "corpus", "s1", "corpus_loss_nats_per_token"),
-        _series(rows, "KL(target ‖ policy)", "s2", "kl_target_policy_nats_per_token"),
-    )
-    lines(
-        "Prefix weights",
-        "share",
-        _series(rows, "effective sample size", "s1", "effective_sample_size_share"),
-        _series(rows, "weights clipped", "s2", "weight_clipped_share"),
-        share=True,
-    )
-    lines(
-        "Length",
-        "tokens a completion",
-        _series(rows, "mean", "s1", "completion_tokens_mean"),
-    )
-    lines(
-        "Completions",
-        "share of samples",
-        _series(rows, "distinct", "s1", "distinct_share"),
-        _series(rows, "cut at the limit", "s2", "clipped_share"),
-        _series(rows, "empty", "s3", "empty_share"),
-        share=True,
-    )
-    phases = [_series(rows, label, css, key) for label, css, key in PHASES]
-    titles["Time by phase"] = stacked_bars("Time by phase", "seconds", phases)
-    return titles
+    charts: dict[str, str] = {}
+    for plan in PLANS:
+        series = [
+            _series(run.records, label, f"s{place}", key)
+            for place, (label, key) in enumerate(plan.lines, start=1)
+        ]
+        label, level = plan.rule, run.setting("method", plan.rule_setting)
+        rules = [Rule(label, level)] if level is not None else []
+        charts[plan.title] = line_chart(
+            plan.title, plan.unit, series, rules=rules, share=plan.unit.startswith("share")
+        )
+    phases = [_series(run.records, label, css, key) for label, css, key in PHASES]
+    charts["Time by phase"] = stacked_bars("Time by phase", "seconds", phases)
+    return charts
 
 
 def _series(records: Sequence[RoundRecord], label: str, css: str, key: str) -> Series:
@@ -146,6 +165,6 @@ def _series(records: Sequence[RoundRecord], label: str, css: str, key: str) -> S
 
 
 def interval_of(record: RoundRecord, key: str) -> tuple[float, float] | None:
-    """The 95 % interval that belongs to a field; validation losses leave the unit out of its name."""
+    """A field's 95 % interval; that of a validation loss leaves the unit out of its name."""
     stem = key.removesuffix("_nats_per_token") if key.startswith("validation_") else key
     return getattr(record, f"{stem}_interval", None)

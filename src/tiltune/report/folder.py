@@ -80,12 +80,18 @@ def read_folder(path: Path) -> RunFolder:
     )
 
 
-def pairs(before: Sequence[Sample], after: Sequence[Sample]) -> list[tuple[Sample, Sample | None]]:
-    """Each sample of before with the one of after for the same prompt, repeats in their order."""
+def pairs(
+    before: Sequence[Sample], after: Sequence[Sample]
+) -> list[tuple[str, Sample | None, Sample | None]]:
+    """(prompt, before, after) for every sample; a prompt's repeats are matched in their order."""
     waiting: dict[str, list[Sample]] = {}
     for sample in after:
         waiting.setdefault(sample.prompt, []).append(sample)
-    return [(s, waiting[s.prompt].pop(0) if waiting.get(s.prompt) else None) for s in before]
+    rows: list[tuple[str, Sample | None, Sample | None]] = [
+        (old.prompt, old, waiting[old.prompt].pop(0) if waiting.get(old.prompt) else None)
+        for old in before
+    ]
+    return rows + [(prompt, None, new) for prompt, left in waiting.items() for new in left]
 
 
 def _read_records(path: Path) -> list[RoundRecord]:

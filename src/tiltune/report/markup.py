@@ -7,8 +7,8 @@ from typing import Any
 
 from tiltune.records import Interval
 
-MISSING = "–"
-"""Not measured; never 0."""
+MISSING = "\u2013"
+"""Not measured, an en dash; never 0."""
 
 # Control characters are shown as their pictures; lines and tabs stay.
 _PICTURES = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"}

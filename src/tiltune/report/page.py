@@ -47,7 +47,7 @@ def write_report(run_dir: Path) -> Path:
 
 
 def verdict(interval: Interval | None, target: float) -> Literal["pass", "fail", "undecided"]:
-    """Whether a rate reaches its target, by the interval alone: a point estimate decides nothing."""
+    """Whether a rate reaches its target, by its interval: a point estimate decides nothing."""
     if interval is None or interval[0] < target <= interval[1]:
         return "undecided"
     return "pass" if interval[0] >= target else "fail"
@@ -58,8 +58,8 @@ def _page(run: RunFolder) -> str:
     body = (
         _headline(run)
         + _warnings(run)
-        + "".join(_further_table(part) for part in run.tables)
-        + section("curves", "By round", curves(run), "Shaded: 95 % intervals. – is not measured.")
+        + "".join(_further_table(n, part) for n, part in enumerate(run.tables))
+        + section("curves", "By round", curves(run), "Shaded: 95 % intervals.")
         + section("calibration", "Calibration of the value model", calibration(run.records))
         + section("samples", "Samples", before_and_after(run.before, run.after), SAMPLES_NOTE)
         + section("fresh", "Samples of training", fresh_samples(run.by_round))
@@ -78,8 +78,8 @@ def _page(run: RunFolder) -> str:
 
 
 _ROUNDS_NOTE = (
-    "A row is one policy version; brackets are 95 % intervals; – is not measured. "
-    "Logarithms are natural."
+    "A row is one policy version; brackets are 95 % intervals; "
+    f"{MISSING} is not measured. Logarithms are natural."
 )
 
 
@@ -181,11 +181,14 @@ def _warnings(run: RunFolder) -> str:
     return section("warnings", "Warnings", f"<ul>{items}</ul>" if items else "")
 
 
-def _further_table(part: dict[str, Any]) -> str:
+def _further_table(place: int, part: dict[str, Any]) -> str:
     columns = [plain(column) for column in part["columns"]]
     rows = [[plain(cell) for cell in row] or [MISSING] for row in part["rows"]]
     return section(
-        "further", plain(part["title"]), table(columns, rows), plain(part.get("note") or "")
+        f"further-{place}",
+        plain(part["title"]),
+        table(columns, rows),
+        plain(part.get("note") or ""),
     )
 
 

@@ -99,7 +99,8 @@ tbody th{font-weight:500}
 .scale li b{display:block;color:var(--ink);font-weight:500}
 .scale small{font-size:.75rem}
 .pair{border-top:1px solid var(--line);padding:1rem 0 1.1rem}
-.sides{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,20rem),1fr));gap:.9rem 2rem}
+.sides{display:grid;gap:.9rem 2rem;
+  grid-template-columns:repeat(auto-fit,minmax(min(100%,20rem),1fr))}
 .role{display:inline-block;color:var(--soft);font-size:.75rem;font-weight:600;
   letter-spacing:.02em;margin-right:.5rem}
 .prompt{margin-bottom:.6rem}

@@ -25,33 +25,30 @@ def heat(log_value: float) -> float:
 
 def before_and_after(before: Sequence[Sample], after: Sequence[Sample]) -> str:
     """One block a prompt; empty without samples."""
-    # Without a "before" there is still something to read.
-    rows = pairs(before, after) if before else [(None, sample) for sample in after]
+    rows = pairs(before, after)
     if not rows:
         return ""
-    shown = [sample for pair in rows for sample in pair if sample]
-    legend = _legend() if any(s.tokens and _valued(s) for s in shown) else ""
-    blocks = "".join(
-        f'<article class="pair"><p class="prompt">{_prompt((old or new).prompt)}</p>'
-        f'<div class="sides">{_side("before", old)}{_side("after", new)}</div></article>'
-        for old, new in rows
-        if old or new
+    legend = _legend() if any(_valued(sample) for sample in (*before, *after)) else ""
+    blocks = (
+        _block(prompt, f'<div class="sides">{_side("before", old)}{_side("after", new)}</div>')
+        for prompt, old, new in rows
     )
-    return legend + blocks
+    return legend + "".join(blocks)
 
 
 def fresh_samples(by_round: dict[int, list[Sample]]) -> str:
     """A few samples of each round that is given, folded away."""
     parts: list[str] = []
     for number_of_round, samples in sorted(by_round.items()):
-        body = "".join(
-            f'<article class="pair"><p class="prompt">{_prompt(s.prompt)}</p>{_side("", s)}</article>'
-            for s in samples[:SHOWN_A_ROUND]
-        )
+        body = "".join(_block(s.prompt, _side("", s)) for s in samples[:SHOWN_A_ROUND])
         shown = min(SHOWN_A_ROUND, len(samples))
         name = f"round {number_of_round}: {shown} of {len(samples)} kept samples"
         parts.append(folded(name, body, "block"))
     return "".join(parts)
+
+
+def _block(prompt: str, body: str) -> str:
+    return f'<article class="pair"><p class="prompt">{_prompt(prompt)}</p>{body}</article>'
 
 
 def _prompt(prompt: str) -> str:
