@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from tiltune import data
 from tiltune.data import (
     Cursor,
     Example,
@@ -183,7 +182,7 @@ def test_an_unreadable_file_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
 def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "rows.parquet"
     path.write_bytes(b"PAR1")
-    monkeypatch.setattr(data, "parquet", None)
+    monkeypatch.setattr("tiltune.data.rows.parquet", None)
     with pytest.raises(DataError) as error:
         read_rows(path, setting="data.corpus")
     message(error, f"data.corpus = {path}:", "pip install 'tiltune[parquet]'", ".jsonl")

@@ -137,17 +137,20 @@ def test_every_sample_of_the_target_is_accepted(abt: ExactTarget):
     assert all(ABT_DFA.accepts(s) for s in abt.sample_target(2_000, np.random.default_rng(1)))
 
 
-class _Zeros(np.random.Generator):
-    """The lowest uniform number each time."""
+class _ZeroFirst(np.random.Generator):
+    """The lowest uniform number at first, then ordinary ones."""
+
+    asked = False
 
     def random(self, size: int) -> np.ndarray:
-        return np.zeros(size)
+        first, self.asked = not self.asked, True
+        return np.zeros(size) if first else super().random(size)
 
 
 def test_the_lowest_draw_never_picks_an_impossible_symbol():
     chain = Chain(np.array([[0.0, 0.5, 0.5], [0.0, 0.0, 1.0]]), np.array([[0, 1], [0, 0]]))
     free = ExactTarget(chain, DFA(np.zeros((1, 2), int), np.array([True])))
-    assert free.sample_base(2, _Zeros(np.random.PCG64(0))) == [[1], [1]]
+    assert free.sample_base(2, _ZeroFirst(np.random.PCG64(0))) == [[1], [1]]
 
 
 def test_no_sentences_in_no_sentences_out(abt: ExactTarget):
@@ -172,11 +175,18 @@ def worlds(draw: st.DrawFn, *, longest: int | None = None) -> ExactTarget:
         successor = np.minimum(np.arange(states) + 1, longest)[:, None].repeat(symbols, 1)
     chain = Chain(weight / weight.sum(1, keepdims=True), successor)
     accepting = rng.random(memory) < 0.5
-    return ExactTarget(chain, DFA(rng.integers(memory, size=(memory, symbols)), accepting))
+    return ExactTarget(
+        chain,
+        DFA(rng.integers(memory, size=(memory, symbols)), accepting, int(rng.integers(memory))),
+    )
+
+
+def z_of(world: ExactTarget) -> float:
+    return float(world.values[world.chain.start, world.dfa.start])
 
 
 def possible(world: ExactTarget) -> bool:
-    return bool(world.values[0, 0] > 0)
+    return bool(z_of(world) > 0)
 
 
 @given(worlds(longest=5))
@@ -186,7 +196,7 @@ def test_values_and_target_equal_the_enumeration(world: ExactTarget):
     p = np.exp(world.log_prob(sentences))
     accepted = np.array([world.dfa.accepts(s) for s in sentences])
     assert p.sum() == pytest.approx(1, abs=1e-12)
-    assert world.values[0, 0] == pytest.approx(p @ accepted, abs=1e-12)
+    assert z_of(world) == pytest.approx(p @ accepted, abs=1e-12)
     if possible(world):
         q = p * accepted / (p @ accepted)
         np.testing.assert_allclose(np.exp(world.target_log_prob(sentences)), q, rtol=0, atol=1e-12)
@@ -257,6 +267,7 @@ def test_a_constraint_that_never_holds_has_no_target():
         ([[0.5, 0.5]], [[1]], r"state in 0\.\.0"),
         ([[0.5, 0.5]], [[0, 0]], r"must be \[1, 3\]"),
         ([[0.5, 0.5], [1.0, 0.0]], [[1], [1]], r"from states \[1\] no sentence can end"),
+        ([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]], [[0, 1], [0, 0]], r"from states \[0\] no sentence"),
     ],
 )
 def test_a_chain_that_is_no_law_of_sentences_is_refused(

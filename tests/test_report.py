@@ -1,4 +1,4 @@
-"""The report: complete, self-contained, honest about what was not measured, deaf to hostile text."""
+"""The report: complete, self-contained, honest about what was not measured, safe from its texts."""
 
 import json
 import math
@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -199,7 +200,7 @@ def rows_of(node: Node, caption: str) -> list[dict[str, str]]:
         t for t in node.all("table") if [c.text for c in t.all("caption")] in ([caption], [])
     )
     head, *body = [
-        [cell.text for cell in row.all() if cell.tag in "thd"] for row in found.all("tr")
+        [cell.text for cell in row.all() if cell.tag in ("th", "td")] for row in found.all("tr")
     ]
     return [dict(zip(head, row, strict=True)) for row in body]
 
@@ -280,7 +281,7 @@ def test_hostile_text_stays_text(tmp_path: Path, place: str) -> None:
 
 def test_hostile_settings_tables_and_alarms_stay_text(full: Path) -> None:
     config = json.loads((full / "config.json").read_text())
-    config["model"]["path"] = config["constraint"]["words"][0] = config["run"]["dir"] = "<script>x"
+    config["model"]["path"] = config["constraint"]["mode"] = config["run"]["dir"] = "<script>x"
     write_json(full / "config.json", config)
     write_json(full / "manifest.json", {"<script>": "<script>"})
     root = report(full)
@@ -294,7 +295,7 @@ def test_headline_goes_from_the_first_rate_to_the_last(full: Path) -> None:
     header = report(full).all("header")[0]
     assert header.all("span", "rate")[0].text == "0.510→0.971"
     assert "[0.490, 0.525] → [0.966, 0.976]" in header.text
-    assert "models/tiny" in header.text and "lexicon · words idiot, rubbish" in header.text
+    assert "models/tiny" in header.text and "lexicon · 2 words · mode forbid" in header.text
     assert "tilt · sequential · 3 of 3 rounds, finished" in header.text
     assert header.all("p", "verdict")[0].text.startswith("pass target 0.950")
 
@@ -421,7 +422,7 @@ def test_calibration_of_the_last_fit_with_counts(full: Path) -> None:
     for dot, told in zip(dots, bins, strict=True):
         assert f"{told.count:,} tokens" in dot.text
     x = [float(dot.attributes["cx"]) for dot in dots]
-    steps = [b - a for a, b in zip(x, x[1:], strict=False)]
+    steps = [b - a for a, b in pairwise(x)]
     assert min(steps) == pytest.approx(max(steps), abs=0.2)
     areas = [
         (float(dot.attributes["r"]) - 2) ** 2 / b.count for dot, b in zip(dots, bins, strict=True)
@@ -467,7 +468,8 @@ def test_violating_text_is_behind_a_click(full: Path) -> None:
     assert len(folded) == 1 and "open" not in folded[0].attributes
     assert folded[0].all("summary")[0].text == HIDDEN
     assert "you are an idiot sir" in folded[0].text
-    assert part.text.count("idiot sir") == 1
+    assert "reason: idiot" in folded[0].text
+    assert part.text.count("idiot") == 2  # neither text nor reason stands outside the fold
 
 
 def test_heat_rises_with_log_value() -> None:
@@ -512,11 +514,11 @@ def test_legend_stands_where_values_are(full: Path) -> None:
 def test_further_tables_settings_and_manifest(full: Path) -> None:
     root = report(full)
     table = rows_of(root.section("further-0"), "")
-    assert table[0] == {"model": "base", "KL, nats": "0.7912", "ok": "no"}
+    assert table[0] == {"model": "base", "KL, nats": "0.791", "ok": "no"}
     assert table[1]["KL, nats"] == "–"
     settings = root.section("configuration")
     assert {"beta", "2.0", "target_rate", "0.95"} <= {
-        n.text for n in settings.all() if n.tag in "thd"
+        n.text for n in settings.all() if n.tag in ("th", "td")
     }
     assert "versions.torch" in root.section("manifest").text
     order = [node.attributes["id"] for node in root.all("section")]
@@ -574,8 +576,8 @@ def test_damaged_file_is_named(tmp_path: Path, name: str, text: str, message: st
 def test_remaking_a_report_needs_no_torch(full: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from tiltune.report import write_report; "
-        f"write_report(Path({str(full)!r})); "
-        "sys.exit(sorted({'torch', 'numpy', 'transformers', 'matplotlib'} & sys.modules.keys()) or 0)"
+        f"write_report(Path({str(full)!r})); heavy = {{'torch', 'numpy', 'transformers'}}; "
+        "sys.exit(str(heavy & sys.modules.keys()) if heavy & sys.modules.keys() else 0)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, env=dict(os.environ)

@@ -113,6 +113,7 @@ class Actor:
         if self._submitted is None:
             raise RuntimeError("collect() before submit()")
         weights, version = self._submitted
+        self._submitted = None
         self.policy.load_state(weights)
         plan = self.plan
         if plan.law == "none" or (self.pool is not None and not plan.renew):
@@ -146,7 +147,7 @@ class Actor:
 
     @property
     def pending(self) -> tuple[dict[str, Tensor], int] | None:
-        """What was submitted last."""
+        """What was submitted and not yet collected."""
         return self._submitted
 
     def close(self) -> None:

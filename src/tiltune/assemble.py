@@ -74,6 +74,7 @@ def prepare(config: RunConfig) -> Prepared:
     refuse(config)
     constraint = build_constraint(config.constraint)
     devices = (device_named(config.learner.device, "learner"), device_named(config.actor.device, "actor"))
+    torch.manual_seed(config.run.seed)  # a fresh adapter starts at random weights
     loaded = hub.load(config.model, device=devices[0])
     config = resolve(config, Facts(loaded.parameters, loaded.context, os.cpu_count() or 1))
     torch.set_num_threads(config.learner.threads or 1)

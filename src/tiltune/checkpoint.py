@@ -4,13 +4,16 @@ Tensors are safetensors, the rest is JSON. A folder is written under another nam
 renamed, so a kill or a full disk leaves the checkpoints before it as they were.
 """
 
+import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor
@@ -35,17 +38,33 @@ def save_checkpoint(root: Path, number: int, saved: Saved) -> None:
         RunError: the disk is full or not writable; earlier checkpoints stand.
     """
     folder = root / f"round-{number:03d}"
-    try:
+    with saving(folder, root):
         write_folder(folder, saved)
-    except OSError as error:
+    for old in _checkpoints(root)[:-KEPT]:
+        shutil.rmtree(old)
+
+
+@contextlib.contextmanager
+def saving(what: Path, root: Path) -> Iterator[None]:
+    """A disk that is full or not writable, as one message about what was being saved.
+
+    Args:
+        what: the file or folder that is written.
+        root: the folder of the checkpoints, to say which one stands.
+
+    Raises:
+        RunError: instead of what the disk raised.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        cause = (error.strerror if isinstance(error, OSError) else None) or error
         standing = latest_checkpoint(root)
         kept = f"checkpoint {standing.name} stands" if standing else "there is no earlier checkpoint"
         raise RunError(
-            f"{folder}: cannot be saved: {error.strerror or error}; {kept}. Make room, then go on "
-            "with --resume"
+            f"{what}: cannot be saved: {cause}; {kept}. Make room or choose another run.dir, then go "
+            "on with --resume"
         ) from error
-    for old in _checkpoints(root)[:-KEPT]:
-        shutil.rmtree(old)
 
 
 def write_folder(folder: Path, saved: Saved) -> None:
@@ -74,6 +93,16 @@ def publish(partial: Path, folder: Path) -> None:
     else:
         partial.rename(folder)
     _sync(folder.parent)
+
+
+def recover(run: Path) -> None:
+    """Put back the folders of a run whose replacement a kill cut short, see `publish`."""
+    for old in (*run.glob("*.old"), *run.glob("*/*.old")):
+        folder = old.with_suffix("")
+        if folder.exists():
+            shutil.rmtree(old)
+        else:
+            old.rename(folder)
 
 
 def read_folder(folder: Path) -> Saved:

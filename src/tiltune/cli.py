@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.text import Text
 
 from tiltune.config import load_config, load_constraint_config
 from tiltune.errors import TiltuneError
@@ -68,24 +70,24 @@ def fit(
     """Fine-tune; writes the run folder that `run.dir` names."""
     given = load_config(config, tuple(settings or ()))
     folder = Path(given.run.dir)
-    from tiltune.run import finished_rounds, open_run
+    from tiltune.run import is_finished, open_run
 
-    if resume and finished_rounds(folder) >= given.method.rounds:
-        log.print(f"{folder}: finished already, {finished_rounds(folder)} rounds; nothing to do")
+    if resume and is_finished(folder, given):
+        say(f"{folder}: finished already, nothing to do; a higher method.rounds goes on")
         return
-    log.print(f"loading {given.model.path} …")
+    say(f"loading {given.model.path} …")
     run = open_run(given, resume=resume)
     if resume:
-        log.print(f"{folder}: starting at round {run.next_round}")
+        say(f"{folder}: starting at round {run.next_round}")
     try:
         for record in run.rounds():
-            log.print(describe(record))
+            say(describe(record))
             for alarm in record.alarms:
-                log.print(f"  [yellow]alarm:[/] {alarm}")
+                say("  ", ("alarm: ", "yellow"), alarm)
     except KeyboardInterrupt:
-        log.print(f"stopped; `tiltune fit {config} --resume` goes on at round {run.next_round}")
+        say(f"stopped; `tiltune fit {config} --resume` goes on at round {run.next_round}")
         raise typer.Exit(130) from None
-    log.print(f"model: {folder / 'model'}   report: {folder / 'report.html'}")
+    say(f"model: {folder / 'model'}   report: {folder / 'report.html'}")
 
 
 @app.command()
@@ -104,7 +106,7 @@ def sample(
     from tiltune.complete import Request, complete
 
     request = Request(prompt, n, guided, round_, temperature, top_p, max_new_tokens, seed)
-    for completion in complete(run, request, log.print):
+    for completion in complete(run, request, say):
         sys.stdout.write(json.dumps(completion, ensure_ascii=False) + "\n")
 
 
@@ -119,7 +121,7 @@ def score(
     from tiltune.scoring import score_file
 
     count, satisfied = score_file(build_constraint(config), completions, _to_stdout)
-    log.print(f"{satisfied} of {count} satisfy")
+    say(f"{satisfied} of {count} satisfy")
 
 
 @classifier_app.command("train")
@@ -132,7 +134,7 @@ def train_classifier(
     from tiltune.constraints.linear import train_linear_classifier
 
     for name, value in train_linear_classifier(labels, out, label_field=label).items():
-        log.print(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
+        say(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
 
 
 @app.command()
@@ -140,7 +142,7 @@ def report(run: RunPath) -> None:
     """Remake RUN/report.html from the records alone."""
     from tiltune.report import write_report
 
-    log.print(str(write_report(run)))
+    say(str(write_report(run)))
 
 
 def describe(record: RoundRecord) -> str:
@@ -163,6 +165,11 @@ def describe(record: RoundRecord) -> str:
     return ", ".join(parts)
 
 
+def say(*parts: str | tuple[str, str]) -> None:
+    """A line on stderr, in one piece whatever it holds; a part may come with its style."""
+    log.print(Text.assemble(*parts), soft_wrap=True)
+
+
 def _to_stdout(line: str) -> None:
     sys.stdout.write(line)
 
@@ -174,17 +181,12 @@ def main(command: Callable[..., object] = app) -> None:
         command()
     except TiltuneError as error:
         if os.environ.get("TILTUNE_DEBUG"):
-            raise
-        log.print(f"[red]error:[/] {_plain(str(error))}")
+            traceback.print_exc()
+        say(("error: ", "red"), str(error))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        log.print("stopped")
+        say("stopped")
         sys.exit(130)
-
-
-def _plain(text: str) -> str:
-    """Text in which rich sees no markup."""
-    return text.replace("[", "\\[")
 
 
 if __name__ == "__main__":

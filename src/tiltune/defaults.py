@@ -77,5 +77,5 @@ def _threads(config: RunConfig, facts: Facts) -> tuple[int, int]:
     if facts.parameters < LEAST_FOR_THREADS:
         return 1, 1
     if config.method.schedule != "parallel":
-        return cores, cores
+        return max(1, cores // 2), max(1, cores // 2)
     return max(1, cores - cores // 2), max(1, cores // 2)

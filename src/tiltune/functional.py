@@ -52,11 +52,14 @@ def masked_mean(
         count: denominator; by default the mask's own sum. A step that is split into micro-batches
             passes the whole step's number of tokens, which makes the split invisible.
     """
-    kept = torch.where(mask.bool(), at_least_float32(values), 0.0)
+    mask = mask.bool()  # a sum of 1001 ones in bfloat16 is 1000
+    kept = torch.where(mask, at_least_float32(values), 0.0)
     return kept.sum() / (mask.sum().clamp(min=1) if count is None else max(count, 1.0))
 
 
-def kl(log_p: Float[Tensor, "*batch V"], log_q: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch"]:
+def kl(
+    log_p: Float[Tensor, "*batch V"], log_q: Float[Tensor, "*batch V"]
+) -> Float[Tensor, "*batch"]:
     """`KL(p ‖ q) = Σ_v p(v) (log p(v) - log q(v))`, nats; terms with p(v) = 0 are 0.
 
     Args:
@@ -90,8 +93,8 @@ def tilt(log_p: Float[Tensor, "*batch V"], log_values: Float[Tensor, "*batch V"]
         log_values: `log R(sv)`; `-inf` where no completion satisfies.
 
     Returns:
-        `log_q`, and `log_z` = `log R(s)` if the values are exact. Where `log_z` is `-inf` there is no
-        target: `log_q` repeats `log_p` there, and the prefix's weight is 0.
+        `log_q`, and `log_z` = `log R(s)` if the values are exact. Where `log_z` is `-inf` there is
+        no target: `log_q` repeats `log_p` there, and the prefix's weight is 0.
     """
     joint = at_least_float32(log_p) + at_least_float32(log_values)
     log_z = joint.logsumexp(-1)
@@ -105,7 +108,8 @@ def prefix_weights(
 ) -> PrefixWeights:
     """`w(s_t) = R(s_t) / R(x) = exp(log_z(s_t) - log_z(x))`, cut at `clip`.
 
-    With completions drawn from p, `E_p Σ_t w(s_t) KL(q(·|s_t) ‖ p_θ(·|s_t)) = KL(q(·|x) ‖ p_θ(·|x))`.
+    With completions drawn from p,
+    `E_p Σ_t w(s_t) KL(q(·|s_t) ‖ p_θ(·|s_t)) = KL(q(·|x) ‖ p_θ(·|x))`.
     Exact values keep a weight within `1 / R(x)`.
 
     Args:
@@ -123,6 +127,7 @@ def prefix_weights(
 
 def effective_sample_size(weights: Float[Tensor, "*batch"], mask: Tensor) -> Float[Tensor, ""]:
     """`(Σ w)² / (M Σ w²)` over the mask's M places: 1 for equal weights, 1/M if one carries all."""
-    kept = torch.where(mask.bool(), at_least_float32(weights), 0.0)
-    total = mask.sum().clamp(min=1)
-    return kept.sum().square() / (total * kept.square().sum()).clamp(min=torch.finfo(kept.dtype).tiny)
+    mask = mask.bool()
+    kept = torch.where(mask, at_least_float32(weights), 0.0)
+    worst = mask.sum().clamp(min=1) * kept.square().sum()
+    return kept.sum().square() / worst.clamp(min=torch.finfo(kept.dtype).tiny)

@@ -1,12 +1,13 @@
 """The only door to transformers: load and save models, adapters, tokenizers, classifiers.
 
-Everything is local by default: a folder is read as it is, and only a path that is no folder is taken
-for a hub id. Weights are read and written as safetensors; code from a model's folder is never run.
+Everything is local by default: a folder is read as it is, and only a path that is no folder is
+taken for a hub id. Weights are read and written as safetensors; code from a model's folder is never
+run.
 """
 
 import contextlib
-import json
-from collections.abc import Iterator, Sequence
+import textwrap
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 import transformers
 from peft import LoraConfig, get_peft_model
-from torch import nn
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -24,6 +25,8 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedTokenizerBase,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.pytorch_utils import Conv1D
 
 from tiltune.config import ModelSection
 from tiltune.errors import ConfigError, ConstraintError, ModelError
@@ -46,7 +49,7 @@ class Loaded:
     """
 
     policy: LanguageModel
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: Any
     eos_ids: tuple[int, ...]
     pad_id: int
     context: int
@@ -59,7 +62,8 @@ def load(section: ModelSection, *, device: torch.device) -> Loaded:
     Raises:
         ModelError: no such folder, no causal language model, unreadable weights, no EOS.
     """
-    tokenizer = load_tokenizer(section.path)
+    _config(section.path)  # what is no language model at all is told first
+    tokenizer: Any = load_tokenizer(section.path)
     module = load_module(section.path, dtype=_dtype(section))
     eos_ids = end_ids(tokenizer, module, section.path)
     if section.adapter == "lora":
@@ -69,8 +73,8 @@ def load(section: ModelSection, *, device: torch.device) -> Loaded:
     width = inner.get_output_embeddings().weight.shape[0]
     if len(tokenizer) > width:
         raise ModelError(
-            f"model.path = {section.path}: the tokenizer has {len(tokenizer)} ids, the model's output "
-            f"only {width}; give a folder whose tokenizer and model belong together"
+            f"model.path = {section.path}: the tokenizer has {len(tokenizer)} ids, the "
+            f"model's output only {width}; give a folder whose tokenizer and model belong together"
         )
     module.eval()  # dropout would make the policy's law differ from the one that is sampled
     policy = LanguageModel(
@@ -90,22 +94,43 @@ def load(section: ModelSection, *, device: torch.device) -> Loaded:
 
 
 def load_module(path: str, *, dtype: torch.dtype) -> Any:
-    """The causal language model in the folder, with eager-free defaults of the library."""
+    """The causal language model in the folder.
+
+    Raises:
+        ModelError: there is none, or weights are missing, which the library would draw at random.
+    """
+    config = _config(path)
     with _quiet(), _explained(path):
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-        return AutoModelForCausalLM.from_pretrained(
-            path, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
+    module, loading = loaded
+    missing = sorted(loading["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"{path}: its weights lack {', '.join(missing[:3])}{' …' if missing[3:] else ''} "
+            f"({len(missing)} in all), so it holds no whole causal language model; give one "
+            "that does"
+        )
+    return module
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """The tokenizer in the folder."""
     _check_folder(path)
     with _quiet(), _explained(path):
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        tokenizer: Any = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    # we cut rows at the context and refuse longer prompts: no warning of the library's about length
+    tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
+    return tokenizer
 
 
-def end_ids(tokenizer: PreTrainedTokenizerBase, module: Any, path: str) -> tuple[int, ...]:
+def end_ids(tokenizer: Any, module: Any, path: str) -> tuple[int, ...]:
     """The ids that end a completion: the tokenizer's EOS first, then the model's further ones."""
     if tokenizer.eos_token_id is None:
         raise ModelError(
@@ -127,26 +152,32 @@ def save_model(policy: LanguageModel, tokenizer: PreTrainedTokenizerBase, folder
         if policy.adapter is None:
             module.save_pretrained(folder)
         else:
-            module.save_pretrained(folder / "adapter", selected_adapters=[policy.adapter])
-            with merged(policy) as weights:
-                policy.inner.save_pretrained(folder, state_dict=weights)
+            apart = folder / "adapter"
+            module.save_pretrained(apart, selected_adapters=[policy.adapter])
+            for path in (apart / policy.adapter).iterdir():  # peft makes a folder of the name
+                path.rename(apart / path.name)
+            (apart / policy.adapter).rmdir()
+            policy.inner.save_pretrained(folder, state_dict=merged(policy))
         tokenizer.save_pretrained(folder)
 
 
-@contextlib.contextmanager
-def merged(policy: LanguageModel) -> Iterator[dict[str, torch.Tensor]]:
-    """The state dict of the base model with the view's adapter merged in; the base is left as it was."""
-    policy.activate()
-    module: Any = policy.module
-    module.merge_adapter([policy.adapter])
-    try:
-        yield {
-            name.replace(".base_layer.", "."): value
-            for name, value in policy.inner.state_dict().items()
-            if ".lora_" not in name
-        }
-    finally:
-        module.unmerge_adapter()
+def merged(policy: LanguageModel) -> dict[str, torch.Tensor]:
+    """The state dict of the base model with the view's adapter added: `W + (alpha / rank) B A`.
+
+    Computed beside the weights: adding to them and subtracting again would leave them rounded.
+    """
+    weights: dict[str, torch.Tensor] = {
+        name.replace(".base_layer.", "."): value
+        for name, value in policy.inner.state_dict().items()
+        if ".lora_" not in name
+    }
+    with torch.no_grad():
+        for name, layer in policy.inner.named_modules():
+            if policy.adapter in getattr(layer, "lora_A", ()):
+                base = weights[f"{name}.weight"]
+                delta = layer.get_delta_weight(policy.adapter)
+                weights[f"{name}.weight"] = (base.float() + delta.float()).to(base.dtype)
+    return weights
 
 
 @dataclass(frozen=True)
@@ -190,8 +221,8 @@ def load_sequence_classifier(path: str) -> SequenceClassifier:
     names: dict[int, str] = module.config.id2label
     if len(names) < 2 and module.config.problem_type != "multi_label_classification":
         raise ConstraintError(
-            f"constraint.path = {path}: a model with {len(names)} output is a regressor, it has no label "
-            "probabilities; give a classifier"
+            f"constraint.path = {path}: a model with {len(names)} output is a regressor, it has "
+            "no label probabilities; give a classifier"
         )
     return SequenceClassifier(tuple(names[i] for i in range(len(names))), module, tokenizer)
 
@@ -203,8 +234,13 @@ def build_llama(**shape: Any) -> Any:
 
 def _with_adapter(module: Any, section: ModelSection) -> Any:
     targets = section.targets if isinstance(section.targets, str) else list(section.targets)
+    scale: Any = section.alpha  # peft's annotation says int; it divides by the rank all the same
     config = LoraConfig(
-        r=section.rank, lora_alpha=section.alpha, target_modules=targets, task_type="CAUSAL_LM"
+        r=section.rank,
+        lora_alpha=scale,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+        fan_in_fan_out=any(isinstance(part, Conv1D) for part in module.modules()),
     )
     try:
         return get_peft_model(module, config, adapter_name=POLICY_ADAPTER)
@@ -231,28 +267,55 @@ def _check_folder(path: str) -> None:
     if folder.is_dir():
         if not (folder / "config.json").exists():
             held = ", ".join(sorted(p.name for p in folder.iterdir())[:6]) or "nothing"
-            raise ModelError(f"{path} holds no config.json (it holds {held}); give a Hugging Face model folder")
+            raise ModelError(
+                f"{path} holds no config.json (it holds {held}); give a Hugging Face model folder"
+            )
     elif folder.exists() or path.startswith((".", "/", "~")) or path.count("/") != 1:
-        raise ModelError(f"{path}: no such folder; give a local Hugging Face folder or a hub id such as org/name")
+        raise ModelError(
+            f"{path}: no such folder; give a local Hugging Face folder or a hub id such as org/name"
+        )
+
+
+def _config(path: str) -> Any:
+    """The folder's config.json, if it is a causal language model's.
+
+    The check goes by name: an encoder would load, and see the tokens that are to come.
+    """
+    _check_folder(path)
+    with _quiet(), _explained(path):
+        config: Any = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    named: list[str] = config.architectures or []
+    known: set[str] = set()
+    for names in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+        known |= {names} if isinstance(names, str) else set(names)
+    if named and not known.intersection(named):
+        raise ModelError(
+            f"{path}: its config.json names {', '.join(named)}, which is no causal language "
+            "model; give the folder of one, such as a LlamaForCausalLM or GPT2LMHeadModel"
+        )
+    return config
 
 
 @contextlib.contextmanager
-def _explained(path: str) -> Iterator[None]:
+def _explained(path: str) -> Generator[None]:
     """Whatever the library raises for a bad folder, as one sentence."""
     try:
         yield
-    except (OSError, ValueError, KeyError, json.JSONDecodeError, RuntimeError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{path}: cannot be loaded: {first}") from error
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise ModelError(f"{path}: cannot be loaded: {textwrap.shorten(text, 300)}") from error
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars of the library on the user's terminal."""
+def _quiet() -> Generator[None]:
+    """No progress bars and no reports of the library on the user's terminal; we check and say."""
     shown = transformers.utils.logging.is_progress_bar_enabled()
+    level = transformers.utils.logging.get_verbosity()
     transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
     try:
         yield
     finally:
+        transformers.utils.logging.set_verbosity(level)
         if shown:
             transformers.utils.logging.enable_progress_bar()

@@ -162,7 +162,7 @@ class Learner:
             self._samples_backward(target, target.samples.select(picks), totals)
 
     def _corpus_backward(self, examples: list[Example], totals: "_Totals") -> None:
-        count = sum(len(example.ids) - example.prompt_length for example in examples)
+        count = float(sum(len(example.ids) - example.prompt_length for example in examples))
         lengths = [len(example.ids) for example in examples]
         for part in length_parts(lengths, self._most_tokens(max(lengths))):
             batch = corpus_batch([examples[place] for place in part], self.pad_id).to(self.policy.device)
@@ -173,7 +173,7 @@ class Learner:
         totals.tokens += sum(len(example.ids) for example in examples)
 
     def _samples_backward(self, target: Trained, picked: Samples, totals: "_Totals") -> None:
-        count = picked.tokens
+        count = float(picked.tokens)
         limit = self._most_tokens(picked.sequence()[0].shape[1]) * self.policy.width
         for part in micro_batches(picked, self.policy.width, limit):
             ids, mask = (columns[:, :-1] for columns in part.sequence())
@@ -187,7 +187,7 @@ class Learner:
                 loss = target_loss(logits, log_q, weights, part.mask, count=count).loss
                 totals.add("kl_target_policy_nats_per_token", loss.item())
             (self.beta * loss).backward()
-        totals.tokens += count
+        totals.tokens += picked.tokens
 
     def _most_tokens(self, longest: int) -> int:
         """Padded tokens of a micro-batch: `batch_size` rows, less where the vocabulary is wide."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tiltune.functional import log_softmax
 
 UNOWNED_LOGIT = -1e4
-"""Logit of an id the tokenizer does not own: probability 0 in 32 bit, its logarithm still finite."""
+"""Logit of an id the tokenizer does not own: probability 0 in 32 bit, with a finite logarithm."""
 
 Cache = Any
 """A module's key-value cache; only `batch_select_indices` is called on it."""
@@ -52,9 +52,14 @@ class LanguageModel:
     """
 
     def __init__(
-        self, module: nn.Module, *, adapter: str | None = None, owned: int | None = None, autocast: bool = False
+        self,
+        module: nn.Module,
+        *,
+        adapter: str | None = None,
+        owned: int | None = None,
+        autocast: bool = False,
     ) -> None:
-        self.module = module
+        self.module: Any = module  # a wrapper with adapters has methods that nn.Module lacks
         self.adapter = adapter
         self.owned = owned
         self.autocast = autocast
@@ -108,7 +113,11 @@ class LanguageModel:
         """
         self.activate()
         length = ids.shape[1]
-        arguments: dict[str, Any] = {"input_ids": ids, "attention_mask": mask.long(), "use_cache": use_cache}
+        arguments: dict[str, Any] = {
+            "input_ids": ids,
+            "attention_mask": mask.long(),
+            "use_cache": use_cache,
+        }
         accepted = _accepted(type(self.inner))
         if "position_ids" in accepted:
             arguments["position_ids"] = positions(mask)[:, -length:]
@@ -133,7 +142,11 @@ class LanguageModel:
     ) -> tuple[Float[Tensor, "N L d"], Cache]:
         """Last hidden states of the new tokens, and the cache."""
         self.activate()
-        arguments: dict[str, Any] = {"input_ids": ids, "attention_mask": mask.long(), "use_cache": use_cache}
+        arguments: dict[str, Any] = {
+            "input_ids": ids,
+            "attention_mask": mask.long(),
+            "use_cache": use_cache,
+        }
         body = self.inner.base_model
         if "position_ids" in _accepted(type(self.inner)):
             arguments["position_ids"] = positions(mask)[:, -ids.shape[1] :]
@@ -155,11 +168,15 @@ class LanguageModel:
         if not hasattr(self.module, "peft_config"):
             return self.module.named_parameters()
         marker = f".{self.adapter}."
-        return ((n.replace(marker, "."), p) for n, p in self.module.named_parameters() if marker in n)
+        return (
+            (n.replace(marker, "."), p) for n, p in self.module.named_parameters() if marker in n
+        )
 
     def state(self) -> dict[str, Tensor]:
         """A copy of the view's own weights, on the CPU."""
-        return {name: value.detach().to("cpu", copy=True) for name, value in self.named_parameters()}
+        return {
+            name: value.detach().to("cpu", copy=True) for name, value in self.named_parameters()
+        }
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Overwrite the view's own weights; names and shapes must match."""
@@ -171,13 +188,20 @@ class LanguageModel:
                 value.copy_(state[name])
 
     def clone(self, adapter: str) -> "LanguageModel":
-        """A second view that starts equal: a new adapter named `adapter`, or a whole copy."""
+        """A second view that starts equal: a new adapter named after `adapter`, or a whole copy."""
         if not hasattr(self.module, "peft_config"):
-            twin = LanguageModel(copy.deepcopy(self.module), owned=self.owned, autocast=self.autocast)
+            twin = LanguageModel(
+                copy.deepcopy(self.module), owned=self.owned, autocast=self.autocast
+            )
         else:
             config: Any = self.module.peft_config
-            self.module.add_adapter(adapter, next(iter(config.values())))  # type: ignore[operator]
-            twin = LanguageModel(self.module, adapter=adapter, owned=self.owned, autocast=self.autocast)
+            name = (
+                f"{adapter}_view"  # a dictionary of modules refuses bare `values`, its own method
+            )
+            self.module.add_adapter(name, next(iter(config.values())))
+            twin = LanguageModel(
+                self.module, adapter=name, owned=self.owned, autocast=self.autocast
+            )
             twin.load_state(self.state())
         return twin
 

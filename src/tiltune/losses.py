@@ -49,8 +49,8 @@ def target_loss(
 ) -> LossOutput:
     """`1/M Σ_t w(s_t) KL(q(·|s_t) ‖ p_θ(·|s_t))`: the KL term, closed form over the vocabulary.
 
-    For completions drawn from p its expectation is `KL(q ‖ p_θ)` a completion over the mean number of
-    tokens of a completion. Its gradient at a prefix's logits is `w (p_θ - q) / M`.
+    For completions drawn from p its expectation is `KL(q ‖ p_θ)` a completion over the mean number
+    of tokens of a completion. Its gradient at a prefix's logits is `w (p_θ - q) / M`.
     Source: arXiv 2410.05559 (objective), `docs/concepts.md` (prefix weight).
 
     Args:

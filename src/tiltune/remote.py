@@ -70,11 +70,14 @@ class RemoteActor:
         assert self._submitted is not None, "collect() before submit()"
         published = self._receive()
         weights, version = self._submitted
+        self._submitted = None
         self.actor.policy.load_state(weights)
         return self._mirror(published, version)
 
     def measure(self, weights: dict[str, Tensor], version: int) -> Pair:
-        """See `Actor.measure`."""
+        """See `Actor.measure`; a round still under way is waited for, and dropped."""
+        if self._submitted is not None:
+            self.collect()
         self._send(("measure", to_bytes(contiguous(weights)), version))
         published = self._receive()
         self.actor.policy.load_state(weights)
@@ -82,7 +85,7 @@ class RemoteActor:
 
     @property
     def pending(self) -> tuple[dict[str, Tensor], int] | None:
-        """What was submitted last."""
+        """What was submitted and not yet collected."""
         return self._submitted
 
     def close(self) -> None:
@@ -113,7 +116,7 @@ class RemoteActor:
             raise self._dead()
         try:
             kind, content = self._pipe.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):  # the child ended, maybe half-way through a message
             raise self._dead() from None
         if kind == "error":
             name, text, trace = content

@@ -8,6 +8,7 @@ What a checkpoint does not know of is written again on resume.
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ from tiltune.checkpoint import (
     optimizer_tensors,
     publish,
     read_folder,
+    recover,
     save_checkpoint,
+    saving,
     write_folder,
 )
 from tiltune.config import RunConfig
@@ -61,10 +64,13 @@ class Run:
         self.records: list[RoundRecord] = []
         self.next_round = 0
         self._pending: tuple[dict[str, torch.Tensor], int] | None = None
+        if resume:
+            recover(self.folder)
         checkpoint = latest_checkpoint(self.folder / "checkpoints") if resume else None
         if checkpoint is not None:
             check_unchanged(self.folder / "manifest.json", self.config)
             self._load(read_folder(checkpoint))
+            self._save_config()  # it may ask for more rounds than before
         else:
             self._begin(resume)
 
@@ -98,12 +104,21 @@ class Run:
         self._finish()
 
     def _begin(self, resume: bool) -> None:
-        if self.folder.exists() and not resume:
-            check_free(self.folder, overwrite=self.config.run.overwrite)
+        if self.folder.exists():
+            check_free(self.folder, overwrite=resume or self.config.run.overwrite)
             shutil.rmtree(self.folder)
-        (self.folder / "samples").mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / "config.json", self.config.model_dump(mode="json"))
-        write_json(self.folder / "manifest.json", make_manifest(self.config, asdict(self.prepared.count)))
+        manifest = make_manifest(self.config, asdict(self.prepared.count))
+        with self._saving():
+            self.folder.mkdir(parents=True)  # config.json first: it makes this a run folder
+            self._save_config()
+            write_json(self.folder / "manifest.json", manifest)
+
+    def _save_config(self) -> None:
+        with self._saving():
+            write_json(self.folder / "config.json", self.config.model_dump(mode="json"))
+
+    def _saving(self) -> AbstractContextManager[None]:
+        return saving(self.folder, self.folder / "checkpoints")
 
     def _schedule(self) -> Schedule:
         method = self.config.method
@@ -119,17 +134,19 @@ class Run:
     def _keep(self, done: Round, actor: ActorLike) -> RoundRecord:
         """A round's samples, record and checkpoint, in this order."""
         pair, number = done.pair, done.record.round
-        if number == 0:
-            self._probe(pair, "before")
-        self._save_values(pair, number)
-        record = self._record(done)
+        with self._saving():
+            if number == 0:
+                self._probe(pair, "before")
+            self._save_values(pair, number)
+            record = self._record(done)
         self.next_round = number + 1
         save_checkpoint(self.folder / "checkpoints", number, self._state(actor))
         return record
 
     def _keep_closing(self, closing: Round) -> RoundRecord:
-        record = self._record(closing)
-        self._probe(closing.pair, "after")
+        with self._saving():
+            record = self._record(closing)
+            self._probe(closing.pair, "after")
         return record
 
     def _record(self, done: Round) -> RoundRecord:
@@ -230,10 +247,12 @@ class Run:
         policy.load_state(best.tensors["weights"])
         partial = self.folder / "model.partial"
         shutil.rmtree(partial, ignore_errors=True)
-        hub.save_model(policy, self.prepared.loaded.tokenizer, partial)
-        publish(partial, self.folder / "model")
-        write_json(self.folder / FINISHED, {"rounds": self.next_round} | best.state)
-        write_report(self.folder)
+        asked = {"rounds": self.next_round, "rounds_asked": self.config.method.rounds}
+        with self._saving():
+            hub.save_model(policy, self.prepared.loaded.tokenizer, partial)
+            publish(partial, self.folder / "model")
+            write_report(self.folder)
+            write_json(self.folder / FINISHED, asked | best.state)
 
 
 def meets(record: RoundRecord, target_rate: float | None) -> bool:
@@ -273,13 +292,17 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
 def stored_config(folder: Path, given: RunConfig) -> RunConfig:
     """The configuration a run is resumed with: the stored one, more rounds allowed.
 
+    What the given one leaves to its default is not a change.
+
     Raises:
         RunError: the given configuration differs in anything else; names what and both values.
     """
     stored = RunConfig.model_validate_json((folder / "config.json").read_text("utf-8"))
     differences: list[str] = []
     for table in RunConfig.model_fields:
-        for name, value in getattr(given, table).model_dump().items():
+        asked = getattr(given, table)
+        for name in sorted(asked.model_fields_set):
+            value = getattr(asked, name)
             kept = getattr(getattr(stored, table), name, None)
             free = (table, name) in (("method", "rounds"), ("run", "overwrite"), ("run", "dir"))
             if not free and value is not None and value != kept:
@@ -290,20 +313,34 @@ def stored_config(folder: Path, given: RunConfig) -> RunConfig:
             + "; ".join(differences)
             + ". Only method.rounds may grow"
         )
-    if given.method.rounds < stored.method.rounds:
+    rounds = max(asked_rounds(given), stored.method.rounds)
+    if 0 < asked_rounds(given) < rounds:
         raise RunError(
             f"{folder}: method.rounds is {given.method.rounds}, the run was started with "
             f"{stored.method.rounds}; it may only grow"
         )
-    return stored.model_copy(
-        update={"method": stored.method.model_copy(update={"rounds": given.method.rounds})}
-    )
+    changes = {
+        "method": stored.method.model_copy(update={"rounds": rounds}),
+        "run": stored.run.model_copy(update={"dir": given.run.dir}),  # it may have been moved
+    }
+    return stored.model_copy(update=changes)
+
+
+def asked_rounds(given: RunConfig) -> int:
+    """The rounds that a configuration names; 0 if it leaves them to their default."""
+    return given.method.rounds if "rounds" in given.method.model_fields_set else 0
 
 
 def finished_rounds(folder: Path) -> int:
-    """How many rounds a finished run had; 0 for one that is not finished or does not exist."""
+    """The rounds a finished run was asked for; 0 for one that is not finished or does not exist."""
     path = folder / FINISHED
-    return int(json.loads(path.read_text("utf-8"))["rounds"]) if path.exists() else 0
+    return int(json.loads(path.read_text("utf-8"))["rounds_asked"]) if path.exists() else 0
+
+
+def is_finished(folder: Path, given: RunConfig) -> bool:
+    """Whether the run has ended and no further rounds are asked for."""
+    done = finished_rounds(folder)
+    return done > 0 and done >= asked_rounds(given)
 
 
 def open_run(given: RunConfig, *, resume: bool) -> Run:
@@ -327,7 +364,9 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
             f"run.dir = {folder}: exists; choose another, set run.overwrite = true, or go on with "
             "--resume"
         )
-    if not folder.is_dir() or (any(folder.iterdir()) and not (folder / "config.json").exists()):
+    if folder.is_dir() and (folder / "config.json").exists():
+        return
+    if not folder.is_dir() or any(path.suffix != ".partial" for path in folder.iterdir()):
         raise RunError(
             f"run.dir = {folder}: holds no config.json, so it is no run folder and is not "
             "overwritten; choose another"

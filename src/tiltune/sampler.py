@@ -59,8 +59,8 @@ class Sampler:
     def __post_init__(self) -> None:
         if not self.law.own:
             raise ValueError(
-                f"training samples come from the model's own law, not {self.law}: under another one "
-                "values, target and weights would each mean something else"
+                f"training samples come from the model's own law, not {self.law}: under another "
+                "one values, target and weights would each mean something else"
             )
 
     def draw(self, lm: LanguageModel, count: int, *, policy_version: int) -> Scored:
@@ -72,11 +72,15 @@ class Sampler:
             for first in range(0, count, self.batch_size)
         ]
         samples = concatenate(parts)
-        samples = replace(samples, policy_version=torch.full_like(samples.policy_version, policy_version))
+        samples = replace(
+            samples, policy_version=torch.full_like(samples.policy_version, policy_version)
+        )
         drawn = time.perf_counter()
         completions = texts(samples, self.prompts, self.decoder)
         scores = self.constraint.score(completions)
-        labels = torch.tensor([self.constraint.label(score) for score in scores], dtype=torch.float32)
+        labels = torch.tensor(
+            [self.constraint.label(score) for score in scores], dtype=torch.float32
+        )
         ended = time.perf_counter()
         samples = replace(samples, labels=labels.to(samples.ids.device))
         return Scored(samples, completions, scores, drawn - started, ended - drawn)
@@ -89,7 +93,7 @@ class Sampler:
 
 
 def texts(samples: Samples, prompts: Sequence[Prompt], decoder: Decoder) -> list[Completion]:
-    """The completions as text, special tokens left out; `prompt_index` says which prompt is whose."""
+    """The completions as text without special tokens; `prompt_index` says which prompt is whose."""
     completions: list[Completion] = []
     rows = zip(samples.ids.tolist(), samples.mask.sum(1).tolist(), strict=True)
     places, ended = samples.prompt_index.tolist(), samples.ended.tolist()

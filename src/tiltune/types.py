@@ -23,7 +23,7 @@ class SamplingLaw:
 
     @property
     def own(self) -> bool:
-        """Whether this is the model's own law, the only one that values and targets may come from."""
+        """Whether this is the model's own law; values and targets come from no other."""
         return self.temperature == 1.0 and self.top_p == 1.0 and not self.guided
 
 

@@ -58,13 +58,17 @@ class ValueLearner:
     generator's state is all there is to save beside the weights.
     """
 
-    def __init__(self, model: ValueModel, settings: ValueSettings, generator: torch.Generator) -> None:
+    def __init__(
+        self, model: ValueModel, settings: ValueSettings, generator: torch.Generator
+    ) -> None:
         self.model = model
         self.settings = settings
         self.generator = generator
         self.fits = 0
 
-    def fit(self, samples: Samples, snapshot: LanguageModel, *, steps: int | None = None) -> ValueFit:
+    def fit(
+        self, samples: Samples, snapshot: LanguageModel, *, steps: int | None = None
+    ) -> ValueFit:
         """Fit to these completions' labels; a tenth of them is held out to measure calibration.
 
         Args:
@@ -102,8 +106,8 @@ class ValueLearner:
 
     def _backward(self, batch: Samples, snapshot: LanguageModel) -> tuple[float, float]:
         """Gradients of one step, in micro-batches that bound the logits in memory."""
-        count = batch.tokens
-        pairs = int((batch.mask[:, 1:] & batch.mask[:, :-1]).sum())
+        count = float(batch.tokens)
+        pairs = float((batch.mask[:, 1:] & batch.mask[:, :-1]).sum())
         value_total, consistency_total = 0.0, 0.0
         for part in micro_batches(batch, snapshot.width, self.settings.most_logits):
             ids, mask = (columns[:, :-1] for columns in part.sequence())
@@ -137,7 +141,6 @@ class ValueLearner:
         return reliability(torch.cat(predicted), torch.cat(observed), train_rate)
 
 
-
 def reliability(predicted: Tensor, observed: Tensor, constant: float) -> Calibration:
     """Brier score, that of a constant, expected calibration error, and the table they come from."""
     places = (predicted * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
@@ -155,7 +158,9 @@ def reliability(predicted: Tensor, observed: Tensor, constant: float) -> Calibra
                     observed_rate=float(observed[inside].mean()),
                 )
             )
-    error = sum(b.count * abs(b.predicted_mean - b.observed_rate) for b in bins) / max(1, len(predicted))
+    error = sum(b.count * abs(b.predicted_mean - b.observed_rate) for b in bins) / max(
+        1, len(predicted)
+    )
     return Calibration(
         brier_score=float((predicted - observed).square().mean()),
         brier_score_constant=float((constant - observed).square().mean()),
@@ -192,8 +197,8 @@ def micro_batches(samples: Samples, width: int, most_logits: int) -> list[Sample
 def length_parts(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
     """Places of rows, grouped so that rows padded to their group's longest waste little.
 
-    Rows are cut into quarters by length if that saves a fifth of the padded tokens, and into parts of
-    at most `most_tokens` padded tokens (one row at least) in any case.
+    Rows are cut into quarters by length if that saves a fifth of the padded tokens, and into parts
+    of at most `most_tokens` padded tokens (one row at least) in any case.
     """
     order = sorted(range(len(lengths)), key=lambda place: lengths[place])
     size = -(-len(order) // 4)

@@ -106,7 +106,9 @@ class ValueModel(ABC, nn.Module):
     def load_state(self, state: dict[str, Tensor]) -> None:
         own = dict(self.own_parameters())
         if own.keys() != state.keys():
-            raise ValueError(f"value weights do not match: {sorted(own.keys() ^ state.keys())[:4]} …")
+            raise ValueError(
+                f"value weights do not match: {sorted(own.keys() ^ state.keys())[:4]} …"
+            )
         with torch.no_grad():
             for name, value in own.items():
                 value.copy_(state[name])
@@ -152,10 +154,10 @@ class TrunkValue(ValueModel):
 
 
 class HeadValue(ValueModel):
-    """A causal block over [token embedding; last hidden state] of the frozen snapshot (kind `head`).
+    """A causal block over [embedding; last hidden state] of the frozen snapshot (kind `head`).
 
-    A base LM has no reason to encode what the constraint must remember, so a linear head on a frozen
-    trunk fails (`LOG.md`); one attention layer of the head's own remembers it.
+    A base LM has no reason to encode what the constraint must remember, so a linear head on a
+    frozen trunk fails (`LOG.md`); one attention layer of the head's own remembers it.
     """
 
     def __init__(self, snapshot: LanguageModel, *, heads: int = 4) -> None:
@@ -216,7 +218,8 @@ class HeadValue(ValueModel):
         count, length, size = features.shape
         shape = (count, length, self.heads, size // self.heads)
         query, key, value = (
-            part.view(shape).transpose(1, 2) for part in self.attend(self.before(features)).chunk(3, -1)
+            part.view(shape).transpose(1, 2)
+            for part in self.attend(self.before(features)).chunk(3, -1)
         )
         if cache is not None:
             key, value = torch.cat((cache[0], key), 2), torch.cat((cache[1], value), 2)

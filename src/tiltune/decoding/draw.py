@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from tiltune.decoding.guidance import Values, shape_law
 from tiltune.data import left_padded
+from tiltune.decoding.guidance import Values, shape_law
 from tiltune.lm import LanguageModel
 from tiltune.types import Samples, SamplingLaw
 
 COMPACT_BELOW = 0.9
-"""Rows leave once this share of the batch or less is unfinished; sooner would copy more than it saves."""
+"""Rows leave once this share of the batch or less is unfinished; sooner, copying costs more."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,9 @@ def draw(
         N samples in the order of the prompts, `policy_version` 0, `prompt_index` 0…N-1, labels NaN.
     """
     if (values is not None) != law.guided:
-        raise ValueError(f"law.guided is {law.guided}, values are {'given' if values else 'not given'}")
+        raise ValueError(
+            f"law.guided is {law.guided}, values are {'given' if values else 'not given'}"
+        )
     rows = _Rows.start(prompts, law.max_new_tokens, ending, lm.device)
     fresh, places = rows.prompt_ids, torch.arange(len(rows.ids), device=lm.device)
     mask, caches = rows.prompt_mask, (None, None)
@@ -92,7 +94,9 @@ class _Rows:
     eos: Tensor
 
     @staticmethod
-    def start(prompts: Sequence[Sequence[int]], limit: int, ending: Ending, device: torch.device) -> "_Rows":
+    def start(
+        prompts: Sequence[Sequence[int]], limit: int, ending: Ending, device: torch.device
+    ) -> "_Rows":
         ids, mask = left_padded(prompts, ending.pad_id)
         shape = (len(prompts), limit)
         return _Rows(

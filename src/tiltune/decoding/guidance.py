@@ -50,11 +50,11 @@ def nucleus(log_probs: Float[Tensor, "N V"], top_p: float) -> Bool[Tensor, "N V"
 
 
 class GuidanceProcessor:
-    """Adds `log R(s, ·)` to a model's scores: pass it to `generate(logits_processor=[…])`.
+    """Turns a model's scores into `log q(·|s)`: pass it to `generate(logits_processor=[…])`.
 
     `generate` runs custom processors before its own temperature and top-p, so the order is the one
-    this module states. Values are kept incrementally; when the rows are not last time's rows with one
-    more token (beam search reorders them), they are computed afresh.
+    this module states. Values are kept incrementally; when the rows are not last time's rows with
+    one more token (beam search reorders them), they are computed afresh.
 
     Args:
         values: the value model, fitted to the model that generates.
@@ -74,8 +74,9 @@ class GuidanceProcessor:
         written = input_ids.shape[1] - self.attention_mask.shape[1]
         if written < 0 or len(input_ids) % len(self.attention_mask):
             raise ValueError(
-                f"input_ids {tuple(input_ids.shape)} do not continue the prompts whose attention_mask "
-                f"is {tuple(self.attention_mask.shape)}; make one processor for each call of generate"
+                f"input_ids {tuple(input_ids.shape)} do not continue the prompts whose "
+                f"attention_mask is {tuple(self.attention_mask.shape)}; make one processor for "
+                "each call of generate"
             )
         rows = self.attention_mask.repeat_interleave(len(input_ids) // len(self.attention_mask), 0)
         mask = torch.nn.functional.pad(rows, (0, written), value=True)
@@ -83,4 +84,5 @@ class GuidanceProcessor:
         fresh = input_ids[:, -1:] if grown else input_ids
         logits, self._cache = self.values.step(fresh, mask, self._cache if grown else None)
         self._seen = input_ids
-        return log_softmax(scores) + logsigmoid(logits)
+        # normalised: beams add scores up, and only log q adds up to a sentence's log-probability
+        return log_softmax(log_softmax(scores) + logsigmoid(logits))

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from tiltune.records import CalibrationBin, Interval
 from tiltune.report.markup import MISSING, escape, estimate, number
 
-WIDTH, HEIGHT = 400, 220
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 26
+WIDTH, HEIGHT = 320, 190
+LEFT, RIGHT, TOP, BOTTOM = 42, 10, 9, 25
 MOST_LABELS = 8
 
 
@@ -56,7 +56,7 @@ class Axes:
         return _scale(value, self.x, (LEFT, WIDTH - RIGHT))
 
     def py(self, value: float) -> float:
-        return _scale(value, self.y, (HEIGHT - BOTTOM, TOP))
+        return _scale(value, self.y, (TOP, HEIGHT - BOTTOM))
 
 
 def line_chart(
@@ -125,7 +125,7 @@ def stacked_bars(title: str, unit: str, parts: Sequence[Series]) -> str:
 
 
 def reliability_diagram(title: str, unit: str, bins: Sequence[CalibrationBin]) -> str:
-    """Predicted against observed, a dot's area in proportion to its count; empty without bins."""
+    """Predicted against observed, a dot grows with its count; empty without bins."""
     if not bins:
         return ""
     axes = Axes((0.0, 1.0), (0.0, 1.0))

@@ -50,13 +50,11 @@ PLANS = (
             ("violating rows", "validation_violating_nats_per_token"),
         ),
     ),
+    Plan("Corpus loss", "nats a token", (("in training", "corpus_loss_nats_per_token"),)),
     Plan(
-        "Training loss",
+        "KL(target ‖ policy)",
         "nats a token",
-        (
-            ("corpus", "corpus_loss_nats_per_token"),
-            ("KL(target ‖ policy)", "kl_target_policy_nats_per_token"),
-        ),
+        (("in training", "kl_target_policy_nats_per_token"),),
     ),
     Plan(
         "Prefix weights",

@@ -51,7 +51,7 @@ def plain(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.4g}".replace("-", "\u2212")
+        return number(value)
     if isinstance(value, int):
         return f"{value:,}".replace("-", "\u2212")
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

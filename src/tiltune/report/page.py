@@ -1,5 +1,6 @@
 """The page: headline, warnings, curves, calibration, samples, tables, configuration."""
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -157,11 +158,11 @@ def _facts(run: RunFolder) -> str:
 
 
 def _constraint(table_: Any) -> str:
-    """The constraint in a line: its kind, and what it was given, without what is at its default."""
+    """The constraint in a line; forbidden words are counted, not spelt out at the top of a page."""
     if not isinstance(table_, dict):
         return MISSING
     rest = [
-        f"{key} {', '.join(map(str, value)) if isinstance(value, list) else setting(value)}"
+        f"{len(value)} {key}" if isinstance(value, list) else f"{key} {setting(value)}"
         for key, value in table_.items()
         if key not in ("kind", "text") and value not in (None, [])
     ]
@@ -175,10 +176,15 @@ def _warnings(run: RunFolder) -> str:
         for alarm in record.alarms:
             rounds.setdefault(alarm, []).append(record.round)
     items = "".join(
-        f'<li><span class="round">round {", ".join(map(str, where))}</span>{escape(alarm)}</li>'
+        f'<li><span class="round">round {", ".join(map(str, where))}</span>{_coded(alarm)}</li>'
         for alarm, where in rounds.items()
     )
     return section("warnings", "Warnings", f"<ul>{items}</ul>" if items else "")
+
+
+def _coded(text: str) -> str:
+    """Escaped, with what stands between backticks as code."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def _further_table(place: int, part: dict[str, Any]) -> str:

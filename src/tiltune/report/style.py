@@ -32,7 +32,7 @@ ul,ol{list-style:none}
 h1 small{display:block;font-size:1rem;font-weight:600;margin-top:1.5rem}
 .rate{display:flex;align-items:baseline;flex-wrap:wrap;gap:.18em;line-height:1.1;
   font-size:clamp(2.9rem,11vw,5.25rem);font-weight:650;letter-spacing:-.035em}
-.rate .from,.rate .arrow{color:var(--soft);font-weight:350}
+.rate .from,.rate .arrow{color:var(--soft);font-weight:400}
 .rate .arrow{font-size:.62em}
 .below{color:var(--soft);margin-top:.25rem}
 .verdict{display:inline-flex;flex-wrap:wrap;gap:.1rem .6rem;margin-top:1rem;padding:.35rem .8rem;
@@ -40,7 +40,7 @@ h1 small{display:block;font-size:1rem;font-weight:600;margin-top:1.5rem}
 .verdict.pass{color:var(--good);background:var(--good-bg)}
 .verdict.fail{color:var(--bad);background:var(--bad-bg)}
 .verdict.undecided{color:var(--open);background:var(--open-bg)}
-dl.facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,15rem),1fr));
+dl.facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,11.5rem),1fr));
   gap:1rem 2rem;margin-top:2rem;padding-top:1.25rem;border-top:1px solid var(--line)}
 dt{color:var(--soft);font-size:.8125rem}
 dd{overflow-wrap:anywhere}
@@ -50,7 +50,10 @@ dd{overflow-wrap:anywhere}
 #warnings .round{display:block;color:var(--open);font-size:.8125rem;font-weight:600}
 
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,21rem),1fr));gap:1rem}
-.charts>div{min-width:0}
+#calibration .charts{display:flex;flex-wrap:wrap;align-items:flex-start}
+#calibration .chart{flex:1 1 18rem;max-width:26rem}
+#calibration .charts>div{flex:2 1 22rem;min-width:0}
+code{font:.92em ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 .chart{background:var(--card);border:1px solid var(--line);border-radius:.6rem;
   padding:.9rem 1rem .6rem;display:flex;flex-direction:column}
 .chart figcaption{display:flex;flex-wrap:wrap;align-items:baseline;gap:0 .6rem}
@@ -87,6 +90,8 @@ thead th{border-top:0;color:var(--soft);font-weight:500;font-size:.8125rem;line-
 td{white-space:nowrap}
 th:first-child{text-align:left;position:sticky;left:0;background:var(--card);min-width:0}
 tbody th{font-weight:500}
+#rounds tbody th{white-space:nowrap}
+.reason{color:var(--soft);font-size:.8125rem}
 #configuration td,#manifest td{text-align:left;white-space:normal;overflow-wrap:anywhere}
 #configuration tbody th,#manifest tbody th{color:var(--soft);width:11rem}
 .tables{columns:2 22rem;column-gap:1rem}

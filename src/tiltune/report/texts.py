@@ -65,6 +65,9 @@ def _side(name: str, sample: Sample | None) -> str:
     text = _tokens(sample) if sample.tokens else f'<p class="text">{escape(sample.text)}</p>'
     if not (sample.tokens or sample.text):
         text = '<p class="text"><em>empty</em></p>'
+    if sample.reason:
+        # A reason may quote the text, so it is hidden with it.
+        text += f'<p class="reason">reason: <span class="text">{escape(sample.reason)}</span></p>'
     if sample.satisfied is False:
         text = folded(HIDDEN, text, "violating")
     return f'<div class="{css}"><p class="facts">{role}{_facts(sample)}</p>{text}</div>'
@@ -75,8 +78,7 @@ def _facts(sample: Sample) -> str:
     css, verdict = verdicts[sample.satisfied]
     ends = {True: "ended", False: "cut at the limit", None: ""}[sample.ended]
     facts = [f'<span class="mark {css}">{verdict}</span>', f"score {number(sample.score)}"]
-    facts += [part for part in (ends, escape(sample.reason)) if part]
-    return " · ".join(facts)
+    return " · ".join([*facts, ends] if ends else facts)
 
 
 def _tokens(sample: Sample) -> str:

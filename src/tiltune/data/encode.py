@@ -1,4 +1,4 @@
-"""Data files to batches: rows, corpus examples, prompts, the order they come in, and padding.
+"""Rows to tokens: corpus examples and prompts.
 
 A corpus row is `{text}`, `{prompt, completion}` or `{messages}`; a prompt row is any of these or
 `{prompt}` alone. Where a row fits several, messages win over prompt and completion, and those over
@@ -6,26 +6,13 @@ text. All other fields reach the constraint as `row`. A field that is null count
 Parquet has no other way to leave one out.
 """
 
-import hashlib
-import json
 import re
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol, cast, final
+from typing import Any, Protocol, cast
 
-import torch
-from jaxtyping import Bool, Int
-from torch import Tensor
-
+from tiltune.data.rows import Row, located
 from tiltune.errors import DataError, ModelError
-
-parquet: Any
-try:
-    from pyarrow import parquet
-except ImportError:  # the extra `parquet`; JSONL needs nothing
-    parquet = None
 
 _Shape = tuple[str, ...]
 MESSAGES: _Shape = ("messages",)
@@ -53,14 +40,6 @@ class Tokenizer(Protocol):
     def apply_chat_template(
         self, messages: Any, /, *, tokenize: bool, add_generation_prompt: bool
     ) -> Any: ...
-
-
-@dataclass(frozen=True)
-class Row:
-    """An object of a data file; `location` is "file:line", or "file:row N" in Parquet."""
-
-    location: str
-    fields: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -95,84 +74,6 @@ class Prompt:
     row: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
-@dataclass(frozen=True)
-class CorpusBatch:
-    """N right-padded examples of T tokens.
-
-    Attributes:
-        ids: padding holds the pad id, which may be a real token too: only masks tell.
-        mask: real tokens.
-        loss_mask: True at t when token t is trained on, predicted from those before it.
-    """
-
-    ids: Int[Tensor, "N T"]
-    mask: Bool[Tensor, "N T"]
-    loss_mask: Bool[Tensor, "N T"]
-
-    def to(self, device: torch.device) -> "CorpusBatch":
-        return CorpusBatch(self.ids.to(device), self.mask.to(device), self.loss_mask.to(device))
-
-
-def read_rows(path: str | Path, *, setting: str) -> list[Row]:
-    """The rows of a JSON-lines or Parquet file; blank lines are skipped.
-
-    Args:
-        path: the file, ending in .jsonl, .json or .parquet.
-        setting: what names the file in the configuration, such as "data.corpus", for messages.
-
-    Raises:
-        DataError: no such file, not of these formats, a line that is no JSON object, no rows.
-    """
-    path = Path(path)
-    formats = {".jsonl": _json_rows, ".json": _json_rows, ".parquet": _parquet_rows}
-    reader = formats.get(path.suffix.lower())
-    if reader is None or not path.is_file():
-        found = "is a folder" if path.is_dir() else "no such file"
-        found = f"ends in {path.suffix!r}" if path.is_file() else found
-        allowed = "a JSON-lines file (.jsonl, .json) or a Parquet file (.parquet)"
-        raise DataError(f"{setting} = {path}: {found}; give {allowed}")
-    try:
-        rows = list(reader(path, setting))
-    except OSError as error:
-        raise DataError(f"{setting} = {path}: cannot be read: {error}") from error
-    if not rows:
-        raise DataError(f"{setting} = {path}: the file is empty; it must hold at least one row")
-    return rows
-
-
-def _json_rows(path: Path, setting: str) -> Iterator[Row]:
-    with path.open("rb") as lines:  # bytes break at \n alone, text also where a string may not
-        for number, raw in enumerate(lines, start=1):
-            if raw.strip():
-                location = f"{path}:{number}"
-                with _located(setting, location):
-                    fields = _json_object(raw, "utf-8-sig" if number == 1 else "utf-8")
-                yield Row(location, fields)
-
-
-def _json_object(raw: bytes, encoding: str) -> dict[str, Any]:
-    try:
-        value = json.loads(raw.decode(encoding))
-    except ValueError as error:  # of the encoding or of JSON
-        raise DataError(f"not JSON: {error}; each line must be one JSON object") from None
-    if not isinstance(value, dict):
-        kind = type(value).__name__
-        raise DataError(f"a JSON {kind}, not an object; each line must be one JSON object")
-    return cast(dict[str, Any], value)
-
-
-def _parquet_rows(path: Path, setting: str) -> Iterator[Row]:
-    if parquet is None:
-        remedy = "pip install 'tiltune[parquet]', or give a JSON-lines file (.jsonl)"
-        raise DataError(f"{setting} = {path}: reading Parquet needs pyarrow; {remedy}")
-    try:
-        records: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
-    except ValueError as error:  # pyarrow's ArrowInvalid is one
-        raise DataError(f"{setting} = {path}: not a Parquet file: {error}") from error
-    for number, record in enumerate(records, start=1):
-        yield Row(f"{path}:row {number}", record)
-
-
 def corpus_examples(
     rows: Sequence[Row], tokenizer: Tokenizer, *, max_tokens: int, setting: str
 ) -> list[Example]:
@@ -192,7 +93,7 @@ def corpus_examples(
     encoder = _encoder(tokenizer)
     examples: list[Example] = []
     for row in rows:
-        with _located(setting, row.location):
+        with located(setting, row.location):
             examples.append(encoder.example(row, max_tokens))
     return examples
 
@@ -215,7 +116,7 @@ def prompt_list(
     encoder = _encoder(tokenizer)
     prompts: list[Prompt] = []
     for row in rows:
-        with _located(setting, row.location):
+        with located(setting, row.location):
             prompts.append(encoder.prompt(row.fields))
             _check_length(prompts[-1], limit)
     return prompts
@@ -238,18 +139,9 @@ def default_prompts(
         # the context of a {text} row may be a token of the text, which is no prompt
         ids = example.ids[: example.prompt_length] if example.prompt else empty
         prompts.append(Prompt(example.prompt, ids, example.row))
-        with _located("data.corpus", example.location):
+        with located("data.corpus", example.location):
             _check_length(prompts[-1], limit)
     return prompts
-
-
-@contextmanager
-def _located(setting: str, location: str) -> Generator[None]:
-    """Puts the setting and file:line before the message of a DataError."""
-    try:
-        yield
-    except DataError as error:
-        raise DataError(f"{setting}: {location}: {error}") from error.__cause__
 
 
 def _check_length(prompt: Prompt, limit: int | None) -> None:
@@ -414,86 +306,3 @@ def _is_text(value: object) -> bool:
 
 def _shown(value: object) -> str:
     return repr(value) if len(repr(value)) <= 100 else repr(value)[:100] + "…"
-
-
-def hold_out(
-    examples: Sequence[Example], *, share: float = 0.1, most: int = 512
-) -> tuple[list[Example], list[Example]]:
-    """Split examples into (train, valid), each in the order given.
-
-    The `min(most, ⌊share·n⌋)` rows of lowest hash are held out, so the split depends on what the
-    rows say and not on their order. Equal rows stay together; `train` is never left empty.
-    """
-    hashes = [hashlib.sha256(f"{e.prompt}\0{e.text}".encode()).digest() for e in examples]
-    count = min(most, int(share * len(examples)), len(examples) - 1)
-    if count < 1:
-        return list(examples), []
-    first_kept = sorted(hashes)[count]
-    pairs = list(zip(examples, hashes, strict=True))
-    return [e for e, h in pairs if h >= first_kept], [e for e, h in pairs if h < first_kept]
-
-
-def corpus_batch(examples: Sequence[Example], pad_id: int) -> CorpusBatch:
-    """Examples side by side, padded on the right to the longest; `pad_id` may equal EOS."""
-    lengths = torch.tensor([len(e.ids) for e in examples])[:, None]
-    prompt_lengths = torch.tensor([e.prompt_length for e in examples])[:, None]
-    width = int(lengths.max())
-    ids = [[*e.ids, *[pad_id] * (width - len(e.ids))] for e in examples]
-    column = torch.arange(width)
-    mask = column < lengths
-    return CorpusBatch(torch.tensor(ids), mask, mask & (column >= prompt_lengths))
-
-
-def left_padded(
-    prompts: Sequence[Sequence[int]], pad_id: int
-) -> tuple[Int[Tensor, "N P"], Bool[Tensor, "N P"]]:
-    """Prompts side by side, padded on the left: ids, and a mask of the real tokens."""
-    lengths = torch.tensor([len(prompt) for prompt in prompts])[:, None]
-    width = int(lengths.max())
-    ids = [[*[pad_id] * (width - len(prompt)), *prompt] for prompt in prompts]
-    return torch.tensor(ids, dtype=torch.int64), torch.arange(width) >= width - lengths
-
-
-@final
-class Cursor:
-    """Endless shuffled epochs over `size` places, each place once an epoch.
-
-    The order of an epoch depends on (seed, epoch, size) alone: two integers are all the state.
-    """
-
-    def __init__(self, size: int, *, seed: int) -> None:
-        if size < 1:
-            raise ValueError(f"a cursor needs at least one row to go over, not {size}")
-        self.size = size
-        self.seed = seed
-        self.epoch = 0
-        self.position = 0
-        self._shuffled: tuple[int, list[int]] = (-1, [])
-
-    def next(self, count: int) -> list[int]:
-        """The next `count` places."""
-        picks: list[int] = []
-        while len(picks) < count:
-            taken = self._order()[self.position : self.position + count - len(picks)]
-            picks += taken
-            self.position += len(taken)
-            if self.position == self.size:
-                self.epoch, self.position = self.epoch + 1, 0
-        return picks
-
-    def state(self) -> dict[str, int]:
-        return {"epoch": self.epoch, "position": self.position}
-
-    def load_state(self, state: Mapping[str, int]) -> None:
-        if not 0 <= state["position"] < self.size:
-            raise ValueError(f"{dict(state)} is no place among {self.size} rows")
-        self.epoch, self.position = state["epoch"], state["position"]
-
-    def _order(self) -> list[int]:
-        if self._shuffled[0] != self.epoch:
-            # hashed, so that (seed 0, epoch 1) and (seed 1, epoch 0) are two orders
-            digest = hashlib.sha256(f"{self.seed} {self.epoch}".encode()).digest()
-            generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-            order = torch.randperm(self.size, generator=generator)
-            self._shuffled = (self.epoch, order.tolist())
-        return self._shuffled[1]

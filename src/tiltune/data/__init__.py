@@ -1,0 +1,28 @@
+"""Data files to batches: rows, corpus examples, prompts, the order they come in, and padding."""
+
+from tiltune.data.batches import CorpusBatch, Cursor, corpus_batch, hold_out, left_padded
+from tiltune.data.encode import (
+    Example,
+    Prompt,
+    Tokenizer,
+    corpus_examples,
+    default_prompts,
+    prompt_list,
+)
+from tiltune.data.rows import Row, read_rows
+
+__all__ = [
+    "CorpusBatch",
+    "Cursor",
+    "Example",
+    "Prompt",
+    "Row",
+    "Tokenizer",
+    "corpus_batch",
+    "corpus_examples",
+    "default_prompts",
+    "hold_out",
+    "left_padded",
+    "prompt_list",
+    "read_rows",
+]
