@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
-from worlds import WORDS, World, log_prob, make_base, make_world, pending, NAMES
 
 from tiltune.config import RunConfig, load_config
 from tiltune.decoding.draw import Ending, draw
@@ -27,6 +26,7 @@ from tiltune.lm import LanguageModel
 from tiltune.records import mean_interval, wilson_interval
 from tiltune.run import open_run
 from tiltune.types import SamplingLaw
+from worlds import NAMES, WORDS, World, log_prob, make_base, make_world, pending
 
 LIMIT = 100
 MOST_SAMPLES = 16_384
@@ -55,7 +55,8 @@ def main() -> None:
     print(
         json.dumps(
             {
-                "name": "exact_world: excess KL(exact q || model), nats a sentence, mean over worlds",
+                "name": "exact_world: excess KL(exact q || model), nats a sentence, mean "
+                "over worlds",
                 "value": round(excess[0], 4),
                 "interval": [round(bound, 4) for bound in excess[1]],
                 "satisfaction": round(satisfaction[0], 4),
@@ -119,7 +120,8 @@ def compare(world: World, folder: Path, seed: int, config: RunConfig) -> dict[st
 
 
 def satisfaction(module: Any, count: int, seed: int) -> tuple[float, tuple[float, float]]:
-    """Share of sentences without an unanswered rude word, by the scorer of the world, with interval."""
+    """Share of sentences without an unanswered rude word, by the scorer of the world, with
+    interval."""
     lm, generator = LanguageModel(module), torch.Generator().manual_seed(seed)
     met = 0
     for first in range(0, count, 500):

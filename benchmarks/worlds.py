@@ -104,7 +104,9 @@ def make_base(world: World, folder: Path, *, seed: int, steps: int = 2500) -> No
     optimizer = torch.optim.AdamW(module.parameters(), lr=4e-3, weight_decay=0.0)
     for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = 4e-3 * min(1, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / steps))
+            group["lr"] = (
+                4e-3 * min(1, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / steps))
+            )
         drawn = sorted(world.sentences(64, rng), key=len)
         tokens = sum(map(len, drawn)) + len(drawn)
         for first in range(0, 64, 16):  # by length: equal to one batch, with less padding

@@ -1,4 +1,5 @@
-"""Intervals against numbers from the literature and laws; rows that survive the way through a file."""
+"""Intervals against numbers from the literature and laws; rows that survive the way through a
+file."""
 
 import math
 from pathlib import Path

@@ -18,6 +18,7 @@ from tiltune.errors import RunError
 from tiltune.records import CalibrationBin, RoundRecord, write_json, write_records
 from tiltune.report import write_report
 from tiltune.report.charts import Point, Series, line_chart, stacked_bars
+from tiltune.report.markup import number
 from tiltune.report.page import verdict
 from tiltune.report.rounds import GROUPS
 from tiltune.report.texts import HIDDEN, LOWEST, heat
@@ -355,6 +356,21 @@ def test_what_was_not_measured_is_a_dash_and_never_zero(full: Path) -> None:
     assert first["empty, share"] == "0.000"  # measured, and zero
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "–"),
+        (0.0, "0.000"),
+        (0.0005, "0.001"),
+        (0.00049, "4.9e−04"),
+        (-1.5, "−1.500"),
+        (12345.6789, "12,345.679"),
+    ],
+)
+def test_numbers_keep_what_they_say(value: float | None, shown: str) -> None:
+    assert number(value) == shown
+
+
 def test_bare_configuration_is_a_page(tmp_path: Path) -> None:
     root = report(make_run(tmp_path / "run", []))
     assert root.all("span", "rate")[0].text == "–"
@@ -392,6 +408,7 @@ def test_line_breaks_where_a_round_was_not_measured() -> None:
     assert len(chart.all("path", "line")) == 2
     places = [(float(c.attributes["cx"]), float(c.attributes["cy"])) for c in chart.all("circle")]
     assert len(places) == 4
+    assert y0 > y4
     # Higher on the page is more, in proportion; a round's place is its number.
     (x0, y0), (x1, y1), (x3, y3), (_, y4) = places
     assert (x3 - x0) == pytest.approx(3 * (x1 - x0), abs=0.2)

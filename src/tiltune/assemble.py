@@ -73,7 +73,10 @@ def prepare(config: RunConfig) -> Prepared:
     """
     refuse(config)
     constraint = build_constraint(config.constraint)
-    devices = (device_named(config.learner.device, "learner"), device_named(config.actor.device, "actor"))
+    devices = (
+        device_named(config.learner.device, "learner"),
+        device_named(config.actor.device, "actor"),
+    )
     torch.manual_seed(config.run.seed)  # a fresh adapter starts at random weights
     loaded = hub.load(config.model, device=devices[0])
     config = resolve(config, Facts(loaded.parameters, loaded.context, os.cpu_count() or 1))
@@ -81,7 +84,8 @@ def prepare(config: RunConfig) -> Prepared:
     limit = loaded.context - config.sampler.max_new_tokens
     if limit < 1:
         raise ConfigError(
-            f"sampler.max_new_tokens = {config.sampler.max_new_tokens} leaves no room for a prompt: the "
+            f"sampler.max_new_tokens = {config.sampler.max_new_tokens} leaves no room for a "
+            f"prompt: the "
             f"model reads {loaded.context} tokens at once"
         )
     train, valid = _examples(config, loaded)
@@ -90,7 +94,8 @@ def prepare(config: RunConfig) -> Prepared:
     corpus = satisfying if config.data.violating == "drop" else train
     if train and not corpus:
         raise DataError(
-            f"data.corpus = {config.data.corpus}: none of its {len(train)} rows meets the constraint; "
+            f"data.corpus = {config.data.corpus}: none of its {len(train)} rows meets the "
+            f"constraint; "
             "loosen the constraint, or set data.violating = 'keep'"
         )
     reference = loaded.policy.base("reference")
@@ -115,21 +120,34 @@ def refuse(config: RunConfig) -> None:
         ConfigError: names both settings and the way out.
     """
     method, soft = config.method, config.constraint.threshold == "none"
-    if soft and method.kind == "tilt" and method.anchor != "reference" and method.schedule != "fixed":
+    if (
+        soft
+        and method.kind == "tilt"
+        and method.anchor != "reference"
+        and method.schedule != "fixed"
+    ):
         raise ConfigError(
-            "constraint.threshold = 'none' keeps soft scores, and each round would multiply them in "
-            "again (p·C^k); set a threshold, or method.schedule = 'fixed', or method.anchor = 'reference'"
+            "constraint.threshold = 'none' keeps soft scores, and each round would multiply "
+            "them in "
+            "again (p·C^k); set a threshold, or method.schedule = 'fixed', or method.anchor "
+            "= 'reference'"
         )
     if soft and method.kind == "filter":
-        raise ConfigError("method.kind = 'filter' keeps or drops; it needs constraint.threshold, a number")
+        raise ConfigError(
+            "method.kind = 'filter' keeps or drops; it needs constraint.threshold, a number"
+        )
     if method.kind == "sft" and config.data.corpus is None:
         raise ConfigError("method.kind = 'sft' trains on a corpus; set data.corpus")
     if method.beta_min > method.beta_max:
-        raise ConfigError(f"method.beta_min = {method.beta_min} is above beta_max = {method.beta_max}")
+        raise ConfigError(
+            f"method.beta_min = {method.beta_min} is above beta_max = {method.beta_max}"
+        )
     if method.beta == 0 and config.data.corpus is None:
         raise ConfigError("method.beta = 0 without data.corpus trains on nothing; set one of them")
     if config.value_model.kind == "separate" and config.value_model.path is None:
-        raise ConfigError("value_model.kind = 'separate' needs value_model.path, a smaller model's folder")
+        raise ConfigError(
+            "value_model.kind = 'separate' needs value_model.path, a smaller model's folder"
+        )
 
 
 def make_actor(prepared: Prepared) -> Actor:
@@ -227,7 +245,9 @@ def split_by_constraint(
     examples: Sequence[Example], constraint: Constraint
 ) -> tuple[list[Example], list[Example]]:
     """Rows that satisfy the constraint, and rows that do not."""
-    scores = constraint.score([Completion(e.prompt, e.text, not e.truncated, e.row) for e in examples])
+    scores = constraint.score(
+        [Completion(e.prompt, e.text, not e.truncated, e.row) for e in examples]
+    )
     satisfied = [constraint.satisfied(score) for score in scores]
     both = list(zip(examples, satisfied, strict=True))
     return [e for e, good in both if good], [e for e, good in both if not good]
@@ -240,9 +260,13 @@ def device_named(name: str, side: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ConfigError(f"{side}.device = '{name}': give 'auto', 'cpu', 'cuda' or 'cuda:N'") from None
+        raise ConfigError(
+            f"{side}.device = '{name}': give 'auto', 'cpu', 'cuda' or 'cuda:N'"
+        ) from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"{side}.device = '{name}': this machine has {torch.cuda.device_count()} GPUs")
+        raise ConfigError(
+            f"{side}.device = '{name}': this machine has {torch.cuda.device_count()} GPUs"
+        )
     return device
 
 

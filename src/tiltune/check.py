@@ -26,7 +26,8 @@ STEPS = 2
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds of each phase over the whole run, and peak resident memory of the miniature, bytes."""
+    """Seconds of each phase over the whole run, and peak resident memory of the miniature,
+    bytes."""
 
     seconds: dict[str, float]
     peak_bytes: int
@@ -55,7 +56,10 @@ def estimate(prepared: Prepared, actor: Actor, learner: Learner, scored: Scored)
     fits = rounds if plan.renew else 1
     drawn = plan.samples * fits if plan.law != "none" else plan.measured * rounds
     scale = (drawn + plan.measured) / SAMPLES
-    seconds = {"sampling": scored.sampling_seconds * scale, "scoring": scored.scoring_seconds * scale}
+    seconds = {
+        "sampling": scored.sampling_seconds * scale,
+        "scoring": scored.scoring_seconds * scale,
+    }
     values = None
     if actor.value_learner is not None:
         values = actor.value_learner.model
@@ -79,7 +83,11 @@ def _print_settings(given: RunConfig, resolved: RunConfig, console: Console) -> 
         section: BaseModel = getattr(resolved, name)
         stated: Any = getattr(given, name).model_fields_set
         for key, field in type(section).model_fields.items():
-            source = "run.toml" if key in stated and getattr(getattr(given, name), key) is not None else "default"
+            source = (
+                "run.toml"
+                if key in stated and getattr(getattr(given, name), key) is not None
+                else "default"
+            )
             value = escape(str(getattr(section, key)))
             table.add_row(f"{name}.{key}", value, source, field.description or "")
     console.print(table)
@@ -89,15 +97,18 @@ def _print_data(prepared: Prepared, console: Console) -> None:
     count, measurer = prepared.count, prepared.measurer
     console.print(
         f"model: {prepared.loaded.parameters / 1e6:.2f} million parameters, context "
-        f"{prepared.loaded.context} tokens\nprompts: {len(prepared.prompts)}\ncorpus: {count.rows} rows to "
-        f"train on, {count.violating} violate the constraint, {count.dropped} of them dropped\nvalidation: "
+        f"{prepared.loaded.context} tokens\nprompts: {len(prepared.prompts)}\ncorpus: "
+        f"{count.rows} rows to "
+        f"train on, {count.violating} violate the constraint, {count.dropped} of them "
+        f"dropped\nvalidation: "
         f"{len(measurer.satisfying)} rows that satisfy, {len(measurer.violating)} that do not"
     )
     if prepared.count.violating and not prepared.count.dropped and prepared.config.method.beta > 0:
         rate = 1 - count.violating / count.rows
         beta = prepared.config.method.beta
         console.print(
-            f"data.violating = 'keep': with {rate:.1%} of the corpus satisfying, training cannot take the "
+            f"data.violating = 'keep': with {rate:.1%} of the corpus satisfying, training "
+            f"cannot take the "
             f"rate above about {(rate + beta) / (1 + beta):.1%} (a mixture of corpus and target)"
         )
 
@@ -110,7 +121,9 @@ def _print_samples(scored: Scored, actor: Actor, console: Console) -> None:
     )
     for completion, score in list(zip(scored.completions, scored.scores, strict=True))[:4]:
         mark = "✓" if actor.sampler.constraint.satisfied(score) else "✗"
-        console.print(escape(f"  {mark} {score.value:.3f}  {completion.prompt!r} → {completion.text!r}"))
+        console.print(
+            escape(f"  {mark} {score.value:.3f}  {completion.prompt!r} → {completion.text!r}")
+        )
     if scored.satisfied in (0, SAMPLES):
         console.print(
             "[yellow]warning:[/] all samples agree, so there may be nothing to learn; look at the "

@@ -8,7 +8,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,7 +45,7 @@ def save_checkpoint(root: Path, number: int, saved: Saved) -> None:
 
 
 @contextlib.contextmanager
-def saving(what: Path, root: Path) -> Iterator[None]:
+def saving(what: Path, root: Path) -> Generator[None]:
     """A disk that is full or not writable, as one message about what was being saved.
 
     Args:
@@ -60,9 +60,12 @@ def saving(what: Path, root: Path) -> Iterator[None]:
     except (OSError, SafetensorError) as error:
         cause = (error.strerror if isinstance(error, OSError) else None) or error
         standing = latest_checkpoint(root)
-        kept = f"checkpoint {standing.name} stands" if standing else "there is no earlier checkpoint"
+        kept = (
+            f"checkpoint {standing.name} stands" if standing else "there is no earlier checkpoint"
+        )
         raise RunError(
-            f"{what}: cannot be saved: {cause}; {kept}. Make room or choose another run.dir, then go "
+            f"{what}: cannot be saved: {cause}; {kept}. Make room or choose another run.dir, "
+            f"then go "
             "on with --resume"
         ) from error
 
@@ -120,7 +123,11 @@ def latest_checkpoint(root: Path) -> Path | None:
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """An optimizer's state as flat names; its settings are the configuration's."""
     state: dict[int, dict[str, Tensor]] = optimizer.state_dict()["state"]
-    return {f"{place}.{name}": value for place, values in state.items() for name, value in values.items()}
+    return {
+        f"{place}.{name}": value
+        for place, values in state.items()
+        for name, value in values.items()
+    }
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:

@@ -1,6 +1,7 @@
 """A verb a command: demo · check · fit · sample · score · classifier train · report.
 
-Commands import what they run inside the function, so that `--help`, a bad configuration and a report
+Commands import what they run inside the function, so that `--help`, a bad configuration and a
+report
 need no torch. A mistake of the user's ends in one message on stderr and exit code 2.
 """
 
@@ -23,7 +24,9 @@ from tiltune.errors import TiltuneError
 from tiltune.records import RoundRecord
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-classifier_app = typer.Typer(no_args_is_help=True, help="A small text classifier to use as a constraint.")
+classifier_app = typer.Typer(
+    no_args_is_help=True, help="A small text classifier to use as a constraint."
+)
 app.add_typer(classifier_app, name="classifier")
 log = Console(stderr=True, highlight=False)
 
@@ -36,7 +39,9 @@ Settings = Annotated[
 
 @app.callback()
 def options(
-    debug: Annotated[bool, typer.Option(help="Show the traceback of a user's mistake too.")] = False,
+    debug: Annotated[
+        bool, typer.Option(help="Show the traceback of a user's mistake too.")
+    ] = False,
 ) -> None:
     """Fine-tune a language model on your corpus while an attribute of its output holds."""
     os.environ["TILTUNE_DEBUG"] = "1" if debug else ""
@@ -54,7 +59,8 @@ def demo(
 
 @app.command()
 def check(config: ConfigPath, settings: Settings = None) -> None:
-    """Validate, load, score 32 real samples, estimate time and memory, print every default chosen."""
+    """Validate, load, score 32 real samples, estimate time and memory, print every default
+    chosen."""
     given = load_config(config, tuple(settings or ()))
     from tiltune.check import check_run
 
@@ -151,7 +157,8 @@ def describe(record: RoundRecord) -> str:
     if record.satisfaction_rate is not None and record.satisfaction_rate_interval is not None:
         low, high = record.satisfaction_rate_interval
         parts.append(
-            f"version {record.policy_version} satisfies {record.satisfaction_rate:.3f} [{low:.3f}, {high:.3f}]"
+            f"version {record.policy_version} satisfies {record.satisfaction_rate:.3f} "
+            f"[{low:.3f}, {high:.3f}]"
         )
     for name, label in (
         ("kl_policy_reference_nats_per_completion", "KL to reference {:.3f} nats a completion"),

@@ -62,7 +62,9 @@ def complete(run: Path, request: Request, warn: Callable[[str], None]) -> Iterat
     completions = texts(samples, [prompt], loaded.tokenizer)
     constraint = build_constraint(config.constraint)
     log_probs = samples.proposal_logprobs.sum(1).tolist()
-    for completion, score, log_prob in zip(completions, constraint.score(completions), log_probs, strict=True):
+    for completion, score, log_prob in zip(
+        completions, constraint.score(completions), log_probs, strict=True
+    ):
         yield {
             "prompt": completion.prompt,
             "text": completion.text,
@@ -77,7 +79,9 @@ def complete(run: Path, request: Request, warn: Callable[[str], None]) -> Iterat
 def _config(run: Path) -> RunConfig:
     path = run / "config.json"
     if not path.exists():
-        raise RunError(f"{run}: no config.json there, so it is no run folder; give a folder of `tiltune fit`")
+        raise RunError(
+            f"{run}: no config.json there, so it is no run folder; give a folder of `tiltune fit`"
+        )
     return RunConfig.model_validate_json(path.read_text("utf-8"))
 
 
@@ -86,8 +90,12 @@ def _load(run: Path, config: RunConfig, request: Request) -> tuple[hub.Loaded, A
     device = device_named(config.learner.device, "learner")
     if not request.guided and request.round is None:
         if not (run / "model").exists():
-            raise RunError(f"{run}: not finished, it holds no model; finish it with `tiltune fit --resume`")
-        return hub.load(ModelSection(path=str(run / "model"), dtype=config.model.dtype), device=device), None
+            raise RunError(
+                f"{run}: not finished, it holds no model; finish it with `tiltune fit --resume`"
+            )
+        return hub.load(
+            ModelSection(path=str(run / "model"), dtype=config.model.dtype), device=device
+        ), None
     saved = _pair(run, request.round)
     loaded = hub.load(config.model, device=device)
     reference = loaded.policy.base("reference")

@@ -8,7 +8,7 @@ import difflib
 import tomllib
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -25,65 +25,92 @@ class Section(BaseModel):
 
 class RunSection(Section):
     dir: str = Field(description="Folder that the run writes; must not exist unless `overwrite`.")
-    seed: int = Field(0, ge=0, description="Seed of every random generator of the run.")
-    overwrite: bool = Field(False, description="Replace an existing run folder.")
+    seed: int = Field(default=0, ge=0, description="Seed of every random generator of the run.")
+    overwrite: bool = Field(default=False, description="Replace an existing run folder.")
 
 
 class ModelSection(Section):
     path: str = Field(description="Local Hugging Face folder, or a hub id.")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="Of the weights; auto: float32, or bfloat16 for frozen base weights under LoRA."
+        default="auto",
+        description="Of the weights; auto: float32, or bfloat16 for frozen base weights "
+        "under LoRA.",
     )
-    adapter: Literal["none", "lora"] = Field("none", description="What is trained.")
-    rank: int = Field(16, ge=1, description="LoRA rank.")
-    alpha: float = Field(32.0, gt=0, description="LoRA scale numerator: updates are scaled by alpha / rank.")
-    targets: str | tuple[str, ...] = Field("all-linear", description="Module names that get LoRA.")
+    adapter: Literal["none", "lora"] = Field(default="none", description="What is trained.")
+    rank: int = Field(default=16, ge=1, description="LoRA rank.")
+    alpha: float = Field(
+        default=32.0, gt=0, description="LoRA scale numerator: updates are scaled by alpha / rank."
+    )
+    targets: str | tuple[str, ...] = Field(
+        default="all-linear", description="Module names that get LoRA."
+    )
 
 
 class DataSection(Section):
-    corpus: str | None = Field(None, description="JSONL or Parquet to train on; none: control only.")
-    prompts: str | None = Field(None, description="JSONL or Parquet; none: the corpus's prompts, else BOS.")
-    valid: str | None = Field(None, description="JSONL or Parquet; none: rows held out of the corpus.")
-    violating: Literal["drop", "keep"] = Field("drop", description="Corpus rows that violate the constraint.")
-    max_tokens: int | None = Field(None, ge=2, description="Corpus rows are cut here; none: min(context, 512).")
+    corpus: str | None = Field(
+        default=None, description="JSONL or Parquet to train on; none: control only."
+    )
+    prompts: str | None = Field(
+        default=None, description="JSONL or Parquet; none: the corpus's prompts, else BOS."
+    )
+    valid: str | None = Field(
+        default=None, description="JSONL or Parquet; none: rows held out of the corpus."
+    )
+    violating: Literal["drop", "keep"] = Field(
+        default="drop", description="Corpus rows that violate the constraint."
+    )
+    max_tokens: int | None = Field(
+        default=None, ge=2, description="Corpus rows are cut here; none: min(context, 512)."
+    )
 
 
 class ConstraintSection(Section):
     """What every kind of constraint shares."""
 
-    text: Literal["completion", "prompt+completion"] = Field("completion", description="The text that is judged.")
+    text: Literal["completion", "prompt+completion"] = Field(
+        default="completion", description="The text that is judged."
+    )
     threshold: Annotated[float, Field(ge=0, le=1)] | Literal["none"] = Field(
-        0.5, description="A score at or above it satisfies; 'none' keeps raw soft scores."
+        default=0.5, description="A score at or above it satisfies; 'none' keeps raw soft scores."
     )
 
 
 class LexiconConfig(ConstraintSection):
     kind: Literal["lexicon"]
-    words: tuple[str, ...] = Field((), description="Words or phrases; matched whole, letter case ignored.")
-    file: str | None = Field(None, description="File with one word or phrase a line.")
+    words: tuple[str, ...] = Field(
+        default=(), description="Words or phrases; matched whole, letter case ignored."
+    )
+    file: str | None = Field(default=None, description="File with one word or phrase a line.")
     mode: Literal["forbid", "require"] = Field(
-        "forbid", description="forbid: none may occur. require: every one must occur."
+        default="forbid", description="forbid: none may occur. require: every one must occur."
     )
 
 
 class RegexConfig(ConstraintSection):
     kind: Literal["regex"]
     pattern: str = Field(description="Python regular expression, searched anywhere in the text.")
-    mode: Literal["forbid", "require"] = Field("require", description="Whether a match violates or satisfies.")
+    mode: Literal["forbid", "require"] = Field(
+        default="require", description="Whether a match violates or satisfies."
+    )
 
 
 class ClassifierConfig(ConstraintSection):
     kind: Literal["classifier"]
-    path: str = Field(description="Folder of `tiltune classifier train`, or of a Hugging Face sequence classifier.")
+    path: str = Field(
+        description="Folder of `tiltune classifier train`, or of a Hugging Face sequence "
+        "classifier."
+    )
     label: str = Field(description="The label whose probability counts.")
     mode: Literal["forbid", "require"] = Field(
-        "forbid", description="forbid: score = 1 - P(label); require: score = P(label)."
+        default="forbid", description="forbid: score = 1 - P(label); require: score = P(label)."
     )
 
 
 class PythonConfig(ConstraintSection):
     kind: Literal["python"]
-    path: str = Field(description="'module:attribute' of a callable, see `tiltune.constraints.base`.")
+    path: str = Field(
+        description="'module:attribute' of a callable, see `tiltune.constraints.base`."
+    )
 
 
 ConstraintConfig = Annotated[
@@ -92,47 +119,82 @@ ConstraintConfig = Annotated[
 
 
 class MethodSection(Section):
-    kind: Literal["tilt", "sft", "filter"] = Field("tilt", description="How the policy is trained.")
-    schedule: Literal["fixed", "sequential", "parallel"] = Field("sequential", description="When targets are renewed.")
-    rounds: int = Field(3, ge=1, description="Rounds of sampling, value learning and training.")
-    beta: float = Field(2.0, ge=0, description="Weight of KL(target || policy), per nat a token.")
-    beta_min: float = Field(0.05, gt=0, description="Lower bound of an adapted beta.")
-    beta_max: float = Field(50.0, gt=0, description="Upper bound of an adapted beta.")
-    target_rate: float | None = Field(None, gt=0, le=1, description="Satisfaction rate to reach; none: no target.")
-    kl_max_nats: float | None = Field(
-        None, gt=0, description="Stop when KL(policy || reference) passes this, nats a completion."
+    kind: Literal["tilt", "sft", "filter"] = Field(
+        default="tilt", description="How the policy is trained."
     )
-    anchor: Literal["snapshot", "reference"] = Field("snapshot", description="Which law the values and target tilt.")
-    prefix_weight_clip: float = Field(10.0, gt=0, description="Upper bound of a prefix weight.")
+    schedule: Literal["fixed", "sequential", "parallel"] = Field(
+        default="sequential", description="When targets are renewed."
+    )
+    rounds: int = Field(
+        default=3, ge=1, description="Rounds of sampling, value learning and training."
+    )
+    beta: float = Field(
+        default=2.0, ge=0, description="Weight of KL(target || policy), per nat a token."
+    )
+    beta_min: float = Field(default=0.05, gt=0, description="Lower bound of an adapted beta.")
+    beta_max: float = Field(default=50.0, gt=0, description="Upper bound of an adapted beta.")
+    target_rate: float | None = Field(
+        default=None, gt=0, le=1, description="Satisfaction rate to reach; none: no target."
+    )
+    kl_max_nats: float | None = Field(
+        default=None,
+        gt=0,
+        description="Stop when KL(policy || reference) passes this, nats a completion.",
+    )
+    anchor: Literal["snapshot", "reference"] = Field(
+        default="snapshot", description="Which law the values and target tilt."
+    )
+    prefix_weight_clip: float = Field(
+        default=10.0, gt=0, description="Upper bound of a prefix weight."
+    )
 
 
 class SamplerSection(Section):
-    samples_per_round: int | None = Field(None, ge=1, description="Completions drawn a round.")
-    batch_size: int | None = Field(None, ge=1, description="Completions drawn side by side.")
-    max_new_tokens: int = Field(24, ge=1, description="Token limit of a completion; it is part of the law.")
+    samples_per_round: int | None = Field(
+        default=None, ge=1, description="Completions drawn a round."
+    )
+    batch_size: int | None = Field(
+        default=None, ge=1, description="Completions drawn side by side."
+    )
+    max_new_tokens: int = Field(
+        default=24, ge=1, description="Token limit of a completion; it is part of the law."
+    )
 
 
 class ValueModelSection(Section):
-    kind: Literal["copy", "head", "separate"] = Field("copy", description="What carries the values.")
-    path: str | None = Field(None, description="For kind 'separate': folder of a smaller LM, same vocabulary.")
-    steps_per_round: int | None = Field(None, ge=1, description="Optimizer steps a round.")
-    batch_size: int | None = Field(None, ge=1, description="Completions a step.")
-    learning_rate: float | None = Field(None, gt=0, description="Peak rate.")
-    consistency: float = Field(0.5, ge=0, description="Weight of the consistency loss.")
+    kind: Literal["copy", "head", "separate"] = Field(
+        default="copy", description="What carries the values."
+    )
+    path: str | None = Field(
+        default=None, description="For kind 'separate': folder of a smaller LM, same vocabulary."
+    )
+    steps_per_round: int | None = Field(default=None, ge=1, description="Optimizer steps a round.")
+    batch_size: int | None = Field(default=None, ge=1, description="Completions a step.")
+    learning_rate: float | None = Field(default=None, gt=0, description="Peak rate.")
+    consistency: float = Field(default=0.5, ge=0, description="Weight of the consistency loss.")
 
 
 class LearnerSection(Section):
-    steps_per_round: int | None = Field(None, ge=1, description="Optimizer steps a round.")
-    batch_size: int | None = Field(None, ge=1, description="Corpus rows, and as many samples, a micro-batch.")
-    accumulation: int = Field(1, ge=1, description="Micro-batches a step.")
-    learning_rate: float | None = Field(None, gt=0, description="Peak rate.")
-    device: str = Field("auto", description="'auto', 'cpu', 'cuda' or 'cuda:N'.")
-    threads: int | None = Field(None, ge=1, description="CPU threads; none: all, or half of them beside an actor.")
+    steps_per_round: int | None = Field(default=None, ge=1, description="Optimizer steps a round.")
+    batch_size: int | None = Field(
+        default=None, ge=1, description="Corpus rows, and as many samples, a micro-batch."
+    )
+    accumulation: int = Field(default=1, ge=1, description="Micro-batches a step.")
+    learning_rate: float | None = Field(default=None, gt=0, description="Peak rate.")
+    device: str = Field(default="auto", description="'auto', 'cpu', 'cuda' or 'cuda:N'.")
+    threads: int | None = Field(
+        default=None, ge=1, description="CPU threads; none: all, or half of them beside an actor."
+    )
 
 
 class ActorSection(Section):
-    device: str = Field("auto", description="'auto', 'cpu', 'cuda' or 'cuda:N'; used by the parallel schedule.")
-    threads: int | None = Field(None, ge=1, description="CPU threads; used by the parallel schedule.")
+    device: str = Field(
+        default="auto",
+        description="'auto', 'cpu', 'cuda' or 'cuda:N'; used by the parallel schedule.",
+    )
+    threads: int | None = Field(
+        default=None, ge=1, description="CPU threads; used by the parallel schedule."
+    )
 
 
 class RunConfig(Section):
@@ -161,12 +223,17 @@ def load_config(path: str | Path, overrides: tuple[str, ...] = ()) -> RunConfig:
     return parse_config(RunConfig, tree, source=str(path))
 
 
-def load_constraint_config(path: str | Path) -> LexiconConfig | RegexConfig | ClassifierConfig | PythonConfig:
-    """Read `constraint.toml`: the keys of a `[constraint]` table, with or without the table's header."""
+def load_constraint_config(
+    path: str | Path,
+) -> LexiconConfig | RegexConfig | ClassifierConfig | PythonConfig:
+    """Read `constraint.toml`: the keys of a `[constraint]` table, with or without the table's
+    header."""
     tree = read_toml(path)
     if "constraint" not in tree:
         tree = {"constraint": tree}
-    return parse_config(_ConstraintFile, {"constraint": tree["constraint"]}, source=str(path)).constraint
+    return parse_config(
+        _ConstraintFile, {"constraint": tree["constraint"]}, source=str(path)
+    ).constraint
 
 
 class _ConstraintFile(Section):
@@ -204,9 +271,10 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         value = text  # a bare word is a string
     *tables, name = key.strip().split(".")
     for table in tables:
-        tree = tree.setdefault(table, {})
-        if not isinstance(tree, dict):
+        below: Any = tree.setdefault(table, {})
+        if not isinstance(below, dict):
             raise ConfigError(f"--set {override}: `{table}` is not a table")
+        tree = cast(dict[str, Any], below)
     tree[name] = value
 
 
@@ -249,5 +317,9 @@ def _allowed_keys(kind: type[BaseModel], location: list[str]) -> list[str]:
 def _members(annotation: Any) -> list[type[BaseModel]]:
     if get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
-    options = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
-    return [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
+    options = (
+        get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    )
+    return [
+        option for option in options if isinstance(option, type) and issubclass(option, BaseModel)
+    ]

@@ -12,7 +12,6 @@ from pydantic import BaseModel
 
 from tiltune.config import RunConfig
 
-
 LEAST_FOR_THREADS = 1_000_000
 """Parameters below which a second thread costs more in waiting than it computes."""
 

@@ -24,7 +24,8 @@ class ModelError(TiltuneError):
 
 
 class ConstraintError(TiltuneError):
-    """A constraint cannot be built, raised while scoring, or returned something that is no score."""
+    """A constraint cannot be built, raised while scoring, or returned something that is no
+    score."""
 
 
 class RunError(TiltuneError):

@@ -165,7 +165,9 @@ class Learner:
         count = float(sum(len(example.ids) - example.prompt_length for example in examples))
         lengths = [len(example.ids) for example in examples]
         for part in length_parts(lengths, self._most_tokens(max(lengths))):
-            batch = corpus_batch([examples[place] for place in part], self.pad_id).to(self.policy.device)
+            batch = corpus_batch([examples[place] for place in part], self.pad_id).to(
+                self.policy.device
+            )
             logits = self.policy.forward(batch.ids[:, :-1], batch.mask[:, :-1]).logits
             output = corpus_loss(logits, batch.ids[:, 1:], batch.loss_mask[:, 1:], count=count)
             output.loss.backward()
@@ -191,7 +193,9 @@ class Learner:
 
     def _most_tokens(self, longest: int) -> int:
         """Padded tokens of a micro-batch: `batch_size` rows, less where the vocabulary is wide."""
-        return min(self.settings.most_logits // self.policy.width, self.settings.batch_size * longest)
+        return min(
+            self.settings.most_logits // self.policy.width, self.settings.batch_size * longest
+        )
 
     @torch.no_grad()
     def _tilted(self, target: Trained, part: Samples, totals: "_Totals") -> tuple[Tensor, Tensor]:
@@ -214,7 +218,13 @@ class _Totals:
         self.steps = steps
         self.tokens = 0
         self.losses: dict[str, float] = {}
-        self.prefixes, self.weight, self.squared_weight, self.clipped, self.gap = 0, 0.0, 0.0, 0, 0.0
+        self.prefixes, self.weight, self.squared_weight, self.clipped, self.gap = (
+            0,
+            0.0,
+            0.0,
+            0,
+            0.0,
+        )
         self.without_target: set[int] = set()
 
     def add(self, name: str, loss: float) -> None:
@@ -243,4 +253,3 @@ class _Totals:
                 "logprob_gap_nats": self.gap / self.prefixes,
             }
         return fields
-

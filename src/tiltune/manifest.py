@@ -17,7 +17,8 @@ PACKAGES = ("tiltune", "torch", "transformers", "peft", "tokenizers", "safetenso
 def make_manifest(config: RunConfig, corpus: dict[str, int]) -> dict[str, Any]:
     """Versions, seed, what became of the corpus, and a SHA-256 of everything that was read."""
     return {
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in PACKAGES},
         "seed": config.run.seed,
         "corpus": corpus,
         "sha256": hashes(config),
@@ -34,7 +35,8 @@ def check_unchanged(manifest: Path, config: RunConfig) -> None:
     changed = [name for name, value in hashes(config).items() if stored.get(name) != value]
     if changed:
         raise RunError(
-            f"{manifest.parent}: {', '.join(changed)} changed since the run was started; put back what "
+            f"{manifest.parent}: {', '.join(changed)} changed since the run was started; put "
+            f"back what "
             "was there, or start a new run with another run.dir"
         )
 

@@ -1,4 +1,5 @@
-"""What a round's policy is worth beyond the constraint: validation text, distance to the reference."""
+"""What a round's policy is worth beyond the constraint: validation text, distance to the
+reference."""
 
 import time
 from collections.abc import Sequence
@@ -43,7 +44,9 @@ class Measurer:
             fields |= self._validation(pair.policy, name, examples)
         return fields | {"measuring_seconds": time.perf_counter() - started}
 
-    def _validation(self, lm: LanguageModel, name: str, examples: Sequence[Example]) -> dict[str, Any]:
+    def _validation(
+        self, lm: LanguageModel, name: str, examples: Sequence[Example]
+    ) -> dict[str, Any]:
         if not examples:
             return {}
         mean, interval = nats_per_token(lm, examples, self.pad_id)
@@ -76,10 +79,13 @@ def nats_per_token(
 
 
 @torch.no_grad()
-def divergence_numbers(policy: LanguageModel, reference: LanguageModel, samples: Samples) -> dict[str, Any]:
+def divergence_numbers(
+    policy: LanguageModel, reference: LanguageModel, samples: Samples
+) -> dict[str, Any]:
     """`KL(policy ‖ reference) = E_y~policy Σ_t KL(p_θ(·|s_t) ‖ p_0(·|s_t))`, nats.
 
-    The sum over the vocabulary is exact at each prefix of the policy's own samples, which leaves less
+    The sum over the vocabulary is exact at each prefix of the policy's own samples, which
+    leaves less
     noise than the log-ratio of the tokens drawn.
     """
     picked = torch.linspace(0, len(samples) - 1, min(MOST_KL_SAMPLES, len(samples))).long().unique()

@@ -2,7 +2,8 @@
 
 A row describes one policy version: its satisfaction rate on fresh samples, its distance to the
 reference, its validation losses, and then the value fit and the policy update that started from it.
-The closing row (`closing = true`) measures the final policy and trains nothing. A number that was not
+The closing row (`closing = true`) measures the final policy and trains nothing. A number that
+was not
 measured is `None`, never zero. Logarithms are natural, so losses and divergences are in nats.
 """
 
@@ -132,7 +133,11 @@ def read_records(path: Path) -> list[RoundRecord]:
     """The rows of a run so far; an absent file holds none."""
     if not path.exists():
         return []
-    return [RoundRecord.model_validate_json(line) for line in path.read_text("utf-8").splitlines() if line]
+    return [
+        RoundRecord.model_validate_json(line)
+        for line in path.read_text("utf-8").splitlines()
+        if line
+    ]
 
 
 def write_json(path: Path, value: Any) -> None:

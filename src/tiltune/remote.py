@@ -3,7 +3,8 @@
 The child shares the frozen weights with its parent and owns copies of what it trains. What a round
 gave comes back as the actor's whole state, which the parent loads into its own actor object; so the
 parent always holds the last published pair, and a checkpoint needs nothing from the child.
-If either side dies the other stops: the parent sees the child's end while it waits, the child watches
+If either side dies the other stops: the parent sees the child's end while it waits, the child
+watches
 its parent.
 """
 
@@ -122,7 +123,9 @@ class RemoteActor:
             name, text, trace = content
             self._process.join(5)
             error_class = getattr(errors, name, None)
-            error = error_class(text) if error_class else RunError(f"the actor failed: {name}: {text}")
+            error = (
+                error_class(text) if error_class else RunError(f"the actor failed: {name}: {text}")
+            )
             error.add_note(trace)
             raise error
         return content
@@ -130,9 +133,12 @@ class RemoteActor:
     def _dead(self) -> RunError:
         self._process.join(5)
         code = self._process.exitcode
-        cause = f"killed by signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+        cause = (
+            f"killed by signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+        )
         return RunError(
-            f"the actor process died ({cause}); the last checkpoint stands, go on with --resume. If it "
+            f"the actor process died ({cause}); the last checkpoint stands, go on with "
+            f"--resume. If it "
             "ran out of memory, lower sampler.batch_size or value_model.batch_size"
         )
 

@@ -34,7 +34,6 @@ from tiltune.checkpoint import (
 from tiltune.config import RunConfig
 from tiltune.errors import RunError, TiltuneError
 from tiltune.fit import Round, Schedule, close, fit
-from tiltune.learner import Learner
 from tiltune.manifest import check_unchanged, make_manifest
 from tiltune.probe import probe, probe_rows
 from tiltune.records import RoundRecord, read_records, write_json, write_records
@@ -160,7 +159,7 @@ class Run:
         return record
 
     def _consider(self, pair: Pair, record: RoundRecord) -> None:
-        """Keep this version's weights if it is the best so far: target met, then validation loss."""
+        """Keep the best version's weights: target met, then validation loss."""
         if record.policy_version == 0:
             return
         folder, key = self.folder / "best", ranking(record, self.config.method.target_rate)
@@ -169,7 +168,7 @@ class Run:
             write_folder(folder, Saved({"weights": pair.policy.state()}, best))
 
     def _stopped(self) -> bool:
-        """The target rate is reached by its interval, or the policy is too far from the reference."""
+        """The target rate is reached by its interval, or the reference is too far away."""
         if not self.records:
             return False
         last, method = self.records[-1], self.config.method
@@ -306,7 +305,9 @@ def stored_config(folder: Path, given: RunConfig) -> RunConfig:
             kept = getattr(getattr(stored, table), name, None)
             free = (table, name) in (("method", "rounds"), ("run", "overwrite"), ("run", "dir"))
             if not free and value is not None and value != kept:
-                differences.append(f"{table}.{name} is {value!r}, the run was started with {kept!r}")
+                differences.append(
+                    f"{table}.{name} is {value!r}, the run was started with {kept!r}"
+                )
     if differences:
         raise RunError(
             f"{folder}: a run goes on with the configuration it was started with: "

@@ -1,6 +1,7 @@
 """`tiltune demo`: the method on the support desk's world, against exact values.
 
-A whole run of `run.py` on the embedded model, then what an ordinary user cannot have: the distance to
+A whole run of `run.py` on the embedded model, then what an ordinary user cannot have: the
+distance to
 the exact target and the exact limit. Writes the run folder and its report.
 """
 
@@ -30,7 +31,7 @@ from tiltune.demo.measure import Estimate, WorldMeasure, measure_world, tilt_flo
 from tiltune.demo.world import World, score, support_desk
 from tiltune.exact import Floats
 from tiltune.functional import gather
-from tiltune.hub import Loaded, load
+from tiltune.hub import Loaded
 from tiltune.lm import LanguageModel
 from tiltune.records import RoundRecord, wilson_interval, write_json
 from tiltune.report import write_report
@@ -58,7 +59,8 @@ def show(folder: Path, console: Console) -> None:
     """Run, measure against the exact target, print, and write the report with the same tables."""
     world = support_desk()
     console.print(
-        "Messages to a support desk. The rule: a rude word must be followed by an apology before the "
+        "Messages to a support desk. The rule: a rude word must be followed by an apology "
+        "before the "
         f"end.\nUnder the grammar {math.exp(world.target.log_z):.1%} of the messages obey it. "
         "Nothing is downloaded; this takes about two minutes."
     )
@@ -97,7 +99,9 @@ def world_log_probs(lm: LanguageModel, loaded: Loaded, sentences: Sequence[list[
     return np.array(totals)
 
 
-def _comparison(world: World, loaded: Loaded, base: LanguageModel, tuned: LanguageModel) -> dict[str, Any]:
+def _comparison(
+    world: World, loaded: Loaded, base: LanguageModel, tuned: LanguageModel
+) -> dict[str, Any]:
     measured = measure_world(
         world.target,
         {
@@ -108,14 +112,18 @@ def _comparison(world: World, loaded: Loaded, base: LanguageModel, tuned: Langua
         seed=1,
     )
     met = {name: _satisfied(lm, loaded) for name, lm in (("base", base), ("tilt", tuned))}
-    floor = tilt_floor_nats(measured.kl_target_model_nats["base"], satisfied=met["base"], drawn=MEASURED)
+    floor = tilt_floor_nats(
+        measured.kl_target_model_nats["base"], satisfied=met["base"], drawn=MEASURED
+    )
     return {
         "title": "Against exact values",
         "note": (
             "KL(exact target ‖ model) is 0 at best; the base's own exact tilt would leave "
             f"{_interval(floor)} nats. The exact limit, "
-            f"KL(exact target ‖ grammar) = {measured.kl_target_base_nats:.3f} nats a message, is the "
-            f"least that any law which always obeys must give up. 95 % intervals, {MEASURED} messages each."
+            f"KL(exact target ‖ grammar) = {measured.kl_target_base_nats:.3f} nats a message, "
+            f"is the "
+            f"least that any law which always obeys must give up. 95 % intervals, {MEASURED} "
+            f"messages each."
         ),
         "columns": ["model", "obey the rule ↑", "KL(exact target ‖ model), nats a message ↓"],
         "rows": [
@@ -174,7 +182,10 @@ def _side_by_side(loaded: Loaded, base: LanguageModel, tuned: LanguageModel) -> 
 
 def _line(record: RoundRecord) -> str:
     name = "final model" if record.closing else f"round {record.round}"
-    rate, seconds = record.satisfaction_rate or 0.0, (record.value_seconds or 0) + (record.learning_seconds or 0)
+    rate, seconds = (
+        record.satisfaction_rate or 0.0,
+        (record.value_seconds or 0) + (record.learning_seconds or 0),
+    )
     return f"{name}: {rate:.1%} of {record.samples} fresh messages obey" + (
         "" if record.closing else f"; values and policy trained for {seconds:.0f} s"
     )

@@ -56,7 +56,7 @@ class Axes:
         return _scale(value, self.x, (LEFT, WIDTH - RIGHT))
 
     def py(self, value: float) -> float:
-        return _scale(value, self.y, (TOP, HEIGHT - BOTTOM))
+        return _scale(value, self.y, (HEIGHT - BOTTOM, TOP))
 
 
 def line_chart(

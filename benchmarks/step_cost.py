@@ -1,0 +1,138 @@
+"""A learner step on half corpus, half sample tokens, over plain fine-tuning on as many tokens.
+
+The shape of a small comment model (3.4 million parameters, 4,096 ids) with random weights, one
+thread. Both sides are `Learner.update` with the optimizer's step included; plain fine-tuning reads
+2N corpus rows, tilting N corpus rows and N samples of the same length and computes its target in
+the step. The two take turns; reported is the median of the ratios with a bootstrap interval, for
+the value kinds `copy` (the default) and `head`.
+
+    python benchmarks/step_cost.py [--quick] [--repeats 20]
+"""
+
+import argparse
+import json
+from typing import Any, Literal
+
+import torch
+from timing import Ratio, median_ratio, result, seconds_in_turn
+
+from tiltune import hub
+from tiltune.data import Cursor, Example
+from tiltune.learner import BetaRule, Learner, LearnerSettings, Trained
+from tiltune.lm import LanguageModel
+from tiltune.types import Samples, SamplingLaw
+from tiltune.value_model import HeadValue, TrunkValue, ValueModel
+
+VOCABULARY, ROWS, TOKENS, STEPS = 4096, 32, 48, 2
+MOST = {"copy": 1.45, "head": 1.30}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="few rows, a few repeats: a smoke test")
+    parser.add_argument("--repeats", type=int, default=20)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    rows, repeats = (2, 2) if arguments.quick else (ROWS, arguments.repeats)
+    ratios = {kind: measure(kind, rows, repeats) for kind in MOST}
+    for kind, ratio in ratios.items():
+        name = f"step_cost, value kind {kind}: tilt step / plain step"
+        line = result(name, ratio, f"<= {MOST[kind]}", passed=ratio.value <= MOST[kind])
+        print(json.dumps(line), flush=True)
+    print(json.dumps(summary(ratios)))
+
+
+def summary(ratios: dict[str, Ratio]) -> dict[str, Any]:
+    """The default kind's ratio, the other one beside it; passed if both are within their limits."""
+    return result(
+        "step_cost: tilt step / plain fine-tuning step on as many tokens, value kind copy",
+        ratios["copy"],
+        f"<= {MOST['copy']} (copy), <= {MOST['head']} (head)",
+        passed=all(ratio.value <= MOST[kind] for kind, ratio in ratios.items()),
+        head=round(ratios["head"].value, 3),
+        head_interval=[round(bound, 3) for bound in ratios["head"].interval],
+    )
+
+
+def measure(kind: str, rows: int, repeats: int) -> Ratio:
+    """The median ratio of step times for one kind of value model."""
+    snapshot = make_lm()
+    plain = make_learner(2 * rows, "sft")
+    tilt = make_learner(rows, "tilt")
+    trained = Trained(make_samples(8 * rows), snapshot, make_values(kind, snapshot))
+    pairs = seconds_in_turn(
+        lambda: tilt.update(trained), lambda: plain.update(None), repeats=repeats
+    )
+    return median_ratio([first / second for first, second in pairs])
+
+
+def make_lm() -> LanguageModel:
+    """The same random model each time."""
+    torch.manual_seed(0)
+    module = hub.build_llama(
+        vocab_size=VOCABULARY,
+        hidden_size=192,
+        intermediate_size=512,
+        num_hidden_layers=6,
+        num_attention_heads=6,
+        num_key_value_heads=6,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+    )
+    return LanguageModel(module.eval())
+
+
+def make_learner(rows: int, objective: Literal["tilt", "sft"]) -> Learner:
+    """A learner of its own policy, with `rows` corpus rows (and, to tilt, samples) a step."""
+    corpus = [
+        Example("", "", tuple(ids), prompt_length=1, truncated=False)
+        for ids in torch.randint(VOCABULARY, (8 * rows, TOKENS)).tolist()
+    ]
+    settings = LearnerSettings(
+        objective=objective,
+        steps=STEPS,
+        batch_size=rows,
+        accumulation=1,
+        learning_rate=1e-4,
+        prefix_weight_clip=10.0,
+    )
+    cursor = Cursor(len(corpus), seed=0)
+    return Learner(
+        make_lm(), corpus, cursor, settings, BetaRule(2.0, 0.05, 50.0), torch.Generator(), 0
+    )
+
+
+def make_values(kind: str, snapshot: LanguageModel) -> ValueModel:
+    """A value model whose output is not constant, so that nothing is cheaper than in training."""
+    if kind == "copy":
+        values: ValueModel = TrunkValue(snapshot.clone("values"), snapshot)
+    else:
+        values = HeadValue(snapshot)
+    values.set_constant(0.5)
+    with torch.no_grad():
+        for parameter in values.output.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return values
+
+
+def make_samples(count: int) -> Samples:
+    """Completions of a one-token prompt, as long as the corpus rows."""
+    shape = (count, TOKENS - 1)
+    mask = torch.ones(shape, dtype=torch.bool)
+    return Samples(
+        prompt_ids=torch.zeros(count, 1, dtype=torch.long),
+        prompt_mask=torch.ones(count, 1, dtype=torch.bool),
+        ids=torch.randint(VOCABULARY, shape),
+        mask=mask,
+        written=mask,
+        proposal_logprobs=torch.full(shape, -8.0),
+        ended=torch.ones(count, dtype=torch.bool),
+        prompt_index=torch.arange(count),
+        policy_version=torch.zeros(count, dtype=torch.long),
+        labels=torch.ones(count),
+        law=SamplingLaw(TOKENS - 1),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Choices that depend on the model: complete, never over what was asked for, and scaled."""
+
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from tiltune.config import RunConfig
+from tiltune.defaults import Facts, resolve
+
+DELIBERATE = {
+    *("data.corpus", "data.prompts", "data.valid", "value_model.path"),
+    *("method.target_rate", "method.kl_max_nats"),
+}
+"""Settings whose None says that there is none."""
+
+
+def config(**tables: Any) -> RunConfig:
+    least = {
+        "run": {"dir": "x"},
+        "model": {"path": "m"},
+        "constraint": {"kind": "regex", "pattern": "x"},
+    }
+    return RunConfig.model_validate({**least, **tables})
+
+
+@pytest.mark.parametrize("parameters", [0, 10_000, 5_000_000, 500_000_000, 8_000_000_000])
+@pytest.mark.parametrize("adapter", ["none", "lora"])
+def test_every_choice_is_made_and_valid(parameters: int, adapter: str) -> None:
+    given = config(model={"path": "m", "adapter": adapter})
+    resolved = resolve(given, Facts(parameters, context=1024, cores=4))
+    for table in RunConfig.model_fields:
+        section: BaseModel = getattr(resolved, table)
+        for name, value in section:
+            assert value is not None or f"{table}.{name}" in DELIBERATE, f"{table}.{name}"
+    assert RunConfig.model_validate(resolved.model_dump()) == resolved
+    assert resolve(resolved, Facts(1, context=8, cores=64)) == resolved  # nothing is chosen twice
+
+
+def test_what_was_asked_for_stays() -> None:
+    asked: dict[str, Any] = {
+        "sampler": {"samples_per_round": 7, "batch_size": 3},
+        "learner": {"steps_per_round": 5, "batch_size": 2, "learning_rate": 0.5, "threads": 3},
+        "value_model": {"steps_per_round": 11, "batch_size": 13, "learning_rate": 0.25},
+        "data": {"max_tokens": 17},
+        "actor": {"threads": 9},
+    }
+    resolved = resolve(config(**asked), Facts(10**6, context=1024, cores=4)).model_dump()
+    for table, values in asked.items():
+        assert resolved[table] | values == resolved[table]
+
+
+def test_rates_fall_and_batches_shrink_with_size() -> None:
+    small, large = (
+        resolve(config(), Facts(parameters, context=1024, cores=2))
+        for parameters in (1_000_000, 1_000_000_000)
+    )
+    assert large.learner.learning_rate < 0.1 * small.learner.learning_rate
+    assert large.value_model.learning_rate < 0.1 * small.value_model.learning_rate
+    assert large.sampler.samples_per_round < small.sampler.samples_per_round
+    assert large.learner.batch_size < small.learner.batch_size
+    adapted = resolve(
+        config(model={"path": "m", "adapter": "lora"}), Facts(10**9, context=1024, cores=2)
+    )
+    assert adapted.learner.learning_rate > 3 * large.learner.learning_rate
+
+
+def test_steps_follow_the_samples() -> None:
+    few, many = (
+        resolve(config(sampler={"samples_per_round": count}), Facts(10**5, context=64, cores=2))
+        for count in (2048, 8192)
+    )
+    assert many.value_model.steps_per_round == 4 * few.value_model.steps_per_round
+    assert many.learner.steps_per_round == 4 * few.learner.steps_per_round
+
+
+def test_rows_fit_the_context() -> None:
+    for context, expected in ((64, 64), (4096, 512)):
+        assert resolve(config(), Facts(10**6, context, cores=2)).data.max_tokens == expected
+
+
+@pytest.mark.parametrize(
+    ("schedule", "parameters", "cores", "expected"),
+    [
+        ("sequential", 10**7, 4, (4, 4)),
+        ("parallel", 10**7, 4, (2, 2)),
+        ("parallel", 10**7, 3, (2, 1)),
+        ("parallel", 10**7, 1, (1, 1)),
+        ("sequential", 10**5, 4, (1, 1)),  # more threads only wait for each other
+    ],
+)
+def test_two_sides_share_the_cores(
+    schedule: str, parameters: int, cores: int, expected: tuple[int, int]
+) -> None:
+    given = config(method={"schedule": schedule})
+    resolved = resolve(given, Facts(parameters, context=64, cores=cores))
+    assert (resolved.learner.threads, resolved.actor.threads) == expected
