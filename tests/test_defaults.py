@@ -82,7 +82,7 @@ def test_rows_fit_the_context() -> None:
 @pytest.mark.parametrize(
     ("schedule", "parameters", "cores", "expected"),
     [
-        ("sequential", 10**7, 4, (4, 4)),
+        ("sequential", 10**7, 4, (2, 2)),
         ("parallel", 10**7, 4, (2, 2)),
         ("parallel", 10**7, 3, (2, 1)),
         ("parallel", 10**7, 1, (1, 1)),

@@ -198,13 +198,14 @@ def alive(pid: int) -> bool:
     return status.exists() and status.read_text("utf-8").rpartition(")")[2].split()[0] != "Z"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks processes up in /proc")
 def test_a_killed_parent_leaves_no_process_and_can_be_resumed(tmp_path: Path, forked: None) -> None:
     """As a user runs it, spawning included."""
     tree = tiny.workplace(
         tmp_path,
-        method={"schedule": "parallel", "rounds": 4},
-        learner={"steps_per_round": 60},
+        method={"schedule": "parallel", "rounds": 3},
+        learner={"steps_per_round": 30},
     )
     toml = tiny.write_toml(tree, tmp_path / "run.toml")
     run = tmp_path / "run"
@@ -212,7 +213,7 @@ def test_a_killed_parent_leaves_no_process_and_can_be_resumed(tmp_path: Path, fo
     with (tmp_path / "said").open("w") as said:
         parent = subprocess.Popen(command, stderr=said, env=os.environ | {"OMP_NUM_THREADS": "1"})
     deadline = time.monotonic() + 120
-    while not (run / "checkpoints" / "round-001").exists():
+    while not (run / "checkpoints" / "round-000").exists():
         assert parent.poll() is None and time.monotonic() < deadline, (
             tmp_path / "said"
         ).read_text()
@@ -226,5 +227,5 @@ def test_a_killed_parent_leaves_no_process_and_can_be_resumed(tmp_path: Path, fo
         assert time.monotonic() < deadline, "a process outlived its parent"
         time.sleep(0.1)
     rows = tiny.finish(tree, resume=True)
-    assert rows[0].round >= 2 and rows[-1].closing and rows[-1].policy_version == 4
-    assert [row["policy_version"] for row in tiny.outcome(run)["records"]] == [0, 0, 1, 2, 4]
+    assert rows[0].round >= 1 and rows[-1].closing and rows[-1].policy_version == 3
+    assert [row["policy_version"] for row in tiny.outcome(run)["records"]] == [0, 0, 1, 3]

@@ -53,7 +53,7 @@ class RemoteActor:
         )
         try:
             self._process.start()
-        except (AttributeError, TypeError) as error:
+        except Exception as error:  # whatever says that something cannot be pickled
             raise RunError(
                 f"the actor cannot be sent to its own process: {error}; give the constraint as a "
                 "module's attribute, or set method.schedule = 'sequential'"

@@ -10,6 +10,9 @@ from tiltune.records import Interval
 MISSING = "\u2013"
 """Not measured, an en dash; never 0."""
 
+LONGEST_NUMBER = 36
+"""Characters of the longest estimate with its interval; a longer cell is prose."""
+
 # Control characters are shown as their pictures; lines and tabs stay.
 _PICTURES = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"}
 _PICTURES[0x7F] = "\u2421"
@@ -66,17 +69,30 @@ def setting(value: Any) -> str:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str = "") -> str:
     """A table of plain texts; the first column names the row and stays in sight."""
-    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
-    body = "".join(_row(cells) for cells in rows)
+    cells = list(rows)
+    prose = {place for row in cells for place, cell in enumerate(row) if len(cell) > LONGEST_NUMBER}
+    head = "".join(
+        f'<th scope="col"{_aligned(place, prose)}>{escape(column)}</th>'
+        for place, column in enumerate(columns)
+    )
+    body = "".join(_row(row, prose) for row in cells)
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
     inside = f"{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
     return f'<div class="scroll" tabindex="0"><table>{inside}</table></div>'
 
 
-def _row(cells: Sequence[str]) -> str:
+def _row(cells: Sequence[str], prose: set[int]) -> str:
     first, *others = cells
-    rest = "".join(f"<td>{escape(cell)}</td>" for cell in others)
-    return f'<tr><th scope="row">{escape(first)}</th>{rest}</tr>'
+    rest = "".join(
+        f"<td{_aligned(place, prose)}>{escape(cell)}</td>"
+        for place, cell in enumerate(others, start=1)
+    )
+    return f'<tr><th scope="row"{_aligned(0, prose)}>{escape(first)}</th>{rest}</tr>'
+
+
+def _aligned(place: int, prose: set[int]) -> str:
+    """Numbers stand right, a column with sentences left."""
+    return ' class="prose"' if place in prose else ""
 
 
 def section(name: str, title: str, body: str, note: str = "") -> str:

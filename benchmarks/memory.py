@@ -1,0 +1,142 @@
+"""Peak resident memory of one round on half a billion parameters, everything included.
+
+A random model in bfloat16 (hidden 896, 24 layers, 14 heads, 2 of keys and values, 151,936 ids,
+tied), LoRA of rank 16, the sequential schedule: 32 samples of up to 64 tokens, learner batches of
+8 corpus rows of 128 tokens and 8 samples. A child process does what `tiltune fit` does, from
+loading to the saved model; its peak resident set (`ru_maxrss`) counts libraries and mapped files.
+Few steps, since the peak does not depend on their number. The closing measurement, the merged
+model and the report are within the peak.
+
+    python benchmarks/memory.py [--quick] [--steps 2]
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from timing import Ratio, result
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from tiltune import hub
+from tiltune.config import load_config
+from tiltune.run import open_run
+
+MOST_GIB = 6.0
+SPECIALS = ("<eos>", "<pad>")
+FULL: dict[str, int] = {
+    "vocab_size": 151_936,
+    "hidden_size": 896,
+    "intermediate_size": 4864,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 14,
+    "num_key_value_heads": 2,
+}
+QUICK: dict[str, int] = FULL | {
+    "vocab_size": 20_000, "hidden_size": 56, "intermediate_size": 112, "num_hidden_layers": 2
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a small model: a smoke test")
+    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        print(json.dumps(fit_once(Path(arguments.child))))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        write_inputs(Path(folder), QUICK if arguments.quick else FULL, arguments.steps)
+        command = [sys.executable, __file__, "--child", folder]
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    measured = json.loads(output.splitlines()[-1])
+    peak = measured["peak_gib"]
+    print(
+        json.dumps(
+            result(
+                "memory: peak resident GiB of one round, 0.5 B parameters, LoRA, bf16",
+                Ratio(peak, (peak, peak)),  # one run: an allocator's peak repeats to a per cent
+                f"<= {MOST_GIB}",
+                passed=peak <= MOST_GIB,
+                **{name: value for name, value in measured.items() if name != "peak_gib"},
+            )
+        )
+    )
+
+
+def fit_once(folder: Path) -> dict[str, Any]:
+    """The child: the whole run; resident GiB at its end of loading, and at most."""
+    run = open_run(load_config(folder / "run.toml"), resume=False)
+    loaded = resident_gib()
+    seconds = [record.model_dump() for record in run.rounds()][0]
+    return {
+        "peak_gib": resident_gib(),
+        "after_loading_gib": round(loaded, 2),
+        "sampling_seconds": round(seconds["sampling_seconds"], 1),
+        "value_seconds": round(seconds["value_seconds"], 1),
+        "learning_seconds": round(seconds["learning_seconds"], 1),
+    }
+
+
+def resident_gib() -> float:
+    """The peak so far."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def write_inputs(folder: Path, shape: dict[str, int], steps: int) -> None:
+    """The random model, its tokenizer, a corpus of long rows, and the configuration."""
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16)
+    module = hub.build_llama(**shape, max_position_embeddings=2048, tie_word_embeddings=True)
+    module.save_pretrained(folder / "model")
+    owned = shape["vocab_size"] - 271  # real vocabularies leave rows of padding, too
+    words = [*SPECIALS, *(f"w{place}" for place in range(owned - len(SPECIALS)))]
+    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<pad>"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(
+        tokenizer_object=inner, eos_token="<eos>", pad_token="<pad>"
+    ).save_pretrained(folder / "model")
+    picks = torch.randint(owned - len(SPECIALS), (80, 128)).tolist()
+    rows = (json.dumps({"text": " ".join(f"w{i}" for i in row)}) for row in picks)
+    (folder / "corpus.jsonl").write_text("".join(row + "\n" for row in rows))
+    (folder / "run.toml").write_text(CONFIG.format(folder=folder, steps=steps))
+
+
+CONFIG = """
+[run]
+dir = "{folder}/run"
+[model]
+path = "{folder}/model"
+adapter = "lora"
+rank = 16
+dtype = "bfloat16"
+[data]
+corpus = "{folder}/corpus.jsonl"
+max_tokens = 128
+[constraint]
+kind = "regex"
+pattern = "7"
+[method]
+rounds = 1
+[sampler]
+samples_per_round = 32
+batch_size = 32
+max_new_tokens = 64
+[value_model]
+steps_per_round = {steps}
+batch_size = 8
+[learner]
+steps_per_round = {steps}
+batch_size = 8
+"""
+
+if __name__ == "__main__":
+    main()

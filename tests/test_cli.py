@@ -1,0 +1,160 @@
+"""The command line: what goes to stdout and what to stderr, and what each verb leaves."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tiny
+from tiltune.cli import describe
+from tiltune.records import RoundRecord, read_records
+
+
+def rows(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    tiny.finish(tiny.workplace(folder))
+    return folder / "run"
+
+
+def test_fit_says_what_it_does_on_stderr(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toml = tiny.write_toml(tiny.workplace(tmp_path), tmp_path / "run.toml")
+    assert (
+        tiny.tiltune("fit", str(toml), "--set", "method.rounds=1", "--set", "method.beta=0.5") == 0
+    )
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    records = read_records(tmp_path / "run" / "records.jsonl")
+    assert records[0].beta == 0.5 and len(records) == 2
+    for record in records:
+        assert describe(record) in captured.err
+        assert all(alarm in captured.err for alarm in record.alarms)
+    assert f"model: {tmp_path / 'run' / 'model'}" in captured.err
+
+
+def test_a_record_in_one_line() -> None:
+    record = RoundRecord(
+        round=4,
+        policy_version=3,
+        method="tilt",
+        schedule="sequential",
+        satisfaction_rate=0.5,
+        satisfaction_rate_interval=(0.4, 0.6),
+        kl_policy_reference_nats_per_completion=0.25,
+        beta=2.0,
+    )
+    assert describe(record) == (
+        "round 4, version 3 satisfies 0.500 [0.400, 0.600], "
+        "KL to reference 0.250 nats a completion, beta 2"
+    )
+    closing = RoundRecord(round=5, policy_version=4, method="sft", schedule="fixed", closing=True)
+    assert describe(closing) == "round 5 (closing)"
+
+
+def test_sample_writes_json_lines(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ("sample", str(finished), "--prompt", "the cat", "--n", "3", "--seed", "4")
+    assert tiny.tiltune(*command) == 0
+    captured = capsys.readouterr()
+    plain = rows(captured.out)
+    assert len(plain) == 3 and captured.err == ""
+    assert all(row["prompt"] == "the cat" and 0 <= row["score"] <= 1 for row in plain)
+    assert tiny.tiltune(*command, "--guided", "--round", "0", "--max-new-tokens", "2") == 0
+    captured = capsys.readouterr()
+    assert "warning: the values were learnt with sampler.max_new_tokens = 6" in captured.err
+    assert all(len(row["text"].split()) <= 2 for row in rows(captured.out))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--round", "9", "--guided"), "values are kept of rounds 0, 1 only"),
+        (("--prompt", "the " * 30), "30 tokens; at most 18 are allowed"),
+    ],
+)
+def test_sample_explains_mistakes(
+    finished: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
+) -> None:
+    assert tiny.tiltune("sample", str(finished), *arguments) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err and captured.out == "" and "Traceback" not in captured.err
+
+
+def test_score_keeps_rows_and_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    toml = tmp_path / "constraint.toml"
+    toml.write_text("kind = 'lexicon'\nwords = ['rude']\n", "utf-8")
+    given = [
+        {"prompt": "you are", "text": " rude", "id": 7},
+        {"prompt": "rude", "text": " not at all", "id": 8},
+    ]
+    path = tiny.write_rows(tmp_path / "completions.jsonl", given)
+    assert tiny.tiltune("score", str(toml), str(path)) == 0
+    captured = capsys.readouterr()
+    found = rows(captured.out)
+    assert [row["id"] for row in found] == [7, 8]
+    assert [row["satisfied"] for row in found] == [False, True]
+    assert [row["score"] for row in found] == [0.0, 1.0]
+    assert "rude" in found[0]["reason"] and "1 of 2 satisfy" in captured.err
+
+
+def test_a_classifier_is_trained_and_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labelled = [
+        {
+            "text": f"{word} {'rude bad' if i % 2 else 'sorry sat'} {word}",
+            "label": ["no", "yes"][i % 2],
+        }
+        for i in range(60)
+        for word in ("cat", "dog")
+    ]
+    data = tiny.write_rows(tmp_path / "labels.jsonl", labelled)
+    out = tmp_path / "judge"
+    assert tiny.tiltune("classifier", "train", str(data), "--out", str(out)) == 0
+    assert capsys.readouterr().out == ""
+    toml = tmp_path / "constraint.toml"
+    toml.write_text(f"kind = 'classifier'\npath = '{out}'\nlabel = 'yes'\n", "utf-8")
+    texts = [{"prompt": "", "text": "dog rude bad"}, {"prompt": "", "text": "dog sorry sat"}]
+    path = tiny.write_rows(tmp_path / "texts.jsonl", texts)
+    assert tiny.tiltune("score", str(toml), str(path)) == 0
+    assert [row["satisfied"] for row in rows(capsys.readouterr().out)] == [False, True]
+
+
+def test_report_is_remade_from_records(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = finished / "report.html"
+    before = page.read_text("utf-8")
+    page.unlink()
+    assert tiny.tiltune("report", str(finished)) == 0
+    assert str(page) in capsys.readouterr().err
+    assert page.read_text("utf-8") == before
+
+
+def test_check_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    toml = tiny.write_toml(tiny.workplace(tmp_path), tmp_path / "run.toml")
+    before = sorted(path for path in tmp_path.rglob("*"))
+    assert tiny.tiltune("check", str(toml)) == 0
+    said = capsys.readouterr().err
+    assert "of 32 samples" in said and "estimated minutes" in said and "prefix_weight_clip" in said
+    assert sorted(path for path in tmp_path.rglob("*")) == before
+
+
+def test_text_with_brackets_is_shown_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Paths and messages are no markup, and no line of them is broken."""
+    name = "x" * 90 + "[red]y[/]"
+    assert tiny.tiltune("fit", f"{tmp_path}/{name}.toml") == 2
+    assert f"error: {tmp_path}/{name}.toml: no such file" in capsys.readouterr().err
+
+
+def test_no_arguments_show_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tiny.tiltune("--help") == 0
+    said = capsys.readouterr().out
+    for verb in ("demo", "check", "fit", "sample", "score", "classifier", "report"):
+        assert verb in said
