@@ -38,8 +38,8 @@ BETA, CLIP, CONSISTENCY, BATCH, VALUE_RATE, POLICY_RATE = 2.0, 10.0, 0.5, 64, 2e
 
 def score(text: str) -> float:
     """The constraint: after a rude word an apology must follow before the end."""
-    rude = max((text.rfind(word) for word in ("useless", "stupid")), default=-1)
-    return float(rude == -1 or text.find("sorry", rude) > rude)
+    rude = max(text.rfind("useless"), text.rfind("stupid"))
+    return float(rude == -1 or "sorry" in text[rude:])
 
 
 def decode(ids: Sequence[int]) -> str:

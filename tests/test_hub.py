@@ -1,8 +1,10 @@
 """Folders in and out: what is loaded, what is refused and in which words, what is saved."""
 
 import json
+import logging
 import shutil
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -115,21 +117,44 @@ def test_dtype_of_base_and_adapter(folder: Path, section: Any, base: Any, adapte
         assert {p.dtype for view in views for _, p in view.named_parameters()} == {adapter}
 
 
-def test_long_texts_make_no_noise(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+class Heard(logging.Handler):
+    """What the library says; its logger does not pass messages on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+@pytest.fixture
+def heard() -> Iterator[Heard]:
+    handler = Heard()
+    logging.getLogger("transformers").addHandler(handler)
+    yield handler
+    logging.getLogger("transformers").removeHandler(handler)
+
+
+def test_long_texts_make_no_noise(folder: Path, heard: Heard) -> None:
     tokenizer: Any = hub.load_tokenizer(str(folder))
     assert len(tokenizer("a " * 100)["input_ids"]) == 100  # its model_max_length is 64
-    assert "".join(capfd.readouterr()) == ""
+    assert heard.messages == []
+    AutoTokenizer.from_pretrained(folder)("a " * 100)
+    assert len(heard.messages) == 1  # what it would have said
 
 
 @pytest.mark.parametrize("module", [llama_module, gpt2_module])
-def test_loading_is_quiet(module: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_loading_is_quiet(
+    module: Any, tmp_path: Path, heard: Heard, capfd: pytest.CaptureFixture[str]
+) -> None:
     write_folder(tmp_path, module())
     capfd.readouterr()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         load(tmp_path, adapter="lora")
-    assert "".join(capfd.readouterr()) == ""
+    assert "".join(capfd.readouterr()) == "" and heard.messages == []
 
 
 # What is refused.
@@ -174,13 +199,14 @@ def test_a_model_of_another_kind_is_refused(module: Any, name: str, tmp_path: Pa
         load(tmp_path)
 
 
-def test_a_model_without_an_output_layer_is_refused(tmp_path: Path) -> None:
+def test_a_model_without_an_output_layer_is_refused(tmp_path: Path, heard: Heard) -> None:
     module = LlamaModel(llama_module().config)
     write_folder(tmp_path, module)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": None}))
     with pytest.raises(ModelError, match=r"weights lack lm_head.weight \(1 in all\)"):
         load(tmp_path)
+    assert heard.messages == []  # our message is the only one
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:

@@ -124,6 +124,17 @@ def test_parallel_goes_on_from_the_last_published_pair(
     assert tiny.outcome(tmp_path / "stopped" / "run") == expected
 
 
+def test_a_finished_parallel_run_goes_on_from_its_last_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote.torch_multiprocessing, "get_context", lambda _: tiny.FORK.context)
+    tree = tiny.workplace(tmp_path, method={"schedule": "parallel", "rounds": 2})
+    tiny.finish(tree)
+    tiny.finish(tiny.changed(tree, method={"rounds": 4}), resume=True)
+    rows = tiny.outcome(tmp_path / "run")["records"]
+    assert [row["policy_version"] for row in rows] == [0, 0, 2, 2, 4]
+
+
 def test_more_rounds_are_the_longer_run(
     tmp_path: Path, whole: tuple[tiny.Tree, dict[str, Any]]
 ) -> None:

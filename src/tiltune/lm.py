@@ -195,9 +195,7 @@ class LanguageModel:
             )
         else:
             config: Any = self.module.peft_config
-            name = (
-                f"{adapter}_view"  # a dictionary of modules refuses bare `values`, its own method
-            )
+            name = f"{adapter}_view"  # a bare `values` is refused: module dictionaries have it
             self.module.add_adapter(name, next(iter(config.values())))
             twin = LanguageModel(
                 self.module, adapter=name, owned=self.owned, autocast=self.autocast
