@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timing import median_ratio, result, seconds_in_turn
 from torch import nn
 
 from tiltune import hub
@@ -23,6 +22,7 @@ from tiltune.data import left_padded
 from tiltune.decoding.draw import Ending, draw
 from tiltune.lm import LanguageModel
 from tiltune.types import SamplingLaw
+from timing import median_ratio, result, seconds_in_turn
 
 VOCABULARY, BATCH, LIMIT, EOS, PAD = 4096, 128, 96, 1, 2
 LEAST, AIM = 1.0, 1.5
@@ -30,7 +30,7 @@ LEAST, AIM = 1.0, 1.5
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="few rows, a few repeats: a smoke test")
+    parser.add_argument("--quick", action="store_true", help="few rows and repeats: a smoke test")
     parser.add_argument("--repeats", type=int, default=12)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -71,7 +71,8 @@ class Race:
     def start(batch: int, limit: int) -> "Race":
         generator = torch.Generator().manual_seed(0)
         lengths = torch.randint(4, 17, (batch,), generator=generator).tolist()
-        prompts = [torch.randint(3, VOCABULARY, (n,), generator=generator).tolist() for n in lengths]
+        tokens = torch.randint(3, VOCABULARY, (sum(lengths),), generator=generator)
+        prompts = [part.tolist() for part in tokens.split(lengths)]
         return Race(make_lm(limit), prompts, limit, generator, [], [])
 
     def ours(self) -> None:

@@ -14,7 +14,6 @@ import json
 from typing import Any, Literal
 
 import torch
-from timing import Ratio, median_ratio, result, seconds_in_turn
 
 from tiltune import hub
 from tiltune.data import Cursor, Example
@@ -22,6 +21,7 @@ from tiltune.learner import BetaRule, Learner, LearnerSettings, Trained
 from tiltune.lm import LanguageModel
 from tiltune.types import Samples, SamplingLaw
 from tiltune.value_model import HeadValue, TrunkValue, ValueModel
+from timing import Ratio, median_ratio, result, seconds_in_turn
 
 VOCABULARY, ROWS, TOKENS, STEPS = 4096, 32, 48, 2
 MOST = {"copy": 1.45, "head": 1.30}
@@ -29,7 +29,7 @@ MOST = {"copy": 1.45, "head": 1.30}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="few rows, a few repeats: a smoke test")
+    parser.add_argument("--quick", action="store_true", help="few rows and repeats: a smoke test")
     parser.add_argument("--repeats", type=int, default=20)
     arguments = parser.parse_args()
     torch.set_num_threads(1)

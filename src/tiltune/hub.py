@@ -31,6 +31,7 @@ from transformers.pytorch_utils import Conv1D
 from tiltune.config import ModelSection
 from tiltune.errors import ConfigError, ConstraintError, ModelError
 from tiltune.lm import LanguageModel
+from tiltune.product import widen_frozen_layers
 
 POLICY_ADAPTER = "policy"
 
@@ -69,6 +70,7 @@ def load(section: ModelSection, *, device: torch.device) -> Loaded:
     if section.adapter == "lora":
         module = _with_adapter(module, section)
     module.to(device)
+    widen_frozen_layers(module)
     inner = module.get_base_model() if section.adapter == "lora" else module
     width = inner.get_output_embeddings().weight.shape[0]
     if len(tokenizer) > width:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from tiltune.lm import Cache, LanguageModel
+from tiltune.product import frozen_product
 
 WIDE_VOCABULARY = 16_384
 """Above this many ids the output is tied: a full-width layer would outweigh the model."""
@@ -53,7 +54,7 @@ class TiedOutput(nn.Module):
 
     def run(self, states: Tensor, unembedding: Tensor) -> Tensor:
         states = states.to(self.scalar.weight.dtype)
-        projected = self.projection(states).to(unembedding.dtype) @ unembedding.detach().T
+        projected = frozen_product(self.projection(states).to(unembedding.dtype), unembedding)
         return self.scalar(states) + projected.float()
 
 

@@ -1,0 +1,77 @@
+"""Each benchmark runs in its tiny form, and its last line says what it should."""
+
+import importlib
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+NAMES = ("step_cost", "schedules", "sampler", "memory")
+KEYS = {"name", "value", "interval", "target", "passed"}
+
+
+@pytest.fixture
+def benchmarks(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Imports a benchmark by name; threads are put back, since benchmarks set them."""
+    threads = torch.get_num_threads()
+    monkeypatch.syspath_prepend(root / "benchmarks")
+    # a child that is spawned meanwhile finds the benchmark's modules as well
+    monkeypatch.setenv("PYTHONPATH", str(root / "benchmarks"))
+    yield importlib.import_module
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_last_line_is_the_result(
+    name: str, benchmarks: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    module: ModuleType = benchmarks(name)
+    monkeypatch.setattr("sys.argv", [f"{name}.py", "--quick"])
+    module.main()
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result.keys() >= KEYS
+    assert result["name"].startswith(name)
+    low, high = result["interval"]
+    assert 0 < low <= result["value"] <= high < math.inf
+    assert isinstance(result["passed"], bool)
+    assert any(character.isdigit() for character in result["target"])
+
+
+def test_a_median_and_its_interval(benchmarks: Any):
+    timing = benchmarks("timing")
+    ratio = timing.median_ratio([3.0, 1.0, 2.0])
+    assert ratio.value == 2.0
+    assert ratio.interval == (1.0, 3.0)
+    assert timing.median_ratio([2.0] * 5).interval == (2.0, 2.0)
+
+
+def test_turns_are_taken_and_the_warm_up_is_left_out(benchmarks: Any):
+    turns: list[str] = []
+    pairs = benchmarks("timing").seconds_in_turn(
+        lambda: turns.append("a"), lambda: turns.append("b"), repeats=3
+    )
+    assert "".join(turns) == "baabbaab"
+    assert len(pairs) == 3
+
+
+def test_seconds_belong_to_the_side_that_spent_them(benchmarks: Any):
+    matrix = torch.randn(200, 200)
+
+    def busy() -> None:
+        for _ in range(20):
+            torch.linalg.matrix_exp(matrix)
+
+    for slow, fast in benchmarks("timing").seconds_in_turn(busy, lambda: None, repeats=2):
+        assert slow > 10 * fast
+
+
+def test_the_ideal_of_the_parallel_schedule(benchmarks: Any):
+    schedules = benchmarks("schedules")
+    run = schedules.Timed([None] * 8, 100.0, 1.0, None)
+    assert schedules.ideal(run, 3.0, 5.0) == 3 + 7 * 5 + 5
+    assert schedules.ideal(run, 5.0, 3.0) == 5 + 7 * 5 + 3
