@@ -54,10 +54,15 @@ class World:
         self.q = self.p * self.all.labels / self.z
 
 
+def logits(lm: LanguageModel, samples: Samples) -> Tensor:
+    """At each prefix, with gradient."""
+    ids, mask = (columns[:, :-1] for columns in samples.sequence())
+    return lm.forward(ids, mask, keep=samples.ids.shape[1]).logits
+
+
 def laws(lm: LanguageModel, samples: Samples) -> Tensor:
     """Next-token law at each prefix, with gradient."""
-    ids, mask = (columns[:, :-1] for columns in samples.sequence())
-    return lm.log_probs(ids, mask, keep=samples.ids.shape[1])
+    return log_softmax(logits(lm, samples))
 
 
 def sequence_log_probs(law: Tensor, samples: Samples) -> Tensor:
@@ -171,7 +176,9 @@ def expected_target_loss(world: World, policy: LanguageModel, clip: float) -> Te
     """Its exact expectation over completions drawn from p, a completion instead of a token."""
     weights = prefix_weights(world.log_z, world.all.mask, clip=clip).weights
     drawn = weights * world.p[:, None]
-    return target_loss(laws(policy, world.all), world.log_q, drawn, world.all.mask, count=1.0).loss
+    return target_loss(
+        logits(policy, world.all), world.log_q, drawn, world.all.mask, count=1.0
+    ).loss
 
 
 def test_prefix_weights_make_the_estimator_unbiased(world: World, policy: LanguageModel):
@@ -227,11 +234,11 @@ def value_table(world: World) -> tuple[Tensor, Tensor]:
     return table, numbers
 
 
-def expected_value_loss(world: World, logits: Tensor) -> Tensor:
+def expected_value_loss(world: World, value_logits: Tensor) -> Tensor:
     """Over completions drawn from p, a completion instead of a token."""
     y, labels, mask = world.all.ids, world.all.labels, world.all.mask
     rows = [slice(n, n + 1) for n in range(len(y))]
-    losses = [value_loss(logits[n], y[n], labels[n], mask[n], count=1.0).loss for n in rows]
+    losses = [value_loss(value_logits[n], y[n], labels[n], mask[n], count=1.0).loss for n in rows]
     return (world.p * torch.stack(losses)).sum()
 
 
@@ -251,8 +258,8 @@ def test_the_value_loss_is_least_at_the_exact_values(graded: World):
         assert expected_value_loss(graded, moved) > least + 1e-4
 
 
-def consistency(world: World, logits: Tensor) -> float:
-    return consistency_loss(logits, world.log_p, world.all.ids, world.all.mask).loss.item()
+def consistency(world: World, value_logits: Tensor) -> float:
+    return consistency_loss(value_logits, world.log_p, world.all.ids, world.all.mask).loss.item()
 
 
 def test_consistency_is_0_at_exact_values_of_any_constraint(graded: World):
@@ -271,8 +278,8 @@ def test_consistency_is_0_at_exact_values_of_0_and_1(boolean: World):
 
 @pytest.mark.parametrize("constant", [-5.0, 0.0, 3.0])
 def test_consistency_is_0_at_any_constant(graded: World, constant: float):
-    logits = torch.full((*graded.all.ids.shape, V), constant, dtype=torch.float64)
-    assert abs(consistency(graded, logits)) < 1e-15
+    values = torch.full((*graded.all.ids.shape, V), constant, dtype=torch.float64)
+    assert abs(consistency(graded, values)) < 1e-15
 
 
 def test_consistency_feels_every_reachable_entry(graded: World):
@@ -307,11 +314,10 @@ def test_without_a_constraint_the_gradient_is_plain_fine_tuning_s():
 
     def gradient(beta: float) -> Tensor:
         policy = LanguageModel(EnumerableModel())  # θ_k: the model that p_k is
-        loss = corpus_loss(laws(policy, corpus), corpus.ids, corpus.mask).loss
+        loss = corpus_loss(logits(policy, corpus), corpus.ids, corpus.mask).loss
         weights = prefix_weights(free.log_z, free.all.mask).weights
-        logits = laws(policy, free.all)
-        loss = loss + beta * target_loss(logits, free.log_q, weights, free.all.mask).loss
-        loss.backward()
+        kl = target_loss(logits(policy, free.all), free.log_q, weights, free.all.mask)
+        (loss + beta * kl.loss).backward()
         table = policy.unembedding()
         assert table.grad is not None
         return table.grad

@@ -67,8 +67,9 @@ def kl(
         log_q: the other law; where it is 0 and p is not, the divergence is infinite.
     """
     log_p, log_q = at_least_float32(log_p), at_least_float32(log_q)
-    possible = log_p > -torch.inf
-    gap = torch.where(possible, log_p, 0.0) - torch.where(possible, log_q, 0.0)
+    gap, possible = log_p - log_q, log_p > -torch.inf
+    if not bool(possible.all()):  # rare, and a pass over the whole vocabulary
+        gap = torch.where(possible, gap, 0.0)
     return (log_p.exp() * gap).sum(-1)
 
 
@@ -100,7 +101,9 @@ def tilt(log_p: Float[Tensor, "*batch V"], log_values: Float[Tensor, "*batch V"]
     log_z = joint.logsumexp(-1)
     hopeless = log_z == -torch.inf
     log_q = joint - torch.where(hopeless, 0.0, log_z).unsqueeze(-1)
-    return Tilt(torch.where(hopeless.unsqueeze(-1), at_least_float32(log_p), log_q), log_z)
+    if bool(hopeless.any()):  # rare, and a pass over the whole vocabulary
+        log_q = torch.where(hopeless.unsqueeze(-1), at_least_float32(log_p), log_q)
+    return Tilt(log_q, log_z)
 
 
 def prefix_weights(
