@@ -118,7 +118,7 @@ def write_inputs(folder: Path, size: Size, steps: int) -> None:
     PreTrainedTokenizerFast(
         tokenizer_object=inner, eos_token="<eos>", pad_token="<pad>"
     ).save_pretrained(folder / "model")
-    picks = torch.randint(owned - len(SPECIALS), (80, size.row_tokens)).tolist()
+    picks = torch.randint(owned - len(SPECIALS), (160, size.row_tokens)).tolist()
     rows = (json.dumps({"text": " ".join(f"w{i}" for i in row)}) for row in picks)
     (folder / "corpus.jsonl").write_text("".join(row + "\n" for row in rows))
     (folder / "run.toml").write_text(CONFIG.format(folder=folder, steps=steps, size=size))

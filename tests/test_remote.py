@@ -81,6 +81,8 @@ def test_frozen_weights_are_shared_and_trained_ones_are_not(
     weights = prepared.loaded.policy.state()
     module: Any = prepared.loaded.policy.inner
     assert all(value.is_shared() for value in module.parameters())
+    blocks = {value.untyped_storage().data_ptr() for value in module.parameters()}
+    assert len(blocks) == len({value.dtype for value in module.parameters()})  # few handles
     values = far.actor.value_learner.model if far.actor.value_learner else None
     assert values is not None
     before = values.state()

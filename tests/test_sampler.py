@@ -44,7 +44,7 @@ def sampler(
         prompts=PROMPTS,
         decoder=Words(),
         constraint=TextConstraint("length", length_score, threshold=threshold),  # type: ignore[arg-type]
-        ending=Ending((EOS,), PAD),
+        ending=Ending((EOS,), WORDS.index("a")),  # the padding is a word: only masks tell
         law=law or SamplingLaw(6),
         batch_size=batch_size,
         generator=torch.Generator().manual_seed(seed),

@@ -91,6 +91,7 @@ def test_concatenate_keeps_every_row() -> None:
     assert real_rows(joined) == [row for part in parts for row in real_rows(part)]
     assert joined.prompt_ids.shape == (5, 4) and joined.ids.shape == (5, 7)
     assert (joined.proposal_logprobs[~joined.mask] == 0).all()
+    assert joined.prompt_mask[:, -1].all() and joined.mask[:, 0].all()  # prompts left, others right
 
 
 def test_concatenate_refuses_two_laws() -> None:

@@ -15,7 +15,7 @@ from tiltune.functional import gather, kl, log_softmax
 from tiltune.lm import LanguageModel
 from tiltune.records import mean_interval
 from tiltune.types import Samples
-from tiltune.value_learner import micro_batches
+from tiltune.value_learner import length_parts, micro_batches
 
 MOST_KL_SAMPLES = 256
 """Completions that the distance to the reference is measured on."""
@@ -55,7 +55,7 @@ class Measurer:
 
 @torch.no_grad()
 def nats_per_token(
-    lm: LanguageModel, examples: Sequence[Example], pad_id: int, *, rows: int = 16
+    lm: LanguageModel, examples: Sequence[Example], pad_id: int, *, most_logits: int = 2**23
 ) -> tuple[float, tuple[float, float]]:
     """`-Σ log p / Σ tokens` over the examples' trained tokens, with a 95 % interval over examples.
 
@@ -64,9 +64,8 @@ def nats_per_token(
     """
     losses: list[float] = []
     counts: list[int] = []
-    ordered = sorted(examples, key=lambda example: len(example.ids))
-    for first in range(0, len(ordered), rows):
-        batch = corpus_batch(ordered[first : first + rows], pad_id).to(lm.device)
+    for part in length_parts([len(example.ids) for example in examples], most_logits // lm.width):
+        batch = corpus_batch([examples[place] for place in part], pad_id).to(lm.device)
         log_probs = lm.log_probs(batch.ids[:, :-1], batch.mask[:, :-1])
         mask = batch.loss_mask[:, 1:]
         losses += (-gather(log_probs, batch.ids[:, 1:]) * mask).sum(1).tolist()
@@ -84,9 +83,8 @@ def divergence_numbers(
 ) -> dict[str, Any]:
     """`KL(policy ‖ reference) = E_y~policy Σ_t KL(p_θ(·|s_t) ‖ p_0(·|s_t))`, nats.
 
-    The sum over the vocabulary is exact at each prefix of the policy's own samples, which
-    leaves less
-    noise than the log-ratio of the tokens drawn.
+    The sum over the vocabulary is exact at each prefix of the policy's own samples, which leaves
+    less noise than the log-ratio of the tokens drawn.
     """
     picked = torch.linspace(0, len(samples) - 1, min(MOST_KL_SAMPLES, len(samples))).long().unique()
     sums: list[Tensor] = []

@@ -35,9 +35,13 @@ def probe(prepared: Prepared, pair: Pair) -> tuple[Samples, list[list[float]] | 
     samples.prompt_index.copy_(torch.tensor(picks))
     if pair.values is None:
         return samples, None
-    ids, mask = (columns[:, :-1] for columns in samples.sequence())
-    logits = pair.values.logits(ids, mask, keep=samples.ids.shape[1])
-    return samples, gather(logsigmoid(logits), samples.ids).tolist()
+    log_values: list[list[float]] = []
+    for row in range(len(samples)):  # one at a time: logits over a wide vocabulary are large
+        part = samples.select(torch.tensor([row]))
+        ids, mask = (columns[:, :-1] for columns in part.sequence())
+        logits = pair.values.logits(ids, mask, keep=part.ids.shape[1])
+        log_values += gather(logsigmoid(logits), part.ids).tolist()
+    return samples, log_values
 
 
 def probe_rows(
