@@ -23,7 +23,7 @@ from tiltune.types import Samples, SamplingLaw
 from tiltune.value_model import HeadValue, TrunkValue, ValueModel
 from timing import Ratio, median_ratio, result, seconds_in_turn
 
-VOCABULARY, ROWS, TOKENS, STEPS = 4096, 32, 48, 2
+VOCABULARY, ROWS, TOKENS, STEPS = 4096, 32, 48, 1
 MOST = {"copy": 1.45, "head": 1.30}
 
 

@@ -68,6 +68,11 @@ def test_plain_is_the_tuned_model_and_round_0_the_base(run: Path, round_: int | 
     assert agreeing(other, rows) == 0
 
 
+def test_a_later_round_is_that_round_s_snapshot(run: Path) -> None:
+    rows = [row for row in drawn(run, prompt="the cat", n=40, round=1) if row["ended"]]
+    assert rows and agreeing(run.parent / "model", rows) == 0
+
+
 def test_guidance_controls_without_training(run: Path) -> None:
     request = {"prompt": "the", "n": 400}
     base, guided = (drawn(run, round=0, guided=guided, **request) for guided in (False, True))

@@ -147,3 +147,13 @@ def test_equal_seeds_give_equal_runs(tmp_path: Path) -> None:
     ]
     for one, other, third in (ends[:3], ends[3:]):
         assert same(one, other) and not same(one, third)
+
+
+def test_a_fresh_adapter_comes_from_the_seed_alone(tmp_path: Path) -> None:
+    tree = tiny.workplace(tmp_path, model={"adapter": "lora"})
+    starts: list[dict[str, Tensor]] = []
+    for noise, seed in ((1, 3), (2, 3), (1, 4)):
+        torch.manual_seed(noise)
+        given = tiny.config(tiny.changed(tree, run={"seed": seed}))
+        starts.append(prepare(given).loaded.policy.state())
+    assert same(starts[0], starts[1]) and not same(starts[0], starts[2])

@@ -128,7 +128,8 @@ def test_without_a_target_it_is_plain_fine_tuning_to_the_bit(
     learner = learner_with(prepared, objective=objective, beta=beta, steps=4, accumulation=2)
     samples, law = drawn(prepared)
     by_hand = prepared.loaded.policy.clone("by hand")
-    learner.update(Trained(samples, law, Ending(law.width, 0.0)))
+    numbers = learner.update(Trained(samples, law, Ending(law.width, 0.0)))
+    assert "kl_target_policy_nats_per_token" not in numbers  # nor is the cost of it paid
     plain_fine_tuning(prepared, by_hand, steps=4, rows=4, rate=3e-3)
     start = prepared.loaded.policy.state()
     for name, value in by_hand.state().items():

@@ -68,7 +68,7 @@ def mean_error(model: ValueModel, exact: Enumerated) -> float:
 # What it converges to.
 
 
-@pytest.mark.parametrize(("kind", "consistency"), [("copy", 0.5), ("head", 0.5), ("head", 0.0)])
+@pytest.mark.parametrize(("kind", "consistency"), [("copy", 0.5), ("head", 0.0)])
 def test_values_approach_the_exact_ones(lm: LanguageModel, kind: str, consistency: float) -> None:
     exact = Enumerated(lm, one_b_never_two, LIMIT)
     torch.manual_seed(0)
@@ -76,7 +76,7 @@ def test_values_approach_the_exact_ones(lm: LanguageModel, kind: str, consistenc
     samples = labelled(lm, 4000)
     model.set_constant(float(samples.labels.mean()))
     start = mean_error(model, exact)
-    fit = learner(model, consistency=consistency).fit(samples, lm, steps=200)
+    fit = learner(model, consistency=consistency).fit(samples, lm, steps=140)
     assert start > 0.2
     assert mean_error(model, exact) < 0.03
     measured = fit.calibration
@@ -92,7 +92,7 @@ def test_other_labels_give_other_values(lm: LanguageModel) -> None:
     samples = labelled(lm, 1000)
     samples.labels.copy_(1 - samples.labels)
     model.set_constant(float(samples.labels.mean()))
-    learner(model).fit(samples, lm, steps=100)
+    learner(model).fit(samples, lm, steps=60)
     assert mean_error(model, exact) > 0.4
 
 
@@ -104,7 +104,7 @@ def test_consistency_is_what_the_settings_weigh(lm: LanguageModel) -> None:
         model = HeadValue(lm)
         model.set_constant(0.5)
         found[weight] = (
-            learner(model, consistency=weight).fit(samples, lm, steps=60).consistency_loss
+            learner(model, consistency=weight).fit(samples, lm, steps=40).consistency_loss
         )
     assert found[30.0] < 0.5 * found[0.001]
     torch.manual_seed(0)
