@@ -1,12 +1,10 @@
 """Real comments: base, sft, filter and tilt under one budget, judged by a scorer none trained on.
 
-Runs `examples/detox.toml` with few steps (all methods the same number of policy steps) and
-prints a row a
-method: share of non-toxic completions of held-out prompts by `alt-profanity-check`, perplexity of
-validation comments that meet the training constraint and of those that do not, of WikiText-2,
-KL to the
-reference, seconds. Needs `../shared`. Without arguments it runs every method, about 20 minutes
-on a core.
+Runs `examples/detox.toml` with few steps (all methods the same number of policy steps) and prints
+a row a method: share of non-toxic completions of held-out prompts by `alt-profanity-check`,
+perplexity of validation comments that meet the training constraint and of those that do not, of
+WikiText-2, KL to the reference, seconds. Needs `../shared`. Without arguments it runs every method,
+about 20 minutes on a core.
 
     python benchmarks/detox.py [base sft filter fixed sequential parallel]
 """

@@ -51,8 +51,7 @@ class ActorPlan:
 
     Attributes:
         law: whose completions are trained on; "none" draws only to measure (sft).
-        renew: whether each round draws (and fits) anew, or the first round's pair serves
-        throughout.
+        renew: whether each round draws (and fits) anew, or the first round's pair serves on.
         samples: completions to train on, drawn a round.
         measured: completions drawn to measure the final policy, or one that is not trained on.
     """

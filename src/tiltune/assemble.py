@@ -85,8 +85,7 @@ def prepare(config: RunConfig) -> Prepared:
     if limit < 1:
         raise ConfigError(
             f"sampler.max_new_tokens = {config.sampler.max_new_tokens} leaves no room for a "
-            f"prompt: the "
-            f"model reads {loaded.context} tokens at once"
+            f"prompt: the model reads {loaded.context} tokens at once"
         )
     train, valid = _examples(config, loaded)
     prompts = _prompts(config, loaded, [*train, *valid], limit)
@@ -95,8 +94,7 @@ def prepare(config: RunConfig) -> Prepared:
     if train and not corpus:
         raise DataError(
             f"data.corpus = {config.data.corpus}: none of its {len(train)} rows meets the "
-            f"constraint; "
-            "loosen the constraint, or set data.violating = 'keep'"
+            "constraint; loosen the constraint, or set data.violating = 'keep'"
         )
     reference = loaded.policy.base("reference")
     valid_satisfying, valid_violating = split_by_constraint(valid, constraint)
@@ -127,10 +125,9 @@ def refuse(config: RunConfig) -> None:
         and method.schedule != "fixed"
     ):
         raise ConfigError(
-            "constraint.threshold = 'none' keeps soft scores, and each round would multiply "
-            "them in "
-            "again (p·C^k); set a threshold, or method.schedule = 'fixed', or method.anchor "
-            "= 'reference'"
+            "constraint.threshold = 'none' keeps soft scores, and each round would multiply them "
+            "in again (p·C^k); set a threshold, or method.schedule = 'fixed', or "
+            "method.anchor = 'reference'"
         )
     if soft and method.kind == "filter":
         raise ConfigError(

@@ -26,8 +26,7 @@ STEPS = 2
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds of each phase over the whole run, and peak resident memory of the miniature,
-    bytes."""
+    """Seconds of each phase over the whole run; peak resident bytes of the miniature."""
 
     seconds: dict[str, float]
     peak_bytes: int
@@ -97,19 +96,20 @@ def _print_data(prepared: Prepared, console: Console) -> None:
     count, measurer = prepared.count, prepared.measurer
     console.print(
         f"model: {prepared.loaded.parameters / 1e6:.2f} million parameters, context "
-        f"{prepared.loaded.context} tokens\nprompts: {len(prepared.prompts)}\ncorpus: "
-        f"{count.rows} rows to "
-        f"train on, {count.violating} violate the constraint, {count.dropped} of them "
-        f"dropped\nvalidation: "
-        f"{len(measurer.satisfying)} rows that satisfy, {len(measurer.violating)} that do not"
+        f"{prepared.loaded.context} tokens\n"
+        f"prompts: {len(prepared.prompts)}\n"
+        f"corpus: {count.rows} rows to train on, {count.violating} violate the constraint, "
+        f"{count.dropped} of them dropped\n"
+        f"validation: {len(measurer.satisfying)} rows that satisfy, {len(measurer.violating)} that "
+        "do not"
     )
     if prepared.count.violating and not prepared.count.dropped and prepared.config.method.beta > 0:
         rate = 1 - count.violating / count.rows
         beta = prepared.config.method.beta
         console.print(
-            f"data.violating = 'keep': with {rate:.1%} of the corpus satisfying, training "
-            f"cannot take the "
-            f"rate above about {(rate + beta) / (1 + beta):.1%} (a mixture of corpus and target)"
+            f"data.violating = 'keep': with {rate:.1%} of the corpus satisfying, training cannot "
+            f"take the rate above about {(rate + beta) / (1 + beta):.1%} (a mixture of corpus and "
+            "target)"
         )
 
 

@@ -64,9 +64,8 @@ def saving(what: Path, root: Path) -> Generator[None]:
             f"checkpoint {standing.name} stands" if standing else "there is no earlier checkpoint"
         )
         raise RunError(
-            f"{what}: cannot be saved: {cause}; {kept}. Make room or choose another run.dir, "
-            f"then go "
-            "on with --resume"
+            f"{what}: cannot be saved: {cause}; {kept}. Make room or choose another run.dir, then "
+            "go on with --resume"
         ) from error
 
 

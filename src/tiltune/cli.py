@@ -1,8 +1,7 @@
 """A verb a command: demo · check · fit · sample · score · classifier train · report.
 
 Commands import what they run inside the function, so that `--help`, a bad configuration and a
-report
-need no torch. A mistake of the user's ends in one message on stderr and exit code 2.
+report need no torch. A mistake of the user's ends in one message on stderr and exit code 2.
 """
 
 import json
@@ -59,8 +58,7 @@ def demo(
 
 @app.command()
 def check(config: ConfigPath, settings: Settings = None) -> None:
-    """Validate, load, score 32 real samples, estimate time and memory, print every default
-    chosen."""
+    """Validate, load, score 32 samples, estimate time and memory, print every default chosen."""
     given = load_config(config, tuple(settings or ()))
     from tiltune.check import check_run
 

@@ -24,8 +24,7 @@ class ModelError(TiltuneError):
 
 
 class ConstraintError(TiltuneError):
-    """A constraint cannot be built, raised while scoring, or returned something that is no
-    score."""
+    """A constraint cannot be built, raised while scoring, or returned what is no score."""
 
 
 class RunError(TiltuneError):

@@ -35,9 +35,8 @@ def check_unchanged(manifest: Path, config: RunConfig) -> None:
     changed = [name for name, value in hashes(config).items() if stored.get(name) != value]
     if changed:
         raise RunError(
-            f"{manifest.parent}: {', '.join(changed)} changed since the run was started; put "
-            f"back what "
-            "was there, or start a new run with another run.dir"
+            f"{manifest.parent}: {', '.join(changed)} changed since the run was started; put back "
+            "what was there, or start a new run with another run.dir"
         )
 
 

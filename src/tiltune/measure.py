@@ -1,5 +1,4 @@
-"""What a round's policy is worth beyond the constraint: validation text, distance to the
-reference."""
+"""What a policy is worth beyond the constraint: validation text, distance to the reference."""
 
 import time
 from collections.abc import Sequence

@@ -2,9 +2,8 @@
 
 A row describes one policy version: its satisfaction rate on fresh samples, its distance to the
 reference, its validation losses, and then the value fit and the policy update that started from it.
-The closing row (`closing = true`) measures the final policy and trains nothing. A number that
-was not
-measured is `None`, never zero. Logarithms are natural, so losses and divergences are in nats.
+The closing row (`closing = true`) measures the final policy and trains nothing. A number that was
+not measured is `None`, never zero. Logarithms are natural, so losses and divergences are in nats.
 """
 
 import json

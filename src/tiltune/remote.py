@@ -4,8 +4,7 @@ The child shares the frozen weights with its parent and owns copies of what it t
 gave comes back as the actor's whole state, which the parent loads into its own actor object; so the
 parent always holds the last published pair, and a checkpoint needs nothing from the child.
 If either side dies the other stops: the parent sees the child's end while it waits, the child
-watches
-its parent.
+watches its parent.
 """
 
 import multiprocessing
@@ -137,9 +136,8 @@ class RemoteActor:
             f"killed by signal {-code}" if code is not None and code < 0 else f"exit code {code}"
         )
         return RunError(
-            f"the actor process died ({cause}); the last checkpoint stands, go on with "
-            f"--resume. If it "
-            "ran out of memory, lower sampler.batch_size or value_model.batch_size"
+            f"the actor process died ({cause}); the last checkpoint stands, go on with --resume. "
+            "If it ran out of memory, lower sampler.batch_size or value_model.batch_size"
         )
 
 

@@ -1,8 +1,7 @@
 """`tiltune demo`: the method on the support desk's world, against exact values.
 
 A whole run of `run.py` on the embedded model, then what an ordinary user cannot have: the
-distance to
-the exact target and the exact limit. Writes the run folder and its report.
+distance to the exact target and the exact limit. Writes the run folder and its report.
 """
 
 import math
@@ -59,9 +58,8 @@ def show(folder: Path, console: Console) -> None:
     """Run, measure against the exact target, print, and write the report with the same tables."""
     world = support_desk()
     console.print(
-        "Messages to a support desk. The rule: a rude word must be followed by an apology "
-        "before the "
-        f"end.\nUnder the grammar {math.exp(world.target.log_z):.1%} of the messages obey it. "
+        "Messages to a support desk. The rule: a rude word must be followed by an apology before "
+        f"the end.\nUnder the grammar {math.exp(world.target.log_z):.1%} of the messages obey it. "
         "Nothing is downloaded; this takes about two minutes."
     )
     run = open_run(demo_config(folder), resume=False)
@@ -120,10 +118,9 @@ def _comparison(
         "note": (
             "KL(exact target ‖ model) is 0 at best; the base's own exact tilt would leave "
             f"{_interval(floor)} nats. The exact limit, "
-            f"KL(exact target ‖ grammar) = {measured.kl_target_base_nats:.3f} nats a message, "
-            f"is the "
-            f"least that any law which always obeys must give up. 95 % intervals, {MEASURED} "
-            f"messages each."
+            f"KL(exact target ‖ grammar) = {measured.kl_target_base_nats:.3f} nats a message, is "
+            "the least that any law which always obeys must give up. 95 % intervals, "
+            f"{MEASURED} messages each."
         ),
         "columns": ["model", "obey the rule ↑", "KL(exact target ‖ model), nats a message ↓"],
         "rows": [
