@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +225,29 @@ def test_changed_files_are_refused(tmp_path: Path, file: str, named: str) -> Non
     path.write_text(path.read_text("utf-8").replace("rude", "dog"), "utf-8")
     with pytest.raises(RunError, match=f"{named} changed since the run was started"):
         open_run(tiny.config(tiny.changed(tree, method={"rounds": 2})), resume=True)
+
+
+def test_a_scorer_that_stopped_the_run_can_be_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    module = tmp_path / "mended.py"
+    source = "calls = 0\ndef score(completions):\n{}    return [0.5 for _ in completions]\n"
+    # the corpus, its validation rows, round 0's samples and probes, then round 1's samples
+    fault = "    global calls\n    calls += 1\n    assert calls < 5, 'a fifth call'\n"
+    module.write_text(source.format(fault), "utf-8")
+    constraint = {"kind": "python", "path": "mended:score", "words": None}
+    toml = tiny.write_toml(tiny.workplace(tmp_path, constraint=constraint), Path("run.toml"))
+    assert tiny.tiltune("fit", str(toml)) == 2
+    assert "a fifth call" in capsys.readouterr().err
+
+    module.write_text(source.format(""), "utf-8")
+    monkeypatch.delitem(sys.modules, "mended")
+    assert tiny.tiltune("fit", str(toml), "--resume") == 0
+    said = capsys.readouterr().err
+    assert "starting at round 1" in said and "the constraint's file has changed" in said
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text("utf-8"))
+    assert manifest["constraint_changed_at_rounds"] == [1]
 
 
 @pytest.mark.parametrize("schedule", ["sequential", "parallel"])

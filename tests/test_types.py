@@ -61,6 +61,12 @@ def test_only_the_models_own_law_is_own(law: SamplingLaw, own: bool) -> None:
     assert law.own == own
 
 
+@pytest.mark.parametrize("law", [{"temperature": 0.0}, {"top_p": 0.0}, {"top_p": 1.1}])
+def test_a_law_that_is_none_is_refused(law: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="temperature above 0 and top_p in"):
+        SamplingLaw(5, **law)
+
+
 def test_sequence_puts_prompt_and_completion_side_by_side() -> None:
     ids, mask = samples([1, 2], [2, 1]).sequence()
     assert ids.tolist() == [[0, 2, 50, 51], [101, 102, 150, 0]]

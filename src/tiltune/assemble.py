@@ -151,7 +151,7 @@ def make_actor(prepared: Prepared) -> Actor:
     """The actor's side; its views are its own."""
     config, policy = prepared.config, prepared.loaded.policy
     view = policy.clone("snapshot")
-    device = policy.device
+    device = prepared.devices[1] if config.method.max_lag else policy.device  # where it will draw
     sampler = Sampler(
         prompts=prepared.prompts,
         decoder=prepared.loaded.tokenizer,

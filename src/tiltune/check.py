@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tiltune.actor import Actor
+from tiltune.actor import Actor, on_device
 from tiltune.assemble import Prepared, make_actor, make_learner, prepare
 from tiltune.config import RunConfig
 from tiltune.learner import Learner, Trained
@@ -42,6 +42,8 @@ def check_run(given: RunConfig, console: Console) -> None:
     _print_settings(given, prepared.config, console)
     _print_data(prepared, console)
     actor, learner = make_actor(prepared), make_learner(prepared)
+    device = prepared.loaded.policy.device  # the miniature is this process's alone
+    actor.sampler.generator = on_device(actor.sampler.generator, device)
     scored = actor.sampler.draw(prepared.loaded.policy, SAMPLES, policy_version=0)
     _print_samples(scored, actor, console)
     _print_estimate(estimate(prepared, actor, learner, scored), prepared, console)
@@ -132,7 +134,7 @@ def _print_samples(scored: Scored, actor: Actor, console: Console) -> None:
 
 
 def _print_estimate(measured: Estimate, prepared: Prepared, console: Console) -> None:
-    parallel = prepared.config.method.schedule == "parallel"
+    parallel = prepared.config.method.max_lag
     phases = ", ".join(f"{name} {seconds / 60:.1f}" for name, seconds in measured.seconds.items())
     console.print(
         f"estimated minutes: {sum(measured.seconds.values()) / 60:.1f} ({phases})"

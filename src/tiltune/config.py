@@ -148,6 +148,11 @@ class MethodSection(Section):
         default=10.0, gt=0, description="Upper bound of a prefix weight."
     )
 
+    @property
+    def max_lag(self) -> Literal[0, 1]:
+        """Rounds that the learner's pair may be old; 1 puts the actor in a process of its own."""
+        return 1 if self.schedule == "parallel" and self.kind != "sft" else 0
+
 
 class SamplerSection(Section):
     samples_per_round: int | None = Field(

@@ -12,7 +12,14 @@ from torch.nn.functional import logsigmoid
 from torch.nn.utils import clip_grad_norm_
 
 from tiltune.data import Cursor, Example, corpus_batch
-from tiltune.functional import PrefixWeights, gather, log_softmax, prefix_weights, tilt
+from tiltune.functional import (
+    PrefixWeights,
+    effective_sample_size,
+    gather,
+    log_softmax,
+    prefix_weights,
+    tilt,
+)
 from tiltune.lm import LanguageModel
 from tiltune.losses import corpus_loss, target_loss
 from tiltune.types import Samples
@@ -218,13 +225,8 @@ class _Totals:
         self.steps = steps
         self.tokens = 0
         self.losses: dict[str, float] = {}
-        self.prefixes, self.weight, self.squared_weight, self.clipped, self.gap = (
-            0,
-            0.0,
-            0.0,
-            0,
-            0.0,
-        )
+        self.weights: list[Tensor] = []
+        self.clipped, self.gap = 0, 0.0
         self.without_target: set[int] = set()
 
     def add(self, name: str, loss: float) -> None:
@@ -233,10 +235,7 @@ class _Totals:
 
     def watch(self, part: Samples, weights: PrefixWeights, log_z: Tensor, gap: Tensor) -> None:
         """Prefix weights, prompts without a target, and the gap between two log-probabilities."""
-        kept = weights.weights[part.mask].double()
-        self.prefixes += kept.numel()
-        self.weight += float(kept.sum())
-        self.squared_weight += float(kept.square().sum())
+        self.weights.append(weights.weights[part.mask].cpu())
         self.clipped += int((weights.clipped & part.mask).sum())
         self.gap += float(gap[part.mask].abs().sum())
         self.without_target |= set(part.prompt_index[log_z[:, 0] == -torch.inf].tolist())
@@ -244,12 +243,13 @@ class _Totals:
     def numbers(self) -> dict[str, Any]:
         """Record fields; what did not happen is absent."""
         fields: dict[str, Any] = {**self.losses, "learner_tokens": self.tokens}
-        if self.prefixes:
+        if self.weights:
+            weights = torch.cat(self.weights).double()
+            share = effective_sample_size(weights, torch.ones_like(weights))
             fields |= {
-                "effective_sample_size_share": self.weight**2
-                / max(self.prefixes * self.squared_weight, 1e-300),
-                "weight_clipped_share": self.clipped / self.prefixes,
+                "effective_sample_size_share": share.item(),
+                "weight_clipped_share": self.clipped / len(weights),
                 "prompts_without_target": len(self.without_target),
-                "logprob_gap_nats": self.gap / self.prefixes,
+                "logprob_gap_nats": self.gap / len(weights),
             }
         return fields

@@ -10,6 +10,7 @@ from typing import Any
 
 from tiltune.config import RunConfig
 from tiltune.errors import RunError
+from tiltune.records import write_json
 
 PACKAGES = ("tiltune", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
 
@@ -25,19 +26,31 @@ def make_manifest(config: RunConfig, corpus: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def check_unchanged(manifest: Path, config: RunConfig) -> None:
+def check_unchanged(manifest: Path, config: RunConfig, *, next_round: int) -> bool:
     """Refuse to go on with another model, other data or another constraint.
 
+    The file of a python constraint alone may change, since a scorer that stopped the run has to be
+    mended before it goes on; the manifest then holds the new hash and the round it holds from.
+
+    Returns:
+        Whether such a file has changed.
+
     Raises:
-        RunError: names what has changed.
+        RunError: names what else has changed.
     """
-    stored = json.loads(manifest.read_text("utf-8"))["sha256"]
-    changed = [name for name, value in hashes(config).items() if stored.get(name) != value]
+    content = json.loads(manifest.read_text("utf-8"))
+    stored, found = content["sha256"], hashes(config)
+    changed = [name for name, value in found.items() if stored.get(name) != value]
+    if changed == ["constraint"] and config.constraint.kind == "python":
+        content.setdefault("constraint_changed_at_rounds", []).append(next_round)
+        write_json(manifest, content | {"sha256": found})
+        return True
     if changed:
         raise RunError(
             f"{manifest.parent}: {', '.join(changed)} changed since the run was started; put back "
             "what was there, or start a new run with another run.dir"
         )
+    return False
 
 
 def hashes(config: RunConfig) -> dict[str, str]:
@@ -47,6 +60,9 @@ def hashes(config: RunConfig) -> dict[str, str]:
         path = getattr(config.data, name)
         if path is not None:
             found[f"data.{name}"] = _digest([Path(path)], path)
+    if config.value_model.path is not None:
+        path = config.value_model.path
+        found["value_model.path"] = _digest([Path(path)], path)
     constraint = config.constraint
     found["constraint"] = _digest(_constraint_files(constraint), constraint.model_dump_json())
     return found

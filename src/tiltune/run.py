@@ -62,13 +62,16 @@ class Run:
         self.actor = make_actor(prepared)
         self.records: list[RoundRecord] = []
         self.next_round = 0
+        self.scorer_changed = False
         self._pending: tuple[dict[str, torch.Tensor], int] | None = None
         if resume:
             recover(self.folder)
         checkpoint = latest_checkpoint(self.folder / "checkpoints") if resume else None
         if checkpoint is not None:
-            check_unchanged(self.folder / "manifest.json", self.config)
             self._load(read_folder(checkpoint))
+            self.scorer_changed = check_unchanged(
+                self.folder / "manifest.json", self.config, next_round=self.next_round
+            )
             self._save_config()  # it may ask for more rounds than before
         else:
             self._begin(resume)
@@ -121,11 +124,10 @@ class Run:
 
     def _schedule(self) -> Schedule:
         method = self.config.method
-        parallel = method.schedule == "parallel" and method.kind != "sft"
         return Schedule(
             rounds=method.rounds,
             first=self.next_round,
-            max_lag=1 if parallel else 0,
+            max_lag=method.max_lag,
             method=method.kind,
             name=method.schedule,
         )

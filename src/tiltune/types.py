@@ -21,6 +21,13 @@ class SamplingLaw:
     top_p: float = 1.0
     guided: bool = False
 
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1 or self.temperature <= 0 or not 0 < self.top_p <= 1:
+            raise ValueError(
+                f"{self}: max_new_tokens must be at least 1, temperature above 0 and top_p in "
+                "(0, 1]"
+            )
+
     @property
     def own(self) -> bool:
         """Whether this is the model's own law; values and targets come from no other."""
