@@ -1,0 +1,70 @@
+"""What a user states in TOML, frozen and validated: runs, constraints, evaluations, comparisons."""
+
+from tiltune.config.compare import CompareConfig, MethodEntry, load_compare_config
+from tiltune.config.constraint import (
+    ClassifierConfig,
+    ConstraintConfig,
+    LexiconConfig,
+    PythonConfig,
+    RegexConfig,
+    load_constraint_config,
+)
+from tiltune.config.evaluate import (
+    DetectorConfig,
+    DivergenceConfig,
+    EvaluateConfig,
+    PerplexityConfig,
+    PreferenceConfig,
+    PromptsSection,
+    ProtocolSection,
+    ScorerSection,
+    TasksConfig,
+    load_evaluate_config,
+)
+from tiltune.config.parse import parse_config, read_toml
+from tiltune.config.run import (
+    ActorSection,
+    DataSection,
+    LearnerSection,
+    MethodSection,
+    ModelSection,
+    RunConfig,
+    RunSection,
+    SamplerSection,
+    ValueModelSection,
+    load_config,
+)
+
+__all__ = [
+    "ActorSection",
+    "ClassifierConfig",
+    "CompareConfig",
+    "ConstraintConfig",
+    "DataSection",
+    "DetectorConfig",
+    "DivergenceConfig",
+    "EvaluateConfig",
+    "LearnerSection",
+    "LexiconConfig",
+    "MethodEntry",
+    "MethodSection",
+    "ModelSection",
+    "PerplexityConfig",
+    "PreferenceConfig",
+    "PromptsSection",
+    "ProtocolSection",
+    "PythonConfig",
+    "RegexConfig",
+    "RunConfig",
+    "RunSection",
+    "SamplerSection",
+    "ScorerSection",
+    "TasksConfig",
+    "ValueModelSection",
+    "load_compare_config",
+    "load_config",
+    "load_constraint_config",
+    "load_evaluate_config",
+    "parse_config",
+    "read_toml",
+]

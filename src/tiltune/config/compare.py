@@ -1,0 +1,70 @@
+"""`compare.toml`: which methods, from which base run, under which budget, evaluated how."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from tiltune.config.evaluate import EvaluateConfig
+from tiltune.config.parse import Section, parse_config, read_toml
+
+MethodKind = Literal["base", "sft", "filter", "guided", "best_of_n", "ppo", "grpo", "tilt"]
+
+
+class MethodEntry(Section):
+    """One `[[method]]`: a line of the table, or a line of points where it has a grid."""
+
+    name: str = Field(description="How tables call it.")
+    kind: MethodKind = Field(description="What it is; base: the untrained model.")
+    n: int = Field(default=4, ge=2, description="For best_of_n: completions drawn for each kept.")
+    overrides: dict[str, Any] = Field(
+        default={}, description="Settings of run.toml by dotted key, such as {'method.beta' = 2}."
+    )
+    grid: dict[str, list[Any]] = Field(
+        default={}, description="Lists of values by dotted key; every combination is run."
+    )
+
+
+class BudgetSection(Section):
+    """What every method may spend; with both keys each method runs once under each."""
+
+    samples: int | None = Field(
+        default=None, ge=1, description="Completions drawn and scored while training."
+    )
+    seconds: float | None = Field(
+        default=None, gt=0, description="Seconds of sampling, scoring, value learning, training."
+    )
+
+
+class TableSection(Section):
+    """What the comparison's picture shows and how a grid's winner is chosen."""
+
+    title: str = Field(default="Comparison", description="Heading of the table and the page.")
+    dir: str = Field(description="Folder that the comparison writes.")
+    control: str = Field(description="Key of the measurement on the control axis.")
+    utility: str = Field(description="Key of the measurement on the utility axis.")
+    least_control: float | None = Field(
+        default=None,
+        description="Of a grid the best utility among entries whose control reaches this is "
+        "chosen; none, or none does: the best control.",
+    )
+
+
+class CompareConfig(Section):
+    """A whole comparison, as `compare.toml` states it."""
+
+    table: TableSection
+    base: dict[str, dict[str, Any]] = Field(description="The shared part of run.toml; no run.dir.")
+    method: tuple[MethodEntry, ...] = Field(min_length=1, description="The methods.")
+    evaluate: EvaluateConfig = EvaluateConfig()
+    budget: BudgetSection = BudgetSection()
+    world: str | None = Field(
+        default=None,
+        description="'module:attribute' of a world with exact values; adds the distance to the "
+        "true optimum.",
+    )
+
+
+def load_compare_config(path: str | Path) -> CompareConfig:
+    """Read `compare.toml`; raises ConfigError."""
+    return parse_config(CompareConfig, read_toml(path), source=str(path))

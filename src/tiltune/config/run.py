@@ -1,0 +1,164 @@
+"""`run.toml`: what a run is.
+
+A value of `None` means "choose what is good for this model"; `resolve` fills those in from facts
+about the model, so that `config.json` of a run holds no `None` that code still has to interpret.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from tiltune.config.constraint import ConstraintConfig
+from tiltune.config.parse import Section, apply_override, parse_config, read_toml
+
+
+class RunSection(Section):
+    dir: str = Field(description="Folder that the run writes; must not exist unless `overwrite`.")
+    seed: int = Field(default=0, ge=0, description="Seed of every random generator of the run.")
+    overwrite: bool = Field(default=False, description="Replace an existing run folder.")
+
+
+class ModelSection(Section):
+    path: str = Field(description="Local Hugging Face folder, or a hub id.")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="Of the weights; auto: float32, or bfloat16 for frozen base weights "
+        "under LoRA.",
+    )
+    adapter: Literal["none", "lora"] = Field(default="none", description="What is trained.")
+    rank: int = Field(default=16, ge=1, description="LoRA rank.")
+    alpha: float = Field(
+        default=32.0, gt=0, description="LoRA scale numerator: updates are scaled by alpha / rank."
+    )
+    targets: str | tuple[str, ...] = Field(
+        default="all-linear", description="Module names that get LoRA."
+    )
+
+
+class DataSection(Section):
+    corpus: str | None = Field(
+        default=None, description="JSONL or Parquet to train on; none: control only."
+    )
+    prompts: str | None = Field(
+        default=None, description="JSONL or Parquet; none: the corpus's prompts, else BOS."
+    )
+    valid: str | None = Field(
+        default=None, description="JSONL or Parquet; none: rows held out of the corpus."
+    )
+    violating: Literal["drop", "keep"] = Field(
+        default="drop", description="Corpus rows that violate the constraint."
+    )
+    max_tokens: int | None = Field(
+        default=None, ge=2, description="Corpus rows are cut here; none: min(context, 512)."
+    )
+
+
+class MethodSection(Section):
+    kind: Literal["tilt", "sft", "filter"] = Field(
+        default="tilt", description="How the policy is trained."
+    )
+    schedule: Literal["fixed", "sequential", "parallel"] = Field(
+        default="sequential", description="When targets are renewed."
+    )
+    rounds: int = Field(
+        default=3, ge=1, description="Rounds of sampling, value learning and training."
+    )
+    beta: float = Field(
+        default=2.0, ge=0, description="Weight of KL(target || policy), per nat a token."
+    )
+    beta_min: float = Field(default=0.05, gt=0, description="Lower bound of an adapted beta.")
+    beta_max: float = Field(default=50.0, gt=0, description="Upper bound of an adapted beta.")
+    target_rate: float | None = Field(
+        default=None, gt=0, le=1, description="Satisfaction rate to reach; none: no target."
+    )
+    kl_max_nats: float | None = Field(
+        default=None,
+        gt=0,
+        description="Stop when KL(policy || reference) passes this, nats a completion.",
+    )
+    anchor: Literal["snapshot", "reference"] = Field(
+        default="snapshot", description="Which law the values and target tilt."
+    )
+    prefix_weight_clip: float = Field(
+        default=10.0, gt=0, description="Upper bound of a prefix weight."
+    )
+
+    @property
+    def max_lag(self) -> Literal[0, 1]:
+        """Rounds that the learner's pair may be old; 1 puts the actor in a process of its own."""
+        return 1 if self.schedule == "parallel" and self.kind != "sft" else 0
+
+
+class SamplerSection(Section):
+    samples_per_round: int | None = Field(
+        default=None, ge=1, description="Completions drawn a round."
+    )
+    batch_size: int | None = Field(
+        default=None, ge=1, description="Completions drawn side by side."
+    )
+    max_new_tokens: int = Field(
+        default=24, ge=1, description="Token limit of a completion; it is part of the law."
+    )
+
+
+class ValueModelSection(Section):
+    kind: Literal["copy", "head", "separate"] = Field(
+        default="copy", description="What carries the values."
+    )
+    path: str | None = Field(
+        default=None, description="For kind 'separate': folder of a smaller LM, same vocabulary."
+    )
+    steps_per_round: int | None = Field(default=None, ge=1, description="Optimizer steps a round.")
+    batch_size: int | None = Field(default=None, ge=1, description="Completions a step.")
+    learning_rate: float | None = Field(default=None, gt=0, description="Peak rate.")
+    consistency: float = Field(default=0.5, ge=0, description="Weight of the consistency loss.")
+
+
+class LearnerSection(Section):
+    steps_per_round: int | None = Field(default=None, ge=1, description="Optimizer steps a round.")
+    batch_size: int | None = Field(
+        default=None, ge=1, description="Corpus rows, and as many samples, a micro-batch."
+    )
+    accumulation: int = Field(default=1, ge=1, description="Micro-batches a step.")
+    learning_rate: float | None = Field(default=None, gt=0, description="Peak rate.")
+    device: str = Field(default="auto", description="'auto', 'cpu', 'cuda' or 'cuda:N'.")
+    threads: int | None = Field(
+        default=None, ge=1, description="CPU threads; none: all, or half of them beside an actor."
+    )
+
+
+class ActorSection(Section):
+    device: str = Field(
+        default="auto",
+        description="'auto', 'cpu', 'cuda' or 'cuda:N'; used by the parallel schedule.",
+    )
+    threads: int | None = Field(
+        default=None, ge=1, description="CPU threads; used by the parallel schedule."
+    )
+
+
+class RunConfig(Section):
+    """A whole run, as `run.toml` states it."""
+
+    run: RunSection
+    model: ModelSection
+    constraint: ConstraintConfig
+    data: DataSection = DataSection()
+    method: MethodSection = MethodSection()
+    sampler: SamplerSection = SamplerSection()
+    value_model: ValueModelSection = ValueModelSection()
+    learner: LearnerSection = LearnerSection()
+    actor: ActorSection = ActorSection()
+
+
+def load_config(path: str | Path, overrides: tuple[str, ...] = ()) -> RunConfig:
+    """Read `run.toml`, apply `key.path=value` overrides, validate.
+
+    Raises:
+        ConfigError: the file cannot be read, is not TOML, or does not describe a run.
+    """
+    tree = read_toml(path)
+    for override in overrides:
+        apply_override(tree, override)
+    return parse_config(RunConfig, tree, source=str(path))
