@@ -54,12 +54,14 @@ class ActorPlan:
         renew: whether each round draws (and fits) anew, or the first round's pair serves on.
         samples: completions to train on, drawn a round.
         measured: completions drawn to measure the final policy, or one that is not trained on.
+        group_size: completions of each prompt drawn to train on; measuring draws one.
     """
 
     law: Literal["snapshot", "reference", "none"]
     renew: bool
     samples: int
     measured: int
+    group_size: int = 1
 
 
 class ActorLike(Protocol):
@@ -118,14 +120,16 @@ class Actor:
         plan = self.plan
         if plan.law == "none" or (self.pool is not None and not plan.renew):
             measured = self._draw(self.policy, plan.measured, version)
-            return self.pair(version, measured, sample_numbers(measured))
+            return self.pair(version, measured, sample_numbers(measured) | {"samples_drawn": 0})
         own = plan.law == "snapshot" or version == 0
-        drawn = self._draw(self.policy if own else self.reference, plan.samples, version)
+        drawn = self._draw(
+            self.policy if own else self.reference, plan.samples, version, plan.group_size
+        )
         kept = [self.pool] if self.pool is not None and plan.law == "reference" else []
         self.pool = concatenate([*kept, drawn.samples])
         fit = self._fit(self.pool)
         measured = drawn if own else self._draw(self.policy, plan.measured, version)
-        return self.pair(version, measured, sample_numbers(measured) | fit)
+        return self.pair(version, measured, drawn_numbers(drawn, measured) | fit)
 
     def measure(self, weights: dict[str, Tensor], version: int) -> Pair:
         """Fresh samples of these weights and nothing else."""
@@ -195,8 +199,8 @@ class Actor:
             self.value_learner.model.load_state(tensors["values"])
             self.value_learner.fits = state["value_fits"]
 
-    def _draw(self, lm: LanguageModel, count: int, version: int) -> Scored:
-        return self.sampler.draw(lm, count, policy_version=version)
+    def _draw(self, lm: LanguageModel, count: int, version: int, group: int = 1) -> Scored:
+        return self.sampler.draw(lm, count, policy_version=version, group_size=group)
 
     def _fit(self, samples: Samples) -> dict[str, Any]:
         if self.value_learner is None:
@@ -235,6 +239,16 @@ def sample_numbers(scored: Scored) -> dict[str, Any]:
         "sampled_tokens": samples.tokens,
         "scoring_seconds": scored.scoring_seconds,
     }
+
+
+def drawn_numbers(drawn: Scored, measured: Scored) -> dict[str, Any]:
+    """`sample_numbers` of what was measured; of what was trained on, the count and the cost."""
+    numbers = sample_numbers(measured) | {"samples_drawn": len(drawn.samples)}
+    if drawn is not measured:
+        numbers["sampling_seconds"] += drawn.sampling_seconds
+        numbers["scoring_seconds"] += drawn.scoring_seconds
+        numbers["sampled_tokens"] += drawn.samples.tokens
+    return numbers
 
 
 def value_numbers(fit: ValueFit, seconds: float) -> dict[str, Any]:

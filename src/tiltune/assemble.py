@@ -13,7 +13,7 @@ import torch
 
 from tiltune import hub
 from tiltune.actor import Actor, ActorPlan
-from tiltune.config import RunConfig
+from tiltune.config import MethodSection, RunConfig
 from tiltune.constraints import build_constraint
 from tiltune.constraints.base import Completion, Constraint
 from tiltune.data import (
@@ -27,11 +27,12 @@ from tiltune.data import (
     read_rows,
 )
 from tiltune.decoding.draw import Ending
-from tiltune.defaults import Facts, resolve
+from tiltune.defaults import GRADIENT_CHOICES, Facts, resolve
 from tiltune.errors import ConfigError, DataError, ModelError
 from tiltune.learner import BetaRule, Learner, LearnerSettings
 from tiltune.lm import LanguageModel
 from tiltune.measure import Measurer
+from tiltune.policy_gradient import GradientSettings, PolicyGradient, StateValue
 from tiltune.sampler import Sampler
 from tiltune.types import SamplingLaw
 from tiltune.value_learner import ValueLearner, ValueSettings
@@ -133,6 +134,7 @@ def refuse(config: RunConfig) -> None:
         raise ConfigError(
             "method.kind = 'filter' keeps or drops; it needs constraint.threshold, a number"
         )
+    refuse_gradient_settings(method)
     if method.kind == "sft" and config.data.corpus is None:
         raise ConfigError("method.kind = 'sft' trains on a corpus; set data.corpus")
     if method.beta_min > method.beta_max:
@@ -144,6 +146,26 @@ def refuse(config: RunConfig) -> None:
     if config.value_model.kind == "separate" and config.value_model.path is None:
         raise ConfigError(
             "value_model.kind = 'separate' needs value_model.path, a smaller model's folder"
+        )
+
+
+def refuse_gradient_settings(method: MethodSection) -> None:
+    """Settings of policy gradients that the kind does not read, and schedules it does not know.
+
+    Raises:
+        ConfigError: names the setting and the kinds that read it.
+    """
+    for name in ("kl_weight", "ratio_clip", "passes", "decay", "group_size"):
+        readers = [kind for kind, choices in GRADIENT_CHOICES.items() if name in choices]
+        if getattr(method, name) is not None and method.kind not in readers:
+            raise ConfigError(
+                f"method.{name} is read by method.kind = {' and '.join(map(repr, readers))} only, "
+                f"not by '{method.kind}'; leave it out"
+            )
+    if method.policy_gradient and (method.schedule == "fixed" or method.anchor == "reference"):
+        raise ConfigError(
+            f"method.kind = '{method.kind}' trains on completions of the policy of each round; "
+            "method.schedule = 'fixed' and method.anchor = 'reference' do not go with it"
         )
 
 
@@ -188,6 +210,7 @@ def plan(config: RunConfig) -> ActorPlan:
         renew=not fixed,
         samples=count,
         measured=min(count, MEASURED),
+        group_size=method.group_size or 1,
     )
 
 
@@ -235,7 +258,26 @@ def make_learner(prepared: Prepared) -> Learner:
         ),
         generator=torch.Generator().manual_seed(seed * 4 + 3),
         pad_id=prepared.loaded.pad_id,
+        policy_gradient=make_policy_gradient(prepared),
     )
+
+
+def make_policy_gradient(prepared: Prepared) -> PolicyGradient | None:
+    """What ppo and grpo do with samples; None for the other kinds."""
+    method, policy = prepared.config.method, prepared.loaded.policy
+    if method.kind not in ("ppo", "grpo"):
+        return None
+    torch.manual_seed(prepared.config.run.seed)
+    values = StateValue(policy.clone("state_values")) if method.kind == "ppo" else None
+    settings = GradientSettings(
+        kind=method.kind,
+        kl_weight=method.kl_weight or 0.0,
+        ratio_clip=method.ratio_clip or 0.0,
+        decay=method.decay or 0.0,
+        value_rate=prepared.config.value_model.learning_rate or 0.0,
+    )
+    placed = values.to(policy.device) if values else None
+    return PolicyGradient(policy, prepared.reference, settings, placed)
 
 
 def split_by_constraint(

@@ -15,6 +15,13 @@ from tiltune.config import RunConfig
 LEAST_FOR_THREADS = 1_000_000
 """Parameters below which a second thread costs more in waiting than it computes."""
 
+PASSES = 4
+"""Over a round's samples by ppo and grpo."""
+GRADIENT_CHOICES: dict[str, dict[str, Any]] = {
+    "ppo": {"kl_weight": 0.1, "ratio_clip": 0.2, "passes": PASSES, "decay": 0.95},
+    "grpo": {"kl_weight": 0.1, "ratio_clip": 0.2, "passes": PASSES, "group_size": 8},
+}
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -36,9 +43,13 @@ def resolve(config: RunConfig, facts: Facts) -> RunConfig:
     millions = max(facts.parameters, 1) / 1e6
     lora = config.model.adapter == "lora"
     policy_rate = 7e-4 * millions**-0.5 * (10 if lora else 1)
-    samples = config.sampler.samples_per_round or _even(4096 * millions**-0.25, 256, 4992)
+    gradient = config.method.policy_gradient
+    usual = 256 if gradient else _even(4096 * millions**-0.25, 256, 4992)
+    samples = config.sampler.samples_per_round or usual
     batch = 64 if millions < 1 else 32 if millions < 50 else 8
-    passes = 8 if millions < 1 else 4
+    passes = (config.method.passes or PASSES) if gradient else 8 if millions < 1 else 4
+    at_once = (config.learner.batch_size or batch) * config.learner.accumulation
+    steps = max(1, samples * passes // at_once) if gradient else max(50, samples * passes // batch)
     choices: dict[str, dict[str, Any]] = {
         "data": {"max_tokens": min(facts.context, 512)},
         "sampler": {"samples_per_round": samples, "batch_size": 256 if millions < 50 else 32},
@@ -48,12 +59,13 @@ def resolve(config: RunConfig, facts: Facts) -> RunConfig:
             "learning_rate": min(2e-3, 1.5e-3 * millions**-0.5 * (3 if lora else 1)),
         },
         "learner": {
-            "steps_per_round": max(50, samples * passes // batch),
+            "steps_per_round": steps,
             "batch_size": batch,
             "learning_rate": min(2e-3, policy_rate),
             "threads": _threads(config, facts)[0],
         },
         "actor": {"threads": _threads(config, facts)[1]},
+        "method": GRADIENT_CHOICES.get(config.method.kind, {}),
     }
     return config.model_copy(
         update={table: _filled(getattr(config, table), chosen) for table, chosen in choices.items()}

@@ -134,3 +134,34 @@ def effective_sample_size(weights: Float[Tensor, "*batch"], mask: Tensor) -> Flo
     kept = torch.where(mask, at_least_float32(weights), 0.0)
     worst = mask.sum().clamp(min=1) * kept.square().sum()
     return kept.sum().square() / worst.clamp(min=torch.finfo(kept.dtype).tiny)
+
+
+def generalised_advantages(
+    gains: Float[Tensor, "N T"],
+    values: Float[Tensor, "N T"],
+    mask: Bool[Tensor, "N T"],
+    *,
+    decay: float,
+    discount: float = 1.0,
+) -> Float[Tensor, "N T"]:
+    """`A_t = Σ_l (γλ)^l δ_{t+l}` with `δ_t = g_t + γ V(s_{t+1}) - V(s_t)`; 0 where masked.
+
+    λ = 0 leaves the one-step residual δ_t, λ = 1 the return minus the value. After the last real
+    token there is nothing to gain, so V is 0 there. Source: arXiv 1506.02438.
+
+    Args:
+        gains: g_t, what token t earned; padding on the right.
+        values: V(s_t), the expected sum of gains from token t on, said before it is written.
+        mask: real tokens.
+        decay: λ.
+        discount: γ.
+    """
+    gains, values = (torch.where(mask, at_least_float32(part), 0.0) for part in (gains, values))
+    after = torch.nn.functional.pad(values[:, 1:], (0, 1))
+    residuals = gains + discount * after - values
+    running = residuals.new_zeros(len(residuals))
+    columns: list[Tensor] = []
+    for residual in residuals.flip(1).unbind(1):
+        running = residual + discount * decay * running
+        columns.append(running)
+    return torch.where(mask, torch.stack(columns, 1).flip(1), 0.0)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 from torch.nn.utils import clip_grad_norm_
 
+from tiltune.checkpoint import load_optimizer, optimizer_tensors
 from tiltune.data import Cursor, Example, corpus_batch
 from tiltune.functional import (
     PrefixWeights,
@@ -22,6 +23,7 @@ from tiltune.functional import (
 )
 from tiltune.lm import LanguageModel
 from tiltune.losses import corpus_loss, target_loss
+from tiltune.policy_gradient import Estimates, PolicyGradient
 from tiltune.types import Samples
 from tiltune.value_learner import length_parts, micro_batches
 from tiltune.value_model import ValueModel
@@ -37,7 +39,7 @@ class LearnerSettings:
 
     Attributes:
         objective: "tilt" adds beta·KL on the target, "filter" adds beta·NLL of satisfying samples,
-            "sft" trains on the corpus alone.
+            "sft" trains on the corpus alone, "ppo" and "grpo" add beta·(policy-gradient loss).
         steps: optimizer steps a round.
         batch_size: corpus rows, and as many samples, in a micro-batch.
         accumulation: micro-batches a step; their mean is over the whole step's tokens.
@@ -46,7 +48,7 @@ class LearnerSettings:
         most_logits: logits computed at once.
     """
 
-    objective: Literal["tilt", "filter", "sft"]
+    objective: Literal["tilt", "filter", "sft", "ppo", "grpo"]
     steps: int
     batch_size: int
     accumulation: int
@@ -86,6 +88,7 @@ class Learner:
         rule: see there.
         generator: picks samples; on the CPU.
         pad_id: fills corpus batches.
+        policy_gradient: what the objectives "ppo" and "grpo" do with samples.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class Learner:
         rule: BetaRule,
         generator: torch.Generator,
         pad_id: int,
+        policy_gradient: PolicyGradient | None = None,
     ) -> None:
         self.policy = policy
         self.corpus = corpus
@@ -106,6 +110,7 @@ class Learner:
         self.beta = rule.beta
         self.generator = generator
         self.pad_id = pad_id
+        self.policy_gradient = policy_gradient
         self.version = 0
         self.steps_done = 0
         policy.activate()
@@ -122,14 +127,18 @@ class Learner:
         """
         started = time.perf_counter()
         target = self._target(trained)
+        estimates = self._estimates(target)
         totals = _Totals(self.settings.steps)
         for step in range(self.settings.steps):
+            share = self._rate(step)
             for group in self.optimizer.param_groups:
-                group["lr"] = self.settings.learning_rate * self._rate(step)
-            self._backward(target, totals)
+                group["lr"] = self.settings.learning_rate * share
+            self._backward(estimates or target, totals)
             clip_grad_norm_(self.parameters, 1.0)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
+            if estimates is not None and self.policy_gradient is not None:
+                self.policy_gradient.step(share)
             self.steps_done += 1
         self.version += 1
         return totals.numbers() | {
@@ -145,6 +154,41 @@ class Learner:
         moved = math.log(self.beta) + rule.step * (rule.target_rate - rate)
         self.beta = math.exp(min(max(moved, math.log(rule.lowest)), math.log(rule.highest)))
 
+    def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+        """What a checkpoint must hold: weights, optimizers, generator; beta, counts, cursor."""
+        tensors = {
+            "policy": self.policy.state(),
+            "optimizer": optimizer_tensors(self.optimizer),
+            "learner_generator": {"state": self.generator.get_state()},
+        }
+        if self.policy_gradient is not None:
+            tensors |= self.policy_gradient.state()
+        return tensors, {
+            "beta": self.beta,
+            "version": self.version,
+            "steps_done": self.steps_done,
+            "cursor": self.cursor.state() if self.cursor else None,
+        }
+
+    def load_state(self, tensors: dict[str, dict[str, Tensor]], numbers: dict[str, Any]) -> None:
+        """Undo `state`."""
+        self.policy.load_state(tensors["policy"])
+        load_optimizer(self.optimizer, tensors["optimizer"])
+        self.generator.set_state(tensors["learner_generator"]["state"])
+        self.beta, self.version = numbers["beta"], numbers["version"]
+        self.steps_done = numbers["steps_done"]
+        if self.cursor is not None:
+            self.cursor.load_state(numbers["cursor"])
+        if self.policy_gradient is not None:
+            self.policy_gradient.load_state(tensors)
+
+    def _estimates(self, target: Trained | None) -> Estimates | None:
+        """What ppo and grpo fix before the first step."""
+        if target is None or self.policy_gradient is None:
+            return None
+        most = self._most_tokens(target.samples.sequence()[0].shape[1])
+        return self.policy_gradient.estimate(target.samples, self.generator, most_tokens=most)
+
     def _target(self, trained: Trained | None) -> Trained | None:
         if trained is None or self.beta == 0 or self.settings.objective == "sft":
             return None
@@ -159,12 +203,14 @@ class Learner:
         warm = min(1.0, (self.steps_done + 1) / WARM_UP_STEPS)
         return warm * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * step / self.settings.steps)))
 
-    def _backward(self, target: Trained | None, totals: "_Totals") -> None:
+    def _backward(self, target: Trained | Estimates | None, totals: "_Totals") -> None:
         """Gradients of one step; each term is the mean over the whole step's own tokens."""
         rows = self.settings.batch_size * self.settings.accumulation
         if self.cursor is not None:
             self._corpus_backward([self.corpus[place] for place in self.cursor.next(rows)], totals)
-        if target is not None:
+        if isinstance(target, Estimates):
+            self._gradient_backward(target, rows, totals)
+        elif target is not None:
             picks = torch.randint(len(target.samples), (rows,), generator=self.generator)
             self._samples_backward(target, target.samples.select(picks), totals)
 
@@ -198,6 +244,19 @@ class Learner:
             (self.beta * loss).backward()
         totals.tokens += picked.tokens
 
+    def _gradient_backward(self, estimates: Estimates, rows: int, totals: "_Totals") -> None:
+        assert self.policy_gradient is not None
+        most = self._most_tokens(estimates.samples.sequence()[0].shape[1])
+        numbers = self.policy_gradient.backward(
+            estimates, rows=rows, most_tokens=most, weight=self.beta
+        )
+        totals.tokens += int(numbers.pop("tokens"))
+        gap = numbers.pop("gap")
+        if totals.first_gap is None:
+            totals.first_gap = gap
+        for name, number in numbers.items():
+            totals.add(name, number)
+
     def _most_tokens(self, longest: int) -> int:
         """Padded tokens of a micro-batch: `batch_size` rows, less where the vocabulary is wide."""
         return min(
@@ -228,6 +287,7 @@ class _Totals:
         self.weights: list[Tensor] = []
         self.clipped, self.gap = 0, 0.0
         self.without_target: set[int] = set()
+        self.first_gap: float | None = None
 
     def add(self, name: str, loss: float) -> None:
         """A micro-batch's part of its step's mean."""
@@ -243,6 +303,8 @@ class _Totals:
     def numbers(self) -> dict[str, Any]:
         """Record fields; what did not happen is absent."""
         fields: dict[str, Any] = {**self.losses, "learner_tokens": self.tokens}
+        if self.first_gap is not None:
+            fields["logprob_gap_nats"] = self.first_gap
         if self.weights:
             weights = torch.cat(self.weights).double()
             share = effective_sample_size(weights, torch.ones_like(weights))

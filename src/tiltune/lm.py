@@ -172,6 +172,12 @@ class LanguageModel:
             (n.replace(marker, "."), p) for n, p in self.module.named_parameters() if marker in n
         )
 
+    def trunk_parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """Those of `named_parameters` that `trunk` computes with: no untied output embedding."""
+        unused = self.unembedding()
+        tied = getattr(self.inner.get_input_embeddings(), "weight", None) is unused
+        return ((n, p) for n, p in self.named_parameters() if p is not unused or tied)
+
     def state(self) -> dict[str, Tensor]:
         """A copy of the view's own weights, on the CPU."""
         return {

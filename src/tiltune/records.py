@@ -43,6 +43,7 @@ class RoundRecord(BaseModel):
 
     # Fresh samples of this policy version.
     samples: int | None = None
+    samples_drawn: int | None = None  # to train on; 0 where all of them only measure
     satisfaction_rate: float | None = None
     satisfaction_rate_interval: Interval | None = None
     score_mean: float | None = None
@@ -76,6 +77,10 @@ class RoundRecord(BaseModel):
     weight_clipped_share: float | None = None
     prompts_without_target: int | None = None
     logprob_gap_nats: float | None = None
+    policy_gradient_loss: float | None = None  # score a token
+    ratio_clipped_share: float | None = None
+    kl_penalty_nats_per_token: float | None = None
+    state_value_loss: float | None = None  # squared score a token
 
     # Who did what, for how long.
     sampling_seconds: float | None = None

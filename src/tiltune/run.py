@@ -7,7 +7,7 @@ What a checkpoint does not know of is written again on resume.
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -22,8 +22,6 @@ from tiltune.assemble import Prepared, make_actor, make_learner, prepare
 from tiltune.checkpoint import (
     Saved,
     latest_checkpoint,
-    load_optimizer,
-    optimizer_tensors,
     publish,
     read_folder,
     recover,
@@ -31,7 +29,7 @@ from tiltune.checkpoint import (
     saving,
     write_folder,
 )
-from tiltune.config import RunConfig
+from tiltune.config import MethodSection, RunConfig
 from tiltune.errors import RunError, TiltuneError
 from tiltune.fit import Round, Schedule, close, fit
 from tiltune.manifest import check_unchanged, make_manifest
@@ -170,7 +168,7 @@ class Run:
             write_folder(folder, Saved({"weights": pair.policy.state()}, best))
 
     def _stopped(self) -> bool:
-        """The target rate is reached by its interval, or the reference is too far away."""
+        """The target rate is reached, the reference too far away, or the budget spent."""
         if not self.records:
             return False
         last, method = self.records[-1], self.config.method
@@ -179,18 +177,15 @@ class Run:
         far = last.kl_policy_reference_nats_per_completion or 0.0
         reached = meets(last, method.target_rate) and last.policy_version > 0
         reached = reached and not self.prepared.corpus
-        return reached or (method.kl_max_nats is not None and far > method.kl_max_nats)
+        reached = reached or (method.kl_max_nats is not None and far > method.kl_max_nats)
+        return reached or spent(self.records, method)
 
     def _state(self, actor: ActorLike) -> Saved:
-        learner = self.learner
         tensors, state = self.actor.state()
-        tensors = tensors | {
-            "policy": learner.policy.state(),
-            "optimizer": optimizer_tensors(learner.optimizer),
-            "learner_generator": {"state": learner.generator.get_state()},
-        }
+        learnt, numbers = self.learner.state()
+        tensors = tensors | learnt
         pending = actor.pending
-        if pending is not None and pending[1] != learner.version:
+        if pending is not None and pending[1] != self.learner.version:
             tensors["pending"] = pending[0]
         return Saved(
             tensors,
@@ -198,25 +193,13 @@ class Run:
                 "next_round": self.next_round,
                 "actor": state,
                 "pending_version": pending[1] if pending else None,
-                "learner": {
-                    "beta": learner.beta,
-                    "version": learner.version,
-                    "steps_done": learner.steps_done,
-                    "cursor": learner.cursor.state() if learner.cursor else None,
-                },
+                "learner": numbers,
             },
         )
 
     def _load(self, saved: Saved) -> None:
         tensors, state = saved
-        learner, numbers = self.learner, state["learner"]
-        learner.policy.load_state(tensors["policy"])
-        load_optimizer(learner.optimizer, tensors["optimizer"])
-        learner.generator.set_state(tensors["learner_generator"]["state"])
-        learner.beta, learner.version = numbers["beta"], numbers["version"]
-        learner.steps_done = numbers["steps_done"]
-        if learner.cursor is not None:
-            learner.cursor.load_state(numbers["cursor"])
+        self.learner.load_state(tensors, state["learner"])
         self.actor.load_state(tensors, state["actor"])
         self.next_round = state["next_round"]
         rows = read_records(self.folder / "records.jsonl")
@@ -260,6 +243,22 @@ def meets(record: RoundRecord, target_rate: float | None) -> bool:
     """Whether the interval's lower end reaches the target."""
     interval = record.satisfaction_rate_interval
     return target_rate is not None and interval is not None and interval[0] >= target_rate
+
+
+def spent(records: Sequence[RoundRecord], method: MethodSection) -> bool:
+    """Whether the rounds so far have used up the completions or the seconds that are allowed."""
+    rounds = [record for record in records if not record.closing]
+    drawn = sum(record.samples_drawn or 0 for record in rounds)
+    seconds = sum(training_seconds(record) for record in rounds)
+    return (method.samples_max is not None and drawn >= method.samples_max) or (
+        method.seconds_max is not None and seconds >= method.seconds_max
+    )
+
+
+def training_seconds(record: RoundRecord) -> float:
+    """Seconds of value fit and policy update, and of the sampling and scoring they needed."""
+    drawing = (record.sampling_seconds, record.scoring_seconds) if record.samples_drawn else ()
+    return sum(part or 0.0 for part in (*drawing, record.value_seconds, record.learning_seconds))
 
 
 def ranking(record: RoundRecord, target_rate: float | None) -> list[float]:

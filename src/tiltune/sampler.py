@@ -63,10 +63,21 @@ class Sampler:
                 "one values, target and weights would each mean something else"
             )
 
-    def draw(self, lm: LanguageModel, count: int, *, policy_version: int) -> Scored:
-        """`count` labelled completions of the next prompts, stamped with the version."""
+    def draw(
+        self, lm: LanguageModel, count: int, *, policy_version: int, group_size: int = 1
+    ) -> Scored:
+        """`count` labelled completions of the next prompts, stamped with the version.
+
+        Args:
+            lm: what completes them.
+            count: completions.
+            policy_version: the stamp.
+            group_size: completions of each prompt.
+        """
         started = time.perf_counter()
-        picks = sorted(self.cursor.next(count), key=lambda place: len(self.prompts[place].ids))
+        places = self.cursor.next(-(-count // group_size))
+        picks = [place for place in places for _ in range(group_size)][:count]
+        picks.sort(key=lambda place: len(self.prompts[place].ids))
         parts = [
             self._batch(lm, picks[first : first + self.batch_size])
             for first in range(0, count, self.batch_size)

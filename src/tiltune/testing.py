@@ -30,6 +30,7 @@ class TableOutput:
     logits: Float[Tensor, "N K V"]
     past_key_values: "TableCache | None"
     hidden_states: tuple[Float[Tensor, "N L d"]] | None
+    last_hidden_state: Float[Tensor, "N L d"]
 
 
 @final
@@ -94,7 +95,16 @@ class EnumerableModel(nn.Module):
             logits,
             TableCache(state) if use_cache else None,
             (hidden,) if output_hidden_states else None,
+            hidden,
         )
+
+    @property
+    def base_model(self) -> "EnumerableModel":
+        """What answers with the last hidden states: the model itself."""
+        return self
+
+    def get_input_embeddings(self) -> None:
+        """None: tokens number sequences and are not embedded."""
 
     def get_output_embeddings(self) -> nn.Linear:
         return self.table

@@ -145,11 +145,8 @@ class TrunkValue(ValueModel):
         return logits.float(), cache
 
     def own_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        unused = self.trunk.unembedding()
-        tied = self.trunk.inner.get_input_embeddings().weight is unused
-        for name, value in self.trunk.named_parameters():
-            if value is not unused or tied:
-                yield f"trunk.{name}", value
+        for name, value in self.trunk.trunk_parameters():
+            yield f"trunk.{name}", value
         for name, value in self.output.named_parameters():
             yield f"output.{name}", value
 

@@ -5,7 +5,7 @@ about the model, so that `config.json` of a run holds no `None` that code still 
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -54,18 +54,29 @@ class DataSection(Section):
     )
 
 
+def default_rounds(stated: dict[str, Any]) -> int:
+    """Many small rounds for policy gradients, which train on samples of the present policy only."""
+    return 64 if stated.get("kind") in ("ppo", "grpo") else 3
+
+
 class MethodSection(Section):
-    kind: Literal["tilt", "sft", "filter"] = Field(
+    kind: Literal["tilt", "sft", "filter", "ppo", "grpo"] = Field(
         default="tilt", description="How the policy is trained."
     )
     schedule: Literal["fixed", "sequential", "parallel"] = Field(
         default="sequential", description="When targets are renewed."
     )
     rounds: int = Field(
-        default=3, ge=1, description="Rounds of sampling, value learning and training."
+        default_factory=default_rounds,
+        ge=1,
+        description="Rounds of sampling, value learning and training; by default 3, for ppo and "
+        "grpo 64.",
     )
     beta: float = Field(
-        default=2.0, ge=0, description="Weight of KL(target || policy), per nat a token."
+        default=2.0,
+        ge=0,
+        description="Weight of KL(target || policy), per nat a token; of the policy-gradient loss, "
+        "per score a token.",
     )
     beta_min: float = Field(default=0.05, gt=0, description="Lower bound of an adapted beta.")
     beta_max: float = Field(default=50.0, gt=0, description="Upper bound of an adapted beta.")
@@ -80,14 +91,60 @@ class MethodSection(Section):
     anchor: Literal["snapshot", "reference"] = Field(
         default="snapshot", description="Which law the values and target tilt."
     )
+    samples_max: int | None = Field(
+        default=None,
+        ge=1,
+        description="Stop after the round in which this many completions have been drawn to train "
+        "on.",
+    )
+    seconds_max: float | None = Field(
+        default=None,
+        gt=0,
+        description="Stop after the round in which sampling, scoring, value learning and policy "
+        "updates have taken this long together, seconds.",
+    )
     prefix_weight_clip: float = Field(
         default=10.0, gt=0, description="Upper bound of a prefix weight."
+    )
+    kl_weight: float | None = Field(
+        default=None,
+        ge=0,
+        description="For ppo, grpo: weight of KL(policy || reference), score a nat; a completion "
+        "scores 2C - 1.",
+    )
+    ratio_clip: float | None = Field(
+        default=None,
+        gt=0,
+        description="For ppo, grpo: how far a token's probability ratio (ppo: or a state's value) "
+        "may move in a round; none: 0.2.",
+    )
+    passes: int | None = Field(
+        default=None,
+        ge=1,
+        description="For ppo, grpo: passes over a round's samples; sets learner.steps_per_round "
+        "unless that is stated.",
+    )
+    decay: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="For ppo: lambda of the generalised advantages; none: 0.95.",
+    )
+    group_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="For grpo: completions of each prompt in a round; none: 8.",
     )
 
     @property
     def max_lag(self) -> Literal[0, 1]:
         """Rounds that the learner's pair may be old; 1 puts the actor in a process of its own."""
         return 1 if self.schedule == "parallel" and self.kind != "sft" else 0
+
+    @property
+    def policy_gradient(self) -> bool:
+        """Whether the kind is one of reinforcement learning."""
+        return self.kind in ("ppo", "grpo")
 
 
 class SamplerSection(Section):

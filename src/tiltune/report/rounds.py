@@ -23,6 +23,7 @@ GROUPS: tuple[tuple[str, tuple[Column, ...]], ...] = (
         (
             Column("policy_version", "policy version", 0),
             Column("samples", "samples", 0),
+            Column("samples_drawn", "drawn to train on", 0),
             Column("satisfaction_rate", "satisfaction rate"),
             Column("score_mean", "mean score"),
             Column("completion_tokens_mean", "length, tokens a completion", 2),
@@ -63,6 +64,10 @@ GROUPS: tuple[tuple[str, tuple[Column, ...]], ...] = (
             Column("weight_clipped_share", "weights clipped, share"),
             Column("prompts_without_target", "prompts without a target", 0),
             Column("logprob_gap_nats", "log-probability gap, nats", 5),
+            Column("policy_gradient_loss", "policy-gradient loss, score a token", 4),
+            Column("ratio_clipped_share", "ratios clipped, share"),
+            Column("kl_penalty_nats_per_token", "KL penalty, nats a token", 4),
+            Column("state_value_loss", "state-value loss, squared score a token", 4),
         ),
     ),
     (
