@@ -244,7 +244,7 @@ def make_learner(prepared: Prepared) -> Learner:
         cursor=Cursor(len(prepared.corpus), seed=seed * 2 + 1) if prepared.corpus else None,
         settings=LearnerSettings(
             objective=method.kind,
-            steps=section.steps_per_round or 1,
+            steps=section.steps_per_round or 0,
             batch_size=section.batch_size or 1,
             accumulation=section.accumulation,
             learning_rate=section.learning_rate or 0.0,

@@ -72,7 +72,7 @@ def estimate(prepared: Prepared, actor: Actor, learner: Learner, scored: Scored)
     learner.settings = replace(learner.settings, steps=STEPS)
     trained = Trained(scored.samples, actor.policy, values) if plan.law != "none" else None
     per_step = learner.update(trained)["learning_seconds"] / STEPS
-    seconds["policy"] = per_step * rounds * (config.learner.steps_per_round or 1)
+    seconds["policy"] = per_step * rounds * (config.learner.steps_per_round or 0)
     return Estimate(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 

@@ -1,4 +1,4 @@
-"""A verb a command: demo · check · fit · sample · score · classifier train · report.
+"""A verb a command: demo · check · fit · sample · score · compare · classifier train · report.
 
 Commands import what they run inside the function, so that `--help`, a bad configuration and a
 report need no torch. A mistake of the user's ends in one message on stderr and exit code 2.
@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.text import Text
 
-from tiltune.config import load_config, load_constraint_config
+from tiltune.config import load_compare_config, load_config, load_constraint_config
 from tiltune.errors import TiltuneError
 from tiltune.records import RoundRecord
 
@@ -144,11 +144,29 @@ def train_classifier(
 
 
 @app.command()
-def report(run: RunPath) -> None:
-    """Remake RUN/report.html from the records alone."""
-    from tiltune.report import write_report
+def compare(
+    config: Annotated[Path, typer.Argument(help="Methods, budget, evaluation.")],
+) -> None:
+    """Run several methods under one budget; one table, one page. Started again, it goes on."""
+    given = load_compare_config(config)
+    from tiltune.compare import compare, evaluate_entry
+    from tiltune.report.columns import terminal_tables
 
-    say(str(write_report(run)))
+    comparison = compare(given, evaluate_entry, source=str(config), say=say)
+    for table in terminal_tables(comparison):
+        Console(highlight=False).print(table)
+    say(str(Path(given.table.dir) / "comparison.html"))
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of a run or a comparison.", metavar="RUN")],
+) -> None:
+    """Remake RUN/report.html, or a comparison's table and page, from the records alone."""
+    from tiltune.report import write_comparison_report, write_report
+
+    compared = (run / "comparison.json").exists()
+    say(str(write_comparison_report(run) if compared else write_report(run)))
 
 
 def describe(record: RoundRecord) -> str:

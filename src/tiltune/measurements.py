@@ -4,6 +4,7 @@
 What could not be measured is missing and counted, never zero.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -130,6 +131,8 @@ class Comparison(BaseModel):
     Attributes:
         control, utility: keys (and groups) of the measurements on the picture's two axes.
         limit: what no method can beat, where it is known: key -> value with its name.
+        columns: measurements of the table, named like the axes; none: all.
+        hidden_groups: groups whose prompts are shown after a click only.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -139,6 +142,24 @@ class Comparison(BaseModel):
     utility: str
     entries: tuple[Entry, ...]
     limit: dict[str, tuple[str, float]] = {}
+    columns: tuple[str, ...] = ()
+    hidden_groups: tuple[str, ...] = ()
+
+
+def named(measurement: Measurement) -> str:
+    """`key`, or `key@group` where it was measured on a group: how axes and columns call it."""
+    return f"{measurement.key}@{measurement.group}" if measurement.group else measurement.key
+
+
+def find_measurement(measurements: Iterable[Measurement], name: str) -> Measurement | None:
+    """The one called `key@group`; or by its key alone, the first of that key."""
+    first = None
+    for measurement in measurements:
+        if named(measurement) == name:
+            return measurement
+        if measurement.key == name and first is None:
+            first = measurement
+    return first
 
 
 def write_evaluation(path: Path, evaluation: Evaluation) -> None:

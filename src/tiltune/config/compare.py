@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from tiltune.config.evaluate import EvaluateConfig
-from tiltune.config.parse import Section, parse_config, read_toml
+from tiltune.config.parse import Section, flat_settings, parse_config, read_toml
 
 MethodKind = Literal["base", "sft", "filter", "guided", "best_of_n", "ppo", "grpo", "tilt"]
 
@@ -14,15 +14,35 @@ MethodKind = Literal["base", "sft", "filter", "guided", "best_of_n", "ppo", "grp
 class MethodEntry(Section):
     """One `[[method]]`: a line of the table, or a line of points where it has a grid."""
 
-    name: str = Field(description="How tables call it.")
+    name: str = Field(min_length=1, description="How tables call it.")
     kind: MethodKind = Field(description="What it is; base: the untrained model.")
     n: int = Field(default=4, ge=2, description="For best_of_n: completions drawn for each kept.")
     overrides: dict[str, Any] = Field(
         default={}, description="Settings of run.toml by dotted key, such as {'method.beta' = 2}."
     )
-    grid: dict[str, list[Any]] = Field(
-        default={}, description="Lists of values by dotted key; every combination is run."
+    grid: dict[str, Any] = Field(
+        default={},
+        description="Lists of values by dotted key, or of `n`; every combination is run.",
     )
+
+    @field_validator("overrides", "grid")
+    @classmethod
+    def _flat(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        return flat_settings(settings)
+
+    @field_validator("grid")
+    @classmethod
+    def _lists(cls, grid: dict[str, Any]) -> dict[str, Any]:
+        for key, values in grid.items():
+            if not isinstance(values, list) or not values:
+                raise ValueError(f"{key} = {values!r}; give a list of values that is not empty")
+        return grid
+
+    @model_validator(mode="after")
+    def _n_where_it_is_read(self) -> "MethodEntry":
+        if self.kind != "best_of_n" and ("n" in self.model_fields_set or "n" in self.grid):
+            raise ValueError(f"n is read by kind = 'best_of_n' only, not by '{self.kind}'")
+        return self
 
 
 class BudgetSection(Section):
@@ -41,8 +61,13 @@ class TableSection(Section):
 
     title: str = Field(default="Comparison", description="Heading of the table and the page.")
     dir: str = Field(description="Folder that the comparison writes.")
-    control: str = Field(description="Key of the measurement on the control axis.")
-    utility: str = Field(description="Key of the measurement on the utility axis.")
+    control: str = Field(
+        description="Measurement on the control axis: key, or key@group where it has groups."
+    )
+    utility: str = Field(description="Measurement on the utility axis, named in the same way.")
+    columns: tuple[str, ...] = Field(
+        default=(), description="Measurements of the table, in order; none: all of them."
+    )
     least_control: float | None = Field(
         default=None,
         description="Of a grid the best utility among entries whose control reaches this is "

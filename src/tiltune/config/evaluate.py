@@ -18,6 +18,9 @@ class PromptsSection(Section):
     field: str | None = Field(default=None, description="Keep rows by this numeric field only.")
     at_least: float | None = Field(default=None, description="Keep rows whose field is >= this.")
     below: float | None = Field(default=None, description="Keep rows whose field is < this.")
+    hidden: bool = Field(
+        default=False, description="Show these prompts in pages after a click only."
+    )
 
 
 class ScorerSection(Section):

@@ -47,13 +47,29 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text  # a bare word is a string
-    *tables, name = key.strip().split(".")
+    put_setting(tree, key.strip(), value, source=f"--set {override}")
+
+
+def put_setting(tree: dict[str, Any], key: str, value: Any, *, source: str) -> None:
+    """Put a value at a dotted key; raises ConfigError where a table on the way is none."""
+    *tables, name = key.split(".")
     for table in tables:
         below: Any = tree.setdefault(table, {})
         if not isinstance(below, dict):
-            raise ConfigError(f"--set {override}: `{table}` is not a table")
+            raise ConfigError(f"{source}: `{table}` is not a table")
         tree = cast(dict[str, Any], below)
     tree[name] = value
+
+
+def flat_settings(tree: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """Settings by dotted key: `{a = {b = 1}}` and `{"a.b" = 1}` say the same."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flat_settings(cast(dict[str, Any], value), f"{before}{key}.")
+        else:
+            flat[f"{before}{key}"] = value
+    return flat
 
 
 def _explain(kind: type[BaseModel], fault: dict[str, Any]) -> str:

@@ -173,7 +173,11 @@ class ValueModelSection(Section):
 
 
 class LearnerSection(Section):
-    steps_per_round: int | None = Field(default=None, ge=1, description="Optimizer steps a round.")
+    steps_per_round: int | None = Field(
+        default=None,
+        ge=0,
+        description="Optimizer steps a round; 0 leaves the policy as it is: values alone.",
+    )
     batch_size: int | None = Field(
         default=None, ge=1, description="Corpus rows, and as many samples, a micro-batch."
     )

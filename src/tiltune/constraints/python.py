@@ -4,12 +4,11 @@ import difflib
 import importlib
 import os
 import sys
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 from tiltune.config import PythonConfig
-from tiltune.constraints.base import ScoreFunction, TextConstraint, describe_error, shown
+from tiltune.constraints.base import TextConstraint, describe_error, shown
 from tiltune.errors import ConstraintError
 
 
@@ -20,13 +19,24 @@ def build_python(config: PythonConfig) -> TextConstraint:
         ConstraintError: the path is malformed, its module cannot be imported, or it names nothing
             that can be called.
     """
-    scorer = _load(config.path)
     name = f"constraint.path {config.path!r}"
+    found = load_named(config.path, name)
+    if not callable(found):
+        raise ConstraintError(f"{name} is {shown(found)}, which cannot be called; name a function")
+    scorer: Any = found
     return TextConstraint(name, scorer, config.text, config.threshold)
 
 
-def _load(path: str) -> ScoreFunction:
-    where = f"constraint.path {path!r}"
+def load_named(path: str, where: str) -> Any:
+    """What 'module:attribute' names, the working directory searched first.
+
+    Args:
+        path: the name.
+        where: the setting that holds it, for messages.
+
+    Raises:
+        ConstraintError: the path is malformed, cannot be imported, or names nothing.
+    """
     module_name, colon, attribute = path.partition(":")
     names = [*module_name.split("."), *attribute.split(".")]
     if not colon or not all(name.isidentifier() for name in names):
@@ -37,10 +47,7 @@ def _load(path: str) -> ScoreFunction:
     found: Any = _import(module_name, where)
     for name in attribute.split("."):
         found = _attribute(found, name, where)
-    if not callable(found):
-        raise ConstraintError(f"{where} is {shown(found)}, which cannot be called; name a function")
-    scorer: Callable[..., Any] = found
-    return scorer
+    return found
 
 
 def _import(name: str, where: str) -> ModuleType:

@@ -5,11 +5,9 @@ distance to the exact target and the exact limit. Writes the run folder and its 
 """
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
@@ -24,12 +22,10 @@ from tiltune.config import (
     SamplerSection,
 )
 from tiltune.constraints.base import Completion
-from tiltune.data import left_padded
 from tiltune.decoding.draw import Ending, draw
+from tiltune.demo.laws import world_log_probs
 from tiltune.demo.measure import Estimate, WorldMeasure, measure_world, tilt_floor_nats
 from tiltune.demo.world import World, score, support_desk
-from tiltune.exact import Floats
-from tiltune.functional import gather
 from tiltune.hub import Loaded
 from tiltune.lm import LanguageModel
 from tiltune.records import RoundRecord, wilson_interval, write_json
@@ -77,34 +73,14 @@ def show(folder: Path, console: Console) -> None:
     console.print(f"report: {folder / 'report.html'}   model: {folder / 'model'}")
 
 
-def world_log_probs(lm: LanguageModel, loaded: Loaded, sentences: Sequence[list[int]]) -> Floats:
-    """`log p(sentence)` under a model, its end included, nats.
-
-    Sentences are symbols of the world; the model's ids are those of its tokenizer.
-    """
-    words = support_desk().words
-    ids_of = [loaded.tokenizer.convert_tokens_to_ids(word) for word in words]
-    totals: list[float] = []
-    with torch.no_grad():
-        for first in range(0, len(sentences), 200):
-            rows = [
-                [loaded.tokenizer.bos_token_id, *(ids_of[s] for s in sentence), loaded.eos_ids[0]]
-                for sentence in sentences[first : first + 200]
-            ]
-            ids, mask = left_padded(rows, loaded.pad_id)
-            taken = gather(lm.log_probs(ids[:, :-1], mask[:, :-1]), ids[:, 1:])
-            totals += torch.where(mask[:, :-1], taken, 0.0).sum(1).tolist()
-    return np.array(totals)
-
-
 def _comparison(
     world: World, loaded: Loaded, base: LanguageModel, tuned: LanguageModel
 ) -> dict[str, Any]:
     measured = measure_world(
         world.target,
         {
-            "base": lambda sentences: world_log_probs(base, loaded, sentences),
-            "tilt": lambda sentences: world_log_probs(tuned, loaded, sentences),
+            "base": lambda sentences: world_log_probs(base, loaded, world.words, sentences),
+            "tilt": lambda sentences: world_log_probs(tuned, loaded, world.words, sentences),
         },
         count=MEASURED,
         seed=1,

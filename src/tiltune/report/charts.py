@@ -130,8 +130,8 @@ def reliability_diagram(title: str, unit: str, bins: Sequence[CalibrationBin]) -
         return ""
     axes = Axes((0.0, 1.0), (0.0, 1.0))
     most = max(part.count for part in bins)
-    diagonal = _path([(axes.px(0), axes.py(0)), (axes.px(1), axes.py(1))], "rule")
-    line = _path([(axes.px(b.predicted_mean), axes.py(b.observed_rate)) for b in bins], "line s1")
+    diagonal = path([(axes.px(0), axes.py(0)), (axes.px(1), axes.py(1))], "rule")
+    line = path([(axes.px(b.predicted_mean), axes.py(b.observed_rate)) for b in bins], "line s1")
     dots = "".join(
         f'<circle class="dot s1" cx="{axes.px(b.predicted_mean):.1f}" '
         f'cy="{axes.py(b.observed_rate):.1f}" r="{2 + 7 * math.sqrt(b.count / most):.1f}"><title>'
@@ -192,11 +192,11 @@ def _band(line: Series, axes: Axes) -> str:
         sides = [(axes.px(p.round), p.interval) for p in run if p.interval is not None]
         if len(sides) == 1:
             x, (low, high) = sides[0]
-            marks += _path([(x, axes.py(low)), (x, axes.py(high))], f"whisker {line.css}")
+            marks += path([(x, axes.py(low)), (x, axes.py(high))], f"whisker {line.css}")
             continue
         upper = [(x, axes.py(high)) for x, (_, high) in sides]
         lower = [(x, axes.py(low)) for x, (low, _) in reversed(sides)]
-        marks += _path([*upper, *lower], f"band {line.css}", close=True)
+        marks += path([*upper, *lower], f"band {line.css}", close=True)
     return marks
 
 
@@ -204,7 +204,7 @@ def _line(line: Series, axes: Axes) -> str:
     marks = ""
     for run in _runs(line, with_interval=False):
         places = [(axes.px(p.round), axes.py(p.value)) for p in run if p.value is not None]
-        marks += _path(places, f"line {line.css}") if len(places) > 1 else ""
+        marks += path(places, f"line {line.css}") if len(places) > 1 else ""
     for point in line.measured:
         if point.value is not None:
             marks += (
@@ -231,7 +231,7 @@ def _told(label: str, point: Point, unit: str) -> str:
     return escape(f"round {point.round}: {label} {shown} {unit}".rstrip())
 
 
-def _path(places: Sequence[tuple[float, float]], css: str, *, close: bool = False) -> str:
+def path(places: Sequence[tuple[float, float]], css: str, *, close: bool = False) -> str:
     steps = "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
     return f'<path class="{css}" d="M{steps}{"Z" if close else ""}"/>'
 
@@ -250,12 +250,12 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
     low = 0.0 if 0 <= low < 0.5 * high else low
     if high == low:
         low, high = _widened(low, high)
-    step = _step(high - low)
+    step = step_of(high - low)
     return math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
 
 
 def _ticks(y: tuple[float, float]) -> list[tuple[float, str]]:
-    step = _step(y[1] - y[0])
+    step = step_of(y[1] - y[0])
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     count = round((y[1] - y[0]) / step)
     # Rounded, and + 0.0, lest zero be -1e-17 or -0.
@@ -263,7 +263,7 @@ def _ticks(y: tuple[float, float]) -> list[tuple[float, str]]:
     return [(value, number(value, digits)) for value in values]
 
 
-def _step(span: float) -> float:
+def step_of(span: float) -> float:
     """1, 2 or 5 times a power of ten, for four or five steps in the span."""
     power = 10.0 ** math.floor(math.log10(span / 4))
     return next(m * power for m in (1, 2, 5, 10) if m * power * 5 >= span)

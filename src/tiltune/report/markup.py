@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tiltune.records import Interval
+from tiltune.report.script import ELEMENT, POLICY
+from tiltune.report.style import STYLE
 
 MISSING = "\u2013"
 """Not measured, an en dash; never 0."""
@@ -106,3 +108,15 @@ def section(name: str, title: str, body: str, note: str = "") -> str:
 def folded(summary: str, body: str, css: str = "") -> str:
     """Shown after a click."""
     return f'<details class="{css}"><summary>{escape(summary)}</summary>{body}</details>'
+
+
+def document(title: str, body: str) -> str:
+    """The whole page around its body: style, one script, the policy that allows no other."""
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
+        f"<title>{escape(title)} · Tiltune</title><style>{STYLE}</style></head>\n"
+        f"<body><main>{body}</main>{ELEMENT}</body></html>\n"
+    )

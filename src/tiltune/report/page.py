@@ -10,6 +10,7 @@ from tiltune.report.folder import RunFolder, read_folder
 from tiltune.report.markup import (
     MISSING,
     bounds,
+    document,
     escape,
     estimate,
     folded,
@@ -20,11 +21,7 @@ from tiltune.report.markup import (
     table,
 )
 from tiltune.report.rounds import round_tables
-from tiltune.report.style import STYLE
 from tiltune.report.texts import before_and_after, fresh_samples
-
-# The browser itself then refuses any request and any script, should an escape ever be missed.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 SAMPLES_NOTE = "The same fixed prompts, before the first round and after the last."
 
@@ -55,7 +52,6 @@ def verdict(interval: Interval | None, target: float) -> Literal["pass", "fail",
 
 
 def _page(run: RunFolder) -> str:
-    name = escape(run.setting("run", "dir") or run.path.name)
     body = (
         _headline(run)
         + _warnings(run)
@@ -68,14 +64,7 @@ def _page(run: RunFolder) -> str:
         + section("configuration", "Configuration", _settings(run.config))
         + section("manifest", "Manifest", _manifest(run.manifest))
     )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
-        f"<title>{name} · Tiltune</title><style>{STYLE}</style></head>\n"
-        f"<body><main>{body}</main></body></html>\n"
-    )
+    return document(run.setting("run", "dir") or run.path.name, body)
 
 
 _ROUNDS_NOTE = (
@@ -204,7 +193,7 @@ def _settings(config: dict[str, Any]) -> str:
     for name, value in config.items():
         rows = value.items() if isinstance(value, dict) else [(name, value)]
         parts += table([name, ""], [[key, setting(item)] for key, item in rows])
-    return folded("all settings, defaults included", f'<div class="tables">{parts}</div>')
+    return folded("all settings, defaults included", f'<div class="tables fixed">{parts}</div>')
 
 
 def _manifest(manifest: dict[str, Any]) -> str:

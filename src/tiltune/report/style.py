@@ -3,13 +3,13 @@
 STYLE = """
 :root{
   --paper:#fbfaf7;--card:#fff;--ink:#1d1c1a;--soft:#5d5a54;--line:#e4e0d8;
-  --s1:#1f5fa8;--s2:#b4530a;--s3:#237a57;--s4:#7a4fa3;--s5:#9a7b0a;--s6:#77736b;
+  --s1:#1f5fa8;--s2:#b4530a;--s3:#237a57;--s4:#7a4fa3;--s5:#9a7b0a;--s6:#77736b;--s7:#b03a6a;--s8:#0d7f8c;
   --rule:#237a57;--good:#1c6b4a;--good-bg:#e3f2ea;--bad:#a5281b;--bad-bg:#fbe7e3;
   --open:#7a5a00;--open-bg:#fbf1d2;--high:31 95 168;--low:214 88 20;--heat:.46;--band:.15
 }
 @media (prefers-color-scheme:dark){:root{
   --paper:#15161a;--card:#1c1e23;--ink:#eceae4;--soft:#a7a49c;--line:#32343b;
-  --s1:#7db4f0;--s2:#f0a060;--s3:#6cc59c;--s4:#bd9be6;--s5:#dcc05a;--s6:#a09c93;
+  --s1:#7db4f0;--s2:#f0a060;--s3:#6cc59c;--s4:#bd9be6;--s5:#dcc05a;--s6:#a09c93;--s7:#f08fb5;--s8:#5fc8d4;
   --rule:#6cc59c;--good:#85d6b0;--good-bg:#183328;--bad:#ff9b8c;--bad-bg:#3d1d19;
   --open:#ecd07a;--open-bg:#37301a;--high:74 138 220;--low:224 106 40;--heat:.6;--band:.2
 }}
@@ -68,6 +68,7 @@ code{font:.92em ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
   border-top:2px dashed var(--rule)}
 .s1{color:var(--s1)}.s2{color:var(--s2)}.s3{color:var(--s3)}
 .s4{color:var(--s4)}.s5{color:var(--s5)}.s6{color:var(--s6)}
+.s7{color:var(--s7)}.s8{color:var(--s8)}
 svg .grid{stroke:var(--line)}
 svg .tick{fill:var(--soft);font-size:11.5px}
 svg .tick.y{text-anchor:end}
@@ -125,5 +126,39 @@ summary:hover{color:var(--ink)}
 :focus-visible{outline:2px solid var(--s1);outline-offset:2px}
 details.violating summary{font-size:.875rem;color:var(--bad)}
 details.block{border-top:1px solid var(--line);padding:.35rem 0}
+
+h1.title{font-size:clamp(1.9rem,6vw,3rem);font-weight:650;letter-spacing:-.025em;line-height:1.15;
+  overflow-wrap:anywhere}
+.pictures{grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr))}
+.legend i.square{border-radius:0}
+.legend i.diamond{border-radius:0;transform:rotate(45deg) scale(.85)}
+svg .error{stroke:currentColor;stroke-width:1.5;opacity:.45}
+svg .dot.small{opacity:.75;stroke-width:1}
+button.sort{font:inherit;color:inherit;background:none;border:0;padding:0;cursor:pointer;
+  text-align:inherit}
+button.sort:hover{color:var(--ink)}
+button.sort::after{content:"\\2009\\2195";opacity:.4}
+th[aria-sort] button.sort{color:var(--ink)}
+th[aria-sort=ascending] button.sort::after{content:"\\2009\\2191";opacity:1}
+th[aria-sort=descending] button.sort::after{content:"\\2009\\2193";opacity:1}
+form.find{background:var(--card);border:1px solid var(--line);border-radius:.6rem;
+  padding:.9rem 1rem;margin-bottom:1rem;font-size:.875rem;position:sticky;top:0;z-index:1}
+form.find .row{display:flex;flex-wrap:wrap;gap:.6rem 1rem;align-items:end}
+form.find label{color:var(--soft)}
+form.find .row label{display:flex;flex-direction:column;gap:.2rem}
+form.find .grow{flex:1 1 14rem}
+form.find :is(input[type=search],select,button){font:inherit;color:var(--ink);
+  background:var(--paper);border:1px solid var(--line);border-radius:.4rem;padding:.35rem .6rem;
+  width:100%}
+form.find button{width:auto;cursor:pointer}
+form.find fieldset{border:0;margin:.7rem 0 .3rem;padding:0;display:flex;flex-wrap:wrap;
+  gap:.2rem 1rem}
+form.find legend{float:left;color:var(--soft);margin-right:1rem}
+form.find output{color:var(--soft)}
+[hidden]{display:none!important}
+#alarms li{padding:.7rem 1rem;margin-top:.5rem;border-left:3px solid var(--open);
+  background:var(--open-bg);border-radius:0 .4rem .4rem 0;font-size:.9375rem}
+#alarms .round{display:block;color:var(--open);font-size:.8125rem;font-weight:600}
+@media (max-width:40rem){form.find{position:static}}
 @media print{.scroll{max-height:none}section{break-inside:avoid-page}}
 """
