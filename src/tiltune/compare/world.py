@@ -34,7 +34,7 @@ from tiltune.value_model import ValueModel
 MEASURED = 2000
 """Sentences of the target, and kept completions of each entry."""
 AT_ONCE = 500
-SHOWN = 24
+SHOWN = 12
 SATISFACTION = "world.satisfaction_rate"
 DISTANCE = "world.kl_target_model_nats"
 DIVERGENCE = "world.kl_model_base_nats"

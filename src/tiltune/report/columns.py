@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,6 +40,7 @@ class Column:
         word = self.like.unit.split(" ")[0]
         stem = self.like.key.removeprefix("cost.").removesuffix(f"_{word}")
         words = stem.replace("_", " ").replace(".", " · ")
+        words = re.sub(r"\bkl (\w+) (\w+)", r"KL(\1 ‖ \2)", words)
         return f"{words}{group}, {self.like.unit} {ARROWS[self.like.better]}".rstrip()
 
 
@@ -171,5 +173,5 @@ def _line(cells: Sequence[str]) -> str:
 
 def _plain(text: str) -> str:
     """What would end a cell or begin markup is escaped."""
-    flat = " ".join(text.split())
-    return "".join(f"\\{letter}" if letter in "\\`*_|<>[]" else letter for letter in flat)
+    flat = " ".join(text.split()).replace("](", "]\\(")
+    return "".join(f"\\{letter}" if letter in "`*_|<>" else letter for letter in flat)

@@ -94,7 +94,9 @@ def _header(comparison: Comparison) -> str:
     for axis in ("control", "utility"):
         shown = _axis_column(comparison, getattr(comparison, axis))
         facts.append((axis, shown.header if shown else MISSING))
-    facts += [(name, f"{number(value)} ({key})") for key, (name, value) in comparison.limit.items()]
+    for key, (name, value) in comparison.limit.items():
+        shown = _axis_column(comparison, key)
+        facts.append((f"limit: {name}", f"{number(value)} · {shown.header if shown else key}"))
     items = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts)
     return (
         '<header><p class="eyebrow">Tiltune · comparison</p>'

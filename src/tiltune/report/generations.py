@@ -2,42 +2,39 @@
 
 from collections.abc import Iterable, Sequence
 
-from tiltune.measurements import Comparison, Entry, Example
-from tiltune.report.columns import BUDGETS
+from tiltune.measurements import Comparison, Example
+from tiltune.report.columns import tables_of
 from tiltune.report.markup import escape, folded, number
 from tiltune.report.texts import HIDDEN
 
 VERDICTS = {True: ("yes", "satisfies"), False: ("no", "violates"), None: ("open", "not judged")}
 HIDDEN_PROMPT = "show a prompt of the group"
+OPEN_PROMPTS = 6
+"""As many are open from the start; a click shows the others."""
 MOST_PROMPTS = 40
 """A page with more would be slow on a phone; `comparison.json` holds all of them."""
 
 
 def generations(comparison: Comparison) -> str:
-    """A block a prompt with a completion a chosen entry; empty without examples."""
-    labelled = labels([entry for entry in comparison.entries if entry.chosen])
-    columns = {label: entry.evaluation.examples for label, entry in labelled.items()}
+    """A block a prompt with a completion a chosen entry; empty without examples.
+
+    Of two budgets the first is shown: a method's texts are much the same under both.
+    """
+    _, entries = next(iter(tables_of(comparison).items()))
+    columns = {entry.method: entry.evaluation.examples for entry in entries}
     prompts = _prompts(columns.values())
     if not prompts:
         return ""
-    blocks = "".join(
+    blocks = [
         _block(group, prompt, place, columns, hidden=group in comparison.hidden_groups)
         for group, prompt, place in prompts[:MOST_PROMPTS]
-    )
+    ]
+    first, others = "".join(blocks[:OPEN_PROMPTS]), "".join(blocks[OPEN_PROMPTS:])
+    if others:
+        others = folded(f"{len(blocks) - OPEN_PROMPTS} more prompts", others, "block group")
     rest = len(prompts) - MOST_PROMPTS
     more = f'<p class="note">{rest} more in comparison.json.</p>' if rest > 0 else ""
-    return f"{_form(list(labelled))}{blocks}{more}"
-
-
-def labels(entries: Sequence[Entry]) -> dict[str, Entry]:
-    """Entries by a name of their own: the method's, with the budget where it has several."""
-    names = [entry.method for entry in entries]
-    return {
-        entry.method
-        if names.count(entry.method) == 1
-        else f"{entry.method}, {BUDGETS[entry.budget].lower()}": entry
-        for entry in entries
-    }
+    return f"{_form(list(columns))}{first}{others}{more}"
 
 
 def _prompts(columns: Iterable[Sequence[Example]]) -> list[tuple[str, str, int]]:
@@ -62,7 +59,7 @@ def _block(
             sides += _side(label, same[place])
     shown = f'<span class="text">{escape(prompt)}</span>' if prompt else "<em>empty</em>"
     article = (
-        f'<article class="pair"><p class="prompt"><span class="role">{escape(group)}</span> '
+        f'<article class="pair"><p class="prompt"><span class="role">{escape(group)} · prompt</span> '
         f'{shown}</p><div class="sides">{sides}</div></article>'
     )
     return folded(f"{HIDDEN_PROMPT} “{group}”", article, "block group") if hidden else article

@@ -12,7 +12,7 @@ WIDTH, HEIGHT = 560, 400
 LEFT, RIGHT, TOP, BOTTOM = 58, 16, 14, 46
 LOGARITHMIC_FROM = 15.0
 """Ratio of the largest to the smallest value from which equal distances are equal ratios."""
-COLOURS = 8
+COLOURS = ("s1", "s2", "s3", "s4", "s7", "s8", "s5", "s6")
 SHAPES = ("circle", "square", "diamond")
 
 
@@ -174,7 +174,7 @@ def _mark(line: Line, spot: Spot, x: float, y: float) -> str:
     size = 6.0 if spot.chosen else 3.4
     css = f"dot {_colour(line)}" + ("" if spot.chosen else " small")
     told = f"<title>{escape(spot.told)}</title>"
-    shape = SHAPES[line.place // COLOURS % len(SHAPES)]
+    shape = SHAPES[line.place // len(COLOURS) % len(SHAPES)]
     if shape == "circle":
         return f'<circle class="{css}" cx="{x:.1f}" cy="{y:.1f}" r="{size}">{told}</circle>'
     turn = f' transform="rotate(45 {x:.1f} {y:.1f})"' if shape == "diamond" else ""
@@ -183,8 +183,8 @@ def _mark(line: Line, spot: Spot, x: float, y: float) -> str:
 
 
 def _colour(line: Line) -> str:
-    return f"s{line.place % COLOURS + 1}"
+    return COLOURS[line.place % len(COLOURS)]
 
 
 def _css(line: Line) -> str:
-    return f"{_colour(line)} {SHAPES[line.place // COLOURS % len(SHAPES)]}"
+    return f"{_colour(line)} {SHAPES[line.place // len(COLOURS) % len(SHAPES)]}"

@@ -127,6 +127,7 @@ summary:hover{color:var(--ink)}
 details.violating summary{font-size:.875rem;color:var(--bad)}
 details.block{border-top:1px solid var(--line);padding:.35rem 0}
 
+section[id^=table] tbody th{white-space:nowrap}
 h1.title{font-size:clamp(1.9rem,6vw,3rem);font-weight:650;letter-spacing:-.025em;line-height:1.15;
   overflow-wrap:anywhere}
 .pictures{grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr))}
@@ -150,7 +151,7 @@ form.find .grow{flex:1 1 14rem}
 form.find :is(input[type=search],select,button){font:inherit;color:var(--ink);
   background:var(--paper);border:1px solid var(--line);border-radius:.4rem;padding:.35rem .6rem;
   width:100%}
-form.find button{width:auto;cursor:pointer}
+form.find .row button[type=button]{width:auto;cursor:pointer}
 form.find fieldset{border:0;margin:.7rem 0 .3rem;padding:0;display:flex;flex-wrap:wrap;
   gap:.2rem 1rem}
 form.find legend{float:left;color:var(--soft);margin-right:1rem}
