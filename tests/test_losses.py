@@ -301,3 +301,22 @@ def test_group_advantages_by_hand():
     close(
         group_advantages(scores, torch.arange(7)), scores - scores.mean(), rtol=0, atol=1e-6
     )  # nothing but lonely prompts: the whole round is the group
+
+
+@pytest.mark.parametrize("name", ["policy", "penalty"])
+def test_a_masked_token_has_no_gradient_however_far_its_ratio(name: str):
+    new, old = row(-1.0, 900.0).requires_grad_(), row(-1.5, 0.0)
+    mask = torch.tensor([[True, False]])
+    if name == "policy":
+        output = clipped_policy_loss(new, old, row(1.0, 1.0), mask, clip=0.9)
+    else:
+        output = reference_penalty(new, old, row(-2.0, 0.0), mask)
+    output.loss.backward()
+    assert new.grad is not None and new.grad[0, 0] != 0 and new.grad[0, 1] == 0
+
+
+def test_advantages_and_what_values_are_fitted_to_take_no_gradient():
+    new, fixed = row(-1.0, -2.0).requires_grad_(), row(0.3, 0.4).requires_grad_()
+    clipped_policy_loss(new, new.detach(), fixed, real(2), clip=0.2).loss.backward()
+    clipped_value_loss(new, fixed, row(1.0, 1.0), real(2), clip=0.2).loss.backward()
+    assert new.grad is not None and fixed.grad is None

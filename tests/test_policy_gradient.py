@@ -291,3 +291,20 @@ def test_beta_0_pays_nothing() -> None:
     numbers = side.update(Trained(drawn(every(lm), 64, torch.Generator()), lm, None))
     assert "policy_gradient_loss" not in numbers
     assert all(torch.equal(value, before[name]) for name, value in lm.state().items())
+
+
+def test_the_values_learn_the_gains_to_come() -> None:
+    """With a policy that stands still, `V(s_t)` goes to the mean of the gains from token t on."""
+    lm = chain()
+    reference, gradient = sides(lm, "ppo", 0.3, value_rate=0.05)
+    train(learner(lm, gradient), every, rounds=20, count=512, rate=0.0)
+    rows = every(lm)
+    exact = exact_values(rows, reference, 0.3)
+    assert gradient.values is not None
+    ids, mask = (columns[:, :-1] for columns in rows.sequence())
+    with torch.no_grad():
+        found = gradient.values.run(ids, mask, keep=rows.ids.shape[1])
+    law = rows.proposal_logprobs.sum(1).exp()[:, None] * rows.mask
+    error = (law * (found - exact).abs()).sum() / law.sum()
+    spread = (law * (exact - exact[0, 0]).abs()).sum() / law.sum()
+    assert spread > 0.3 and error < 0.1, (spread, error)
