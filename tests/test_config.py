@@ -46,7 +46,10 @@ def test_every_setting_says_what_it_is() -> None:
         ),
         ("learnr.device = 'cpu'", r"unknown key `learnr`; did you mean `learner`\?"),
         ("sampler.temperature = 0.7", r"unknown key `sampler.temperature`.*max_new_tokens"),
-        ("method.kind = 'tlit'", r"`method.kind` is 'tlit': .*'tilt', 'sft' or 'filter'"),
+        (
+            "method.kind = 'tlit'",
+            r"`method.kind` is 'tlit': .*'tilt', 'sft', 'filter', 'ppo' or 'grpo'",
+        ),
         ("method.beta = 'two'", r"`method.beta` is 'two': "),
         ("method.rounds = 0", r"`method.rounds` is 0: .*greater than or equal to 1"),
         ("method.target_rate = 1.5", r"`method.target_rate` is 1.5: "),

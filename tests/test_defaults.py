@@ -10,9 +10,13 @@ from tiltune.defaults import Facts, resolve
 
 DELIBERATE = {
     *("data.corpus", "data.prompts", "data.valid", "value_model.path"),
-    *("method.target_rate", "method.kl_max_nats"),
+    *("method.target_rate", "method.kl_max_nats", "method.samples_max", "method.seconds_max"),
 }
 """Settings whose None says that there is none."""
+GRADIENT = {
+    f"method.{name}" for name in ("kl_weight", "ratio_clip", "passes", "decay", "group_size")
+}
+"""Settings that only some kinds read; None for the others."""
 
 
 def config(**tables: Any) -> RunConfig:
@@ -32,7 +36,9 @@ def test_every_choice_is_made_and_valid(parameters: int, adapter: str) -> None:
     for table in RunConfig.model_fields:
         section: BaseModel = getattr(resolved, table)
         for name, value in section:
-            assert value is not None or f"{table}.{name}" in DELIBERATE, f"{table}.{name}"
+            assert value is not None or f"{table}.{name}" in DELIBERATE | GRADIENT, (
+                f"{table}.{name}"
+            )
     assert RunConfig.model_validate(resolved.model_dump()) == resolved
     assert resolve(resolved, Facts(1, context=8, cores=64)) == resolved  # nothing is chosen twice
 
@@ -95,3 +101,19 @@ def test_two_sides_share_the_cores(
     given = config(method={"schedule": schedule})
     resolved = resolve(given, Facts(parameters, context=64, cores=cores))
     assert (resolved.learner.threads, resolved.actor.threads) == expected
+
+
+@pytest.mark.parametrize(("kind", "unread"), [("ppo", "group_size"), ("grpo", "decay")])
+def test_policy_gradients_have_choices_of_their_own(kind: str, unread: str) -> None:
+    facts = Facts(10**5, context=64, cores=2)
+    resolved = resolve(config(method={"kind": kind}), facts)
+    chosen = {name for name in GRADIENT if getattr(resolved.method, name[7:]) is not None}
+    assert GRADIENT - chosen == {f"method.{unread}"}
+    # four passes over 256 samples in batches of 64
+    assert (resolved.sampler.samples_per_round, resolved.learner.steps_per_round) == (256, 16)
+    assert resolved.method.rounds == 64 and resolve(config(), facts).method.rounds == 3
+    asked = {"kind": kind, "rounds": 5, "passes": 2, "kl_weight": 0.0}
+    given = config(method=asked, learner={"batch_size": 16, "accumulation": 4})
+    resolved = resolve(given, facts)
+    assert resolved.method.model_dump() | asked == resolved.method.model_dump()
+    assert resolved.learner.steps_per_round == 8

@@ -14,6 +14,7 @@ from tiltune.functional import (
     at_least_float32,
     effective_sample_size,
     gather,
+    generalised_advantages,
     kl,
     kl_bernoulli,
     log_softmax,
@@ -288,3 +289,31 @@ def test_effective_sample_size_has_no_scale(weights: list[float], scale: float):
     torch.testing.assert_close(
         scaled, effective_sample_size(doubles(*weights), mask), rtol=1e-9, atol=0.0
     )
+
+
+GAINS = torch.tensor([[0.0, -0.5, 2.0], [1.0, 9.0, 9.0]], dtype=torch.float64)
+STATE_VALUES = torch.tensor([[0.3, 0.7, 0.2], [0.4, 9.0, 9.0]], dtype=torch.float64)
+REAL = torch.tensor([[True, True, True], [True, False, False]])
+
+
+@pytest.mark.parametrize(
+    ("decay", "discount", "expected"),
+    [
+        # residuals by hand: .9·.7 - .3 = .33, -.5 + .9·.2 - .7 = -1.02, 2 - .2 = 1.8
+        (0.5, 0.9, [0.33 + 0.45 * (-1.02 + 0.45 * 1.8), -1.02 + 0.45 * 1.8, 1.8]),
+        (0.0, 0.9, [0.33, -1.02, 1.8]),  # the residuals themselves
+        (1.0, 1.0, [1.5 - 0.3, 1.5 - 0.7, 2.0 - 0.2]),  # return minus value
+    ],
+)
+def test_generalised_advantages_by_hand(decay: float, discount: float, expected: list[float]):
+    found = generalised_advantages(GAINS, STATE_VALUES, REAL, decay=decay, discount=discount)
+    wanted = torch.tensor([expected, [0.6, 0.0, 0.0]], dtype=torch.float64)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
+
+
+def test_generalised_advantages_never_read_the_padding():
+    spoilt = [torch.where(REAL, part, float("nan")) for part in (GAINS, STATE_VALUES)]
+    found = generalised_advantages(*spoilt, REAL, decay=0.9)
+    assert torch.equal(found, generalised_advantages(GAINS, STATE_VALUES, REAL, decay=0.9))
+    half = generalised_advantages(GAINS.bfloat16(), STATE_VALUES.bfloat16(), REAL, decay=0.9)
+    assert half.dtype == torch.float32

@@ -9,7 +9,17 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from tiltune.functional import log_softmax, prefix_weights, tilt
-from tiltune.losses import LossOutput, consistency_loss, corpus_loss, target_loss, value_loss
+from tiltune.losses import (
+    LossOutput,
+    clipped_policy_loss,
+    clipped_value_loss,
+    consistency_loss,
+    corpus_loss,
+    group_advantages,
+    reference_penalty,
+    target_loss,
+    value_loss,
+)
 
 N, T, V = 4, 5, 6
 INF, NAN = float("inf"), float("nan")
@@ -32,6 +42,12 @@ class Batch:
         self.ids = torch.randint(V, (N, T), generator=generator)
         self.mask = torch.arange(T) < torch.tensor([[5], [3], [1], [4]])
         self.labels = torch.tensor([1.0, 0.0, 0.3, 1.0], dtype=torch.float64)
+        self.old, self.reference = (self.taken(log_p) for log_p in (self.log_p, self.log_q))
+        self.advantages = normal()[..., 0]
+
+    def taken(self, values: Tensor) -> Tensor:
+        """Each position's entry for its own token."""
+        return values.gather(-1, self.ids[..., None])[..., 0]
 
 
 Loss = Callable[[Tensor, Batch, slice, float | None], LossOutput]
@@ -44,8 +60,18 @@ LOSSES: dict[str, Loss] = {
     "consistency": lambda x, b, r, count: consistency_loss(
         x[r], b.log_p[r], b.ids[r], b.mask[r], count=count
     ),
+    "clipped policy": lambda x, b, r, count: clipped_policy_loss(
+        b.taken(log_softmax(x))[r], b.old[r], b.advantages[r], b.mask[r], clip=0.5, count=count
+    ),
+    "clipped value": lambda x, b, r, count: clipped_value_loss(
+        b.taken(x)[r], b.old[r], b.advantages[r], b.mask[r], clip=0.2, count=count
+    ),
+    "penalty": lambda x, b, r, count: reference_penalty(
+        b.taken(log_softmax(x))[r], b.old[r], b.reference[r], b.mask[r], count=count
+    ),
 }
 ALL = slice(None)
+TOKENS = ("old", "reference", "advantages")
 
 
 def gradient(
@@ -181,7 +207,7 @@ def test_a_split_batch_adds_up(name: str):
 def test_what_stands_in_the_padding_does_not_matter(name: str):
     b, junk, loss = Batch(), Batch(seed=1), LOSSES[name]
     x = b.values if name in ("value", "consistency") else b.logits
-    for attribute in ("logits", "values", "log_p", "log_q", "weights", "ids"):
+    for attribute in ("logits", "values", "log_p", "log_q", "weights", "ids", *TOKENS):
         kept = getattr(b, attribute)
         mask = b.mask.view(N, T, *[1] * (kept.dim() - 2))
         setattr(junk, attribute, torch.where(mask, kept, getattr(junk, attribute)))
@@ -202,7 +228,7 @@ def test_a_nan_in_the_padding_does_not_reach_the_loss(name: str):
 @pytest.mark.parametrize("name", LOSSES)
 def test_bfloat16_is_computed_in_32_bit(name: str):
     b, raised, loss = Batch(), Batch(), LOSSES[name]
-    for attribute in ("logits", "values", "log_p", "log_q", "weights", "labels"):
+    for attribute in ("logits", "values", "log_p", "log_q", "weights", "labels", *TOKENS):
         rounded = getattr(b, attribute).bfloat16()
         setattr(b, attribute, rounded)
         setattr(raised, attribute, rounded.float())
@@ -222,3 +248,75 @@ def test_consistency_next_to_1_is_no_nan():
     reference = consistency_loss(values.double(), law.double(), ids, mask).loss
     assert 0 < found.item() < 1e-3
     close(found.double(), reference, rtol=0.05, atol=0.0)
+
+
+def row(*values: float) -> Tensor:
+    return torch.tensor([values], dtype=torch.float64)
+
+
+def real(length: int) -> Tensor:
+    return torch.ones(1, length, dtype=torch.bool)
+
+
+def test_clipped_policy_loss_by_hand():
+    """Ratios 1.25 and .5 with both signs of A: the min is pessimistic."""
+    old = row(0.4, 0.4, 0.4, 0.4).log()
+    new = row(0.5, 0.5, 0.2, 0.2).log().requires_grad_()
+    output = clipped_policy_loss(new, old, row(1.0, -1.0, 1.0, -1.0), real(4), clip=0.2)
+    close(output.loss, torch.tensor(-(1.2 - 1.25 + 0.5 - 0.8) / 4, dtype=torch.float64), **TIGHT)
+    assert output.metrics["ratio_clipped_share"] == pytest.approx(0.5)
+    output.loss.backward()
+    close(new.grad, row(0.0, 1.25 / 4, -0.5 / 4, 0.0), **TIGHT)  # no gradient where the clip holds
+
+
+def test_clipped_value_loss_by_hand():
+    for value, expected in ((0.9, 0.245), (0.25, 0.28125)):
+        loss = clipped_value_loss(row(value), row(0.1), row(1.0), real(1), clip=0.2).loss
+        close(loss, torch.tensor(expected, dtype=torch.float64), **TIGHT)
+
+
+def test_the_penalty_s_mean_and_gradient_are_those_of_the_divergence():
+    """Σ_y p_old(y) · loss(y) = KL(p_θ ‖ p_ref) and so is its gradient, for p_θ other than p_old."""
+    old, reference = row(0.5, 0.3, 0.2), row(0.2, 0.2, 0.6)
+    one, other = (row(0.1, -0.4, 0.8).requires_grad_() for _ in range(2))
+    for place in range(3):
+        output = reference_penalty(
+            log_softmax(one)[:, place : place + 1],
+            old.log()[:, place : place + 1],
+            reference.log()[:, place : place + 1],
+            real(1),
+        )
+        (old[0, place] * output.loss).backward()
+    law = log_softmax(other)
+    (law.exp() * (law - reference.log())).sum().backward()
+    close(one.grad, other.grad, **TIGHT)
+
+
+def test_group_advantages_by_hand():
+    scores = torch.tensor([1.0, -1.0, 1.0, 1.0, -1.0, 1.0, 0.5])
+    prompts = torch.tensor([4, 7, 4, 2, 4, 7, 9])
+    # prompt 4: mean 1/3; prompt 7: mean 0; prompts 2 and 9 were drawn once: one group, mean .75
+    expected = torch.tensor([2 / 3, -1.0, 2 / 3, 0.25, -4 / 3, 1.0, -0.25])
+    close(group_advantages(scores, prompts), expected, rtol=0, atol=1e-6)
+    close(
+        group_advantages(scores, torch.arange(7)), scores - scores.mean(), rtol=0, atol=1e-6
+    )  # nothing but lonely prompts: the whole round is the group
+
+
+@pytest.mark.parametrize("name", ["policy", "penalty"])
+def test_a_masked_token_has_no_gradient_however_far_its_ratio(name: str):
+    new, old = row(-1.0, 900.0).requires_grad_(), row(-1.5, 0.0)
+    mask = torch.tensor([[True, False]])
+    if name == "policy":
+        output = clipped_policy_loss(new, old, row(1.0, 1.0), mask, clip=0.9)
+    else:
+        output = reference_penalty(new, old, row(-2.0, 0.0), mask)
+    output.loss.backward()
+    assert new.grad is not None and new.grad[0, 0] != 0 and new.grad[0, 1] == 0
+
+
+def test_advantages_and_what_values_are_fitted_to_take_no_gradient():
+    new, fixed = row(-1.0, -2.0).requires_grad_(), row(0.3, 0.4).requires_grad_()
+    clipped_policy_loss(new, new.detach(), fixed, real(2), clip=0.2).loss.backward()
+    clipped_value_loss(new, fixed, row(1.0, 1.0), real(2), clip=0.2).loss.backward()
+    assert new.grad is not None and fixed.grad is None

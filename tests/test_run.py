@@ -13,7 +13,7 @@ import tiny
 from tiltune.config import RunConfig
 from tiltune.errors import ConfigError, DataError, RunError
 from tiltune.records import RoundRecord, read_records, wilson_interval
-from tiltune.run import meets, open_run, ranking
+from tiltune.run import meets, open_run, ranking, training_seconds
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -165,6 +165,39 @@ def test_it_stops_too_far_from_the_reference(tmp_path: Path) -> None:
     assert (rows[1].kl_policy_reference_nats_per_completion or 0) > 1e-5
 
 
+@pytest.mark.parametrize(
+    ("method", "rounds"),
+    [
+        ({"samples_max": 64}, 2),
+        ({"samples_max": 65}, 3),  # the round that reaches it is the last
+        ({"samples_max": 64, "schedule": "fixed"}, 5),  # later rounds draw to measure alone
+        ({"samples_max": 64, "anchor": "reference"}, 2),
+        ({"samples_max": 64, "kind": "grpo"}, 2),
+        ({"seconds_max": 1e-6}, 1),
+        ({"seconds_max": 1e6}, 5),
+    ],
+    ids=str,
+)
+def test_a_run_stops_when_its_budget_is_spent(
+    tmp_path: Path, method: dict[str, Any], rounds: int
+) -> None:
+    records = tiny.finish(tiny.workplace(tmp_path, method={"rounds": 5} | method))
+    assert [record.closing for record in records] == [False] * rounds + [True]
+    assert all(record.samples_drawn == 32 for record in records[:rounds] if record.value_seconds)
+    assert records[-1].samples_drawn is None
+
+
+def test_seconds_that_count_against_the_budget() -> None:
+    row = record(0.5, 1.0).model_copy(
+        update={
+            **{"sampling_seconds": 1.0, "scoring_seconds": 2.0, "value_seconds": None},
+            **{"learning_seconds": 8.0, "measuring_seconds": 16.0, "samples_drawn": 32},
+        }
+    )
+    assert training_seconds(row) == 11.0  # measuring is not training
+    assert training_seconds(row.model_copy(update={"samples_drawn": 0})) == 8.0
+
+
 def test_the_target_rate_stops_control_alone_but_not_with_a_corpus(tmp_path: Path) -> None:
     method = {"rounds": 3, "target_rate": 0.01}
     alone = tiny.workplace(tmp_path, data={"corpus": None}, method=method)
@@ -234,6 +267,10 @@ def test_a_run_with_an_adapter_leaves_it_and_the_merged_model(tmp_path: Path) ->
         ),
         ({"method": {"kind": "sft"}, "data": {"corpus": None}}, ConfigError, "set data.corpus"),
         ({"method": {"beta": 0}, "data": {"corpus": None}}, ConfigError, "trains on nothing"),
+        ({"method": {"kl_weight": 0.1}}, ConfigError, "kl_weight.*'ppo' and 'grpo' only.*'tilt'"),
+        ({"method": {"kind": "grpo", "decay": 1}}, ConfigError, "decay.*'ppo' only, not by 'grpo'"),
+        ({"method": {"kind": "ppo", "schedule": "fixed"}}, ConfigError, "'ppo'.*'fixed'"),
+        ({"method": {"kind": "grpo", "anchor": "reference"}}, ConfigError, "'grpo'.*'reference'"),
         ({"method": {"beta_min": 5, "beta_max": 1}}, ConfigError, "beta_min = 5.0 is above"),
         ({"value_model": {"kind": "separate"}}, ConfigError, "needs value_model.path"),
         ({"learner": {"device": "tpu"}}, ConfigError, "learner.device = 'tpu'.*'cuda:N'"),

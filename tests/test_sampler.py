@@ -152,3 +152,12 @@ def test_on_cpu_changes_nothing_but_the_place(lm: LanguageModel) -> None:
     scored = sampler().draw(lm, 6, policy_version=0)
     assert as_rows(scored.on_cpu()) == as_rows(scored)
     assert scored.sampling_seconds > 0 and scored.scoring_seconds >= 0
+
+
+def test_groups_are_completions_of_the_same_prompt(lm: LanguageModel) -> None:
+    scored = sampler().draw(lm, 11, policy_version=0, group_size=4)
+    samples = scored.samples
+    places, counts = samples.prompt_index.unique(return_counts=True)
+    assert sorted(counts.tolist()) == [3, 4, 4]
+    assert set(places.tolist()) == set(Cursor(len(PROMPTS), seed=0).next(3))
+    assert len({tuple(ids) for _, ids, _ in as_rows(scored)}) > 3  # drawn apart

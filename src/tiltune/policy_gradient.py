@@ -162,7 +162,7 @@ class PolicyGradient:
             reference[rows, :width] = gather(laws, part.ids).to(reference.dtype)
             if self.values is not None:
                 found = self.values.run(ids, mask, keep=width)
-                values[rows, :width] = found.to(values.dtype)
+                values[rows, :width] = torch.where(part.mask, found.to(values.dtype), 0.0)
         seed = int(torch.randint(2**31, (1,), generator=generator))
         advantages = self._advantages(samples, reference, values)
         return Estimates(samples, advantages, reference, values, Cursor(len(samples), seed=seed))
@@ -271,7 +271,7 @@ class PolicyGradient:
         if settings.kind == "grpo" and settings.kl_weight:
             reference = estimates.reference_log_probs[rows, :width]
             penalty = reference_penalty(log_probs, old, reference, part.mask, count=count)
-            loss = loss + settings.kl_weight * penalty.loss
+            loss, metrics = loss + settings.kl_weight * penalty.loss, metrics | penalty.metrics
         (weight * loss).backward()
         gap = (log_probs.detach() - old).abs()[part.mask].sum()
         return metrics | {"gap": float(gap) / count}

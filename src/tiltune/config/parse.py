@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tiltune.errors import ConfigError
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
+FOLLOWS = "default_factory_not_called"
+"""Pydantic's name of a fault that only follows from another: a default that depends on it."""
 
 
 class Section(BaseModel):
@@ -35,7 +37,8 @@ def parse_config(kind: type[Parsed], tree: dict[str, Any], *, source: str) -> Pa
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        lines = [_explain(kind, dict(fault)) for fault in error.errors()]
+        faults = [fault for fault in error.errors() if fault["type"] != FOLLOWS]
+        lines = [_explain(kind, dict(fault)) for fault in faults]
         raise ConfigError("\n".join(f"{source}: {line}" for line in lines)) from None
 
 
