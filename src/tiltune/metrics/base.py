@@ -113,6 +113,28 @@ class Quantity:
         estimate = bootstrap_mean(there, seed=seed)
         return self.of(group, estimate, count=len(there), missing=len(values) - len(there))
 
+    def completions_mean(
+        self, group: str, rows: Sequence[Sequence[float | None]], *, seed: int
+    ) -> Measurement:
+        """Mean over completions, one row of them a prompt; bootstrap over prompts."""
+        kept = [there for row in rows if (there := known(row))]
+        count = sum(map(len, kept))
+        estimate = bootstrap_ratio(
+            [math.fsum(row) for row in kept], [len(row) for row in kept], seed=seed
+        )
+        return self.of(group, estimate, count=count, missing=sum(map(len, rows)) - count)
+
+    def completions_share(
+        self, group: str, rows: Sequence[Sequence[bool | None]], *, seed: int
+    ) -> Measurement:
+        """Share of completions that are True, one row of them a prompt; see `bootstrap_share`."""
+        kept = [there for row in rows if (there := known(row))]
+        count = sum(map(len, kept))
+        estimate = bootstrap_share(
+            [sum(row) for row in kept], [len(row) for row in kept], seed=seed
+        )
+        return self.of(group, estimate, count=count, missing=sum(map(len, rows)) - count)
+
     def rate(self, group: str, successes: int, count: int, *, missing: int = 0) -> Measurement:
         """`successes / count`, Wilson interval."""
         return self.of(group, rate(successes, count), count=count, missing=missing)
@@ -171,7 +193,7 @@ def bootstrap_ratio(
 
 
 def bootstrap_share(
-    successes: Sequence[int], counts: Sequence[int], *, seed: int, resamples: int = RESAMPLES
+    successes: Sequence[float], counts: Sequence[int], *, seed: int, resamples: int = RESAMPLES
 ) -> tuple[float, Interval | None] | None:
     """Share `Σ successes / Σ counts` of completions, interval over prompts.
 
