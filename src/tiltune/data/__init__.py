@@ -1,6 +1,14 @@
 """Data files to batches: rows, corpus examples, prompts, the order they come in, and padding."""
 
-from tiltune.data.batches import CorpusBatch, Cursor, corpus_batch, hold_out, left_padded
+from tiltune.data.batches import (
+    CorpusBatch,
+    Cursor,
+    corpus_batch,
+    hold_out,
+    left_padded,
+    length_parts,
+    micro_batches,
+)
 from tiltune.data.encode import (
     Example,
     Prompt,
@@ -23,6 +31,8 @@ __all__ = [
     "default_prompts",
     "hold_out",
     "left_padded",
+    "length_parts",
+    "micro_batches",
     "prompt_list",
     "read_rows",
 ]
