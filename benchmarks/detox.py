@@ -26,7 +26,7 @@ from tiltune.constraints.linear import train_linear_classifier
 from tiltune.data import Prompt, Row, corpus_examples, prompt_list, read_rows
 from tiltune.decoding.draw import Ending, draw
 from tiltune.lm import LanguageModel
-from tiltune.measure import nats_per_token
+from tiltune.metrics.likelihood import nats_per_token
 from tiltune.records import wilson_interval
 from tiltune.run import Run
 from tiltune.sampler import texts

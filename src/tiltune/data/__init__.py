@@ -13,8 +13,10 @@ from tiltune.data.encode import (
     Example,
     Prompt,
     Tokenizer,
+    context_ids,
     corpus_examples,
     default_prompts,
+    pair_example,
     prompt_list,
 )
 from tiltune.data.rows import Row, read_rows
@@ -26,6 +28,7 @@ __all__ = [
     "Prompt",
     "Row",
     "Tokenizer",
+    "context_ids",
     "corpus_batch",
     "corpus_examples",
     "default_prompts",
@@ -33,6 +36,7 @@ __all__ = [
     "left_padded",
     "length_parts",
     "micro_batches",
+    "pair_example",
     "prompt_list",
     "read_rows",
 ]
