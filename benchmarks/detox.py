@@ -27,7 +27,7 @@ from tiltune.data import Prompt, Row, corpus_examples, prompt_list, read_rows
 from tiltune.decoding.draw import Ending, draw
 from tiltune.decoding.texts import texts
 from tiltune.lm import LanguageModel
-from tiltune.measure import nats_per_token
+from tiltune.metrics.likelihood import nats_per_token
 from tiltune.records import wilson_interval
 from tiltune.run import Run
 from tiltune.types import SamplingLaw

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 from torch.nn.utils import clip_grad_norm_
 
-from tiltune.data import Cursor, Example, corpus_batch
+from tiltune.data import Cursor, Example, corpus_batch, length_parts, micro_batches
 from tiltune.functional import (
     PrefixWeights,
     effective_sample_size,
@@ -23,7 +23,6 @@ from tiltune.functional import (
 from tiltune.lm import LanguageModel
 from tiltune.losses import corpus_loss, target_loss
 from tiltune.types import Samples
-from tiltune.value_learner import length_parts, micro_batches
 from tiltune.value_model import ValueModel
 
 LEAST_VALUE = 1e-4

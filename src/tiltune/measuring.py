@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from tiltune.metrics.diversity import diversity
 from tiltune.metrics.fluency import fluency
 from tiltune.metrics.likelihood import likelihood_judge, text_perplexity
 from tiltune.metrics.preference import preference
-from tiltune.metrics.tasks import run_tasks
+from tiltune.metrics.harness import run_tasks
 from tiltune.metrics.toxicity import toxicity
 from tiltune.stored import stored_generated
 
@@ -78,31 +79,26 @@ def control(generated: Generated, scores: Scores, scorer: ScorerSection, *, seed
 def pieces(subject: Subject, utilities: Sequence[Any]) -> Iterator[Piece]:
     """Everything that is measured besides control, in the order of the table."""
     protocol = subject.protocol
+    seed = protocol.seed
     for name, generated in subject.generated.items():
-        yield _piece(
-            "diversity",
-            name,
-            [subject.digests[name], protocol.seed],
-            _bind(diversity, generated, seed=protocol.seed),
-        )
+        key: list[Any] = [subject.digests[name], seed]
+        yield _piece("diversity", name, key, partial(diversity, generated, seed=seed))
     if protocol.reference is not None:
         load = _once(protocol.reference)
         for name, generated in subject.generated.items():
-            key = [subject.digests[name], protocol.seed, _folder(protocol.reference)]
-            yield _piece(
-                "fluency",
-                name,
-                key,
-                lambda generated=generated: fluency(generated, load(), seed=protocol.seed),
-            )
+            key = [subject.digests[name], seed, _folder(protocol.reference)]
+            yield _piece("fluency", name, key, partial(_fluency, generated, load, seed=seed))
+    law = protocol.model_dump(include={"seed", "max_new_tokens", "batch_size"})
     for section in utilities:
-        key = [subject.contender.digest, section.model_dump(mode="json"), _files(section)]
-        key += [protocol.model_dump(include={"seed", "max_new_tokens", "batch_size"})]
+        key = [subject.contender.digest, section.model_dump(mode="json"), _files(section), law]
         if section.kind == "preference":
             key += sorted(subject.digests.values())
-        yield _piece(
-            section.kind, section.name, key, _bind(UTILITIES[section.kind], subject, section)
-        )
+        measure = partial(UTILITIES[section.kind], subject, section)
+        yield _piece(section.kind, section.name, key, measure)
+
+
+def _fluency(generated: Generated, load: Callable[[], hub.Loaded], *, seed: int) -> Found:
+    return fluency(generated, load(), seed=seed)
 
 
 def _perplexity(subject: Subject, section: PerplexityConfig) -> Found:
@@ -160,10 +156,6 @@ def _piece(kind: str, name: str, key: list[Any], measure: Callable[[], Found]) -
     short = hashlib.sha256(json.dumps([kind, name, *key], sort_keys=True).encode()).hexdigest()[:12]
     told = f"{kind} {name}".strip()
     return Piece(told, f"measured/{slug(told)}-{short}.json", measure)
-
-
-def _bind(function: Callable[..., Found], *arguments: Any, **named: Any) -> Callable[[], Found]:
-    return lambda: function(*arguments, **named)
 
 
 def _once(path: str) -> Callable[[], hub.Loaded]:
