@@ -25,11 +25,11 @@ from tiltune.config import RunConfig, load_config
 from tiltune.constraints.linear import train_linear_classifier
 from tiltune.data import Prompt, Row, corpus_examples, prompt_list, read_rows
 from tiltune.decoding.draw import Ending, draw
+from tiltune.decoding.texts import texts
 from tiltune.lm import LanguageModel
-from tiltune.measure import nats_per_token
+from tiltune.metrics.likelihood import nats_per_token
 from tiltune.records import wilson_interval
 from tiltune.run import Run
-from tiltune.sampler import texts
 from tiltune.types import SamplingLaw
 
 ROOT = Path(__file__).parents[1]

@@ -9,9 +9,10 @@ from small_models import BOS, EOS, PAD, WORDS, llama
 from tiltune.constraints.base import Completion, TextConstraint
 from tiltune.data import Cursor, Prompt
 from tiltune.decoding.draw import Ending
+from tiltune.decoding.texts import texts
 from tiltune.errors import ConstraintError
 from tiltune.lm import LanguageModel
-from tiltune.sampler import Sampler, Scored, texts
+from tiltune.sampler import Sampler, Scored
 from tiltune.types import SamplingLaw
 
 WORDS_OF_PROMPTS = ("a b", "c", "d e f", "g", "h i")

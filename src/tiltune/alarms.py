@@ -3,9 +3,10 @@
 An alarm reads the last record beside the first; a number that was not measured raises none.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from tiltune.records import RoundRecord
+from tiltune.records import Interval, RoundRecord
 
 # Each limit is a place where a look at the samples pays, not a test of significance.
 LENGTH_KEPT = 0.7
@@ -31,6 +32,8 @@ DISTINCT_SHARE = 0.3
 EMPTY_SHARE = 0.1
 """Silence meets every constraint that forbids; above one in ten it shows in the rate."""
 
+VALIDATION = "validation text that meets the constraint"
+
 
 def find_alarms(records: Sequence[RoundRecord]) -> tuple[str, ...]:
     """The alarms of the last record.
@@ -48,7 +51,7 @@ def find_alarms(records: Sequence[RoundRecord]) -> tuple[str, ...]:
     if len(records) == 1:
         found += _one_sided_start(last)
     else:
-        found += _dearly_bought(first, last)
+        found += dearly_bought(_outcome(first), _outcome(last))
     found += _value_model(last)
     found += _weights(last)
     found += _samples(last, None if len(records) == 1 else first)
@@ -71,37 +74,73 @@ def _one_sided_start(first: RoundRecord) -> Iterator[str]:
         )
 
 
-def _dearly_bought(first: RoundRecord, last: RoundRecord) -> Iterator[str]:
+@dataclass(frozen=True)
+class Outcome:
+    """What a model's satisfaction is weighed against, from a run's record or an evaluation.
+
+    Attributes:
+        rate, rate_interval: satisfaction rate.
+        tokens: mean length of a completion.
+        distinct: share of distinct completions.
+        losses: nats a token (and interval) of texts that should stay likely, by their name.
+    """
+
+    rate: float | None
+    rate_interval: Interval | None
+    tokens: float | None
+    distinct: float | None
+    losses: Mapping[str, tuple[float, Interval | None]] = field(
+        default_factory=dict[str, tuple[float, Interval | None]]
+    )
+
+
+def rose(before: Interval | None, after: Interval | None) -> bool:
+    """Whether the intervals lie apart, the later above; not where either is missing."""
+    return before is not None and after is not None and after[0] > before[1]
+
+
+def dearly_bought(first: Outcome, last: Outcome) -> Iterator[str]:
     """Satisfaction that rises, beyond both intervals, while what should stay falls."""
-    before, after = first.satisfaction_rate_interval, last.satisfaction_rate_interval
-    if before is None or after is None or after[0] <= before[1]:
+    if not rose(first.rate_interval, last.rate_interval):
         return
     rise = f"satisfaction rose from {_rate(first)} to {_rate(last)} while "
-    if _fell(first.completion_tokens_mean, last.completion_tokens_mean, LENGTH_KEPT):
+    if _fell(first.tokens, last.tokens, LENGTH_KEPT):
         yield (
-            f"{rise}the mean length fell from {first.completion_tokens_mean:.1f} to "
-            f"{last.completion_tokens_mean:.1f} tokens a completion: the constraint may be met by "
+            f"{rise}the mean length fell from {first.tokens:.1f} to "
+            f"{last.tokens:.1f} tokens a completion: the constraint may be met by "
             "saying less; let the constraint judge length too, or set `method.kl_max_nats`"
         )
-    if _fell(first.distinct_share, last.distinct_share, DISTINCT_KEPT):
+    if _fell(first.distinct, last.distinct, DISTINCT_KEPT):
         yield (
-            f"{rise}the share of distinct completions fell from {first.distinct_share:.3f} to "
-            f"{last.distinct_share:.3f}: the policy may be collapsing onto a few safe answers; "
+            f"{rise}the share of distinct completions fell from {first.distinct:.3f} to "
+            f"{last.distinct:.3f}: the policy may be collapsing onto a few safe answers; "
             "lower `learner.learning_rate` or `learner.steps_per_round`, or set "
             "`method.kl_max_nats`"
         )
-    old, new = first.validation_satisfying_nats_per_token, last.validation_satisfying_nats_per_token
-    if old is not None and new is not None and new > _likelihood_limit(old, first):
-        yield (
-            f"{rise}validation text that meets the constraint went from {old:.3f} to {new:.3f} "
-            f"nats a token (+{new / old - 1:.1%}): control is paid with likelihood of the corpus; "
-            "lower `method.beta` or `learner.learning_rate`, or give more of `data.corpus`"
-        )
+    for text, (old, interval) in first.losses.items():
+        new = last.losses[text][0] if text in last.losses else None
+        if new is not None and new > _likelihood_limit(old, interval):
+            yield (
+                f"{rise}{text} went from {old:.3f} to {new:.3f} "
+                f"nats a token (+{new / old - 1:.1%}): control is paid with likelihood of the "
+                "corpus; lower `method.beta` or `learner.learning_rate`, or give more of "
+                "`data.corpus`"
+            )
 
 
-def _likelihood_limit(loss: float, first: RoundRecord) -> float:
-    """Both records read the same rows, so the first's interval bounds a chance difference amply."""
-    interval = first.validation_satisfying_interval
+def _outcome(record: RoundRecord) -> Outcome:
+    loss = record.validation_satisfying_nats_per_token
+    return Outcome(
+        rate=record.satisfaction_rate,
+        rate_interval=record.satisfaction_rate_interval,
+        tokens=record.completion_tokens_mean,
+        distinct=record.distinct_share,
+        losses={} if loss is None else {VALIDATION: (loss, record.validation_satisfying_interval)},
+    )
+
+
+def _likelihood_limit(loss: float, interval: Interval | None) -> float:
+    """Both models read the same rows, so the first's interval bounds a chance difference amply."""
     return max(loss * (1 + LIKELIHOOD_LOSS), interval[1] if interval else 0.0)
 
 
@@ -173,9 +212,9 @@ def _fell(old: float | None, new: float | None, kept: float) -> bool:
     return old is not None and new is not None and new < kept * old
 
 
-def _rate(record: RoundRecord) -> str:
-    low, high = record.satisfaction_rate_interval or (float("nan"), float("nan"))
-    rate = "?" if record.satisfaction_rate is None else f"{record.satisfaction_rate:.3f}"
+def _rate(outcome: Outcome) -> str:
+    low, high = outcome.rate_interval or (float("nan"), float("nan"))
+    rate = "?" if outcome.rate is None else f"{outcome.rate:.3f}"
     return f"{rate} [{low:.3f}, {high:.3f}]"
 
 

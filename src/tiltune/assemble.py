@@ -28,7 +28,7 @@ from tiltune.data import (
 )
 from tiltune.decoding.draw import Ending
 from tiltune.defaults import GRADIENT_CHOICES, Facts, resolve
-from tiltune.errors import ConfigError, DataError, ModelError
+from tiltune.errors import ConfigError, DataError
 from tiltune.learner import BetaRule, Learner, LearnerSettings
 from tiltune.lm import LanguageModel
 from tiltune.measure import Measurer
@@ -36,7 +36,7 @@ from tiltune.policy_gradient import GradientSettings, PolicyGradient, StateValue
 from tiltune.sampler import Sampler
 from tiltune.types import SamplingLaw
 from tiltune.value_learner import ValueLearner, ValueSettings
-from tiltune.value_model import HeadValue, TrunkValue, ValueModel
+from tiltune.value_model import make_values
 
 MEASURED = 1024
 """Completions drawn to measure the final policy, or one whose round trains on another law's."""
@@ -75,8 +75,8 @@ def prepare(config: RunConfig) -> Prepared:
     refuse(config)
     constraint = build_constraint(config.constraint)
     devices = (
-        device_named(config.learner.device, "learner"),
-        device_named(config.actor.device, "actor"),
+        hub.device_named(config.learner.device, "learner"),
+        hub.device_named(config.actor.device, "actor"),
     )
     torch.manual_seed(config.run.seed)  # a fresh adapter starts at random weights
     loaded = hub.load(config.model, device=devices[0])
@@ -214,26 +214,6 @@ def plan(config: RunConfig) -> ActorPlan:
     )
 
 
-def make_values(
-    config: RunConfig, loaded: hub.Loaded, law: LanguageModel, reference: LanguageModel
-) -> ValueModel:
-    """The value model of the configured kind, over the law whose values it learns."""
-    section, policy = config.value_model, loaded.policy
-    torch.manual_seed(config.run.seed)
-    if section.kind == "head":
-        return HeadValue(law).to(policy.device)
-    if section.kind == "copy":
-        return TrunkValue(policy.clone("values"), reference).to(policy.device)
-    smaller = hub.load_module(str(section.path), dtype=torch.float32).to(policy.device)
-    tokenizer = hub.load_tokenizer(str(section.path))
-    if tokenizer.get_vocab() != loaded.tokenizer.get_vocab():
-        raise ModelError(
-            f"value_model.path = {section.path}: its vocabulary is not that of model.path = "
-            f"{config.model.path}; values are over the policy's own tokens"
-        )
-    return TrunkValue(LanguageModel(smaller.eval()), reference).to(policy.device)
-
-
 def make_learner(prepared: Prepared) -> Learner:
     """The learner's side, holding the policy itself."""
     config = prepared.config
@@ -290,23 +270,6 @@ def split_by_constraint(
     satisfied = [constraint.satisfied(score) for score in scores]
     both = list(zip(examples, satisfied, strict=True))
     return [e for e, good in both if good], [e for e, good in both if not good]
-
-
-def device_named(name: str, side: str) -> torch.device:
-    """The device; raises ConfigError if this machine has none such."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(
-            f"{side}.device = '{name}': give 'auto', 'cpu', 'cuda' or 'cuda:N'"
-        ) from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"{side}.device = '{name}': this machine has {torch.cuda.device_count()} GPUs"
-        )
-    return device
 
 
 def _examples(config: RunConfig, loaded: hub.Loaded) -> tuple[list[Example], list[Example]]:

@@ -8,14 +8,11 @@ from typing import Any
 import torch
 
 from tiltune import hub
-from tiltune.assemble import device_named, make_values
-from tiltune.checkpoint import Saved, read_folder
-from tiltune.config import ModelSection, RunConfig
 from tiltune.constraints import build_constraint
+from tiltune.contender import open_contender, run_config
 from tiltune.data import Prompt, Row, prompt_list
-from tiltune.decoding.draw import Ending, draw
+from tiltune.decoding.texts import texts
 from tiltune.errors import RunError
-from tiltune.sampler import texts
 from tiltune.types import SamplingLaw
 
 
@@ -40,23 +37,24 @@ def complete(run: Path, request: Request, warn: Callable[[str], None]) -> Iterat
         RunError: no run folder, not finished, or no values of that round.
         DataError: the prompt is longer than the model's context allows.
     """
-    config = _config(run)
+    config = run_config(run)
+    if config is None:
+        raise RunError(
+            f"{run}: no config.json there, so it is no run folder; give a folder of `tiltune fit`"
+        )
     limit = request.max_new_tokens or config.sampler.max_new_tokens
     if request.guided and limit != config.sampler.max_new_tokens:
         warn(
             f"warning: the values were learnt with sampler.max_new_tokens = "
             f"{config.sampler.max_new_tokens}; under {limit} they mean something else"
         )
-    loaded, values = _load(run, config, request)
+    contender = open_contender(run, guided=request.guided, round=request.round)
+    loaded = contender.loaded
     prompt = _prompt(request.prompt, loaded, limit)
-    law = SamplingLaw(limit, request.temperature, request.top_p, request.guided)
-    samples = draw(
-        loaded.policy,
+    samples = contender.draw(
         [prompt.ids] * request.n,
-        law,
-        Ending(loaded.eos_ids, loaded.pad_id),
+        SamplingLaw(limit, request.temperature, request.top_p),
         generator=torch.Generator(loaded.policy.device).manual_seed(request.seed),
-        values=values,
     )
     samples.prompt_index.zero_()
     completions = texts(samples, [prompt], loaded.tokenizer)
@@ -74,52 +72,6 @@ def complete(run: Path, request: Request, warn: Callable[[str], None]) -> Iterat
             "ended": completion.ended,
             "log_probability_nats": log_prob,
         }
-
-
-def _config(run: Path) -> RunConfig:
-    path = run / "config.json"
-    if not path.exists():
-        raise RunError(
-            f"{run}: no config.json there, so it is no run folder; give a folder of `tiltune fit`"
-        )
-    return RunConfig.model_validate_json(path.read_text("utf-8"))
-
-
-def _load(run: Path, config: RunConfig, request: Request) -> tuple[hub.Loaded, Any]:
-    """The tuned model, or a round's snapshot and, if guided, its values."""
-    device = device_named(config.learner.device, "learner")
-    if not request.guided and request.round is None:
-        if not (run / "model").exists():
-            raise RunError(
-                f"{run}: not finished, it holds no model; finish it with `tiltune fit --resume`"
-            )
-        return hub.load(
-            ModelSection(path=str(run / "model"), dtype=config.model.dtype), device=device
-        ), None
-    saved = _pair(run, request.round)
-    loaded = hub.load(config.model, device=device)
-    reference = loaded.policy.base("reference")
-    if saved.tensors["snapshot"]:
-        loaded.policy.load_state(saved.tensors["snapshot"])
-    if not request.guided:
-        return loaded, None
-    values = make_values(config, loaded, loaded.policy, reference)
-    values.load_state(saved.tensors["values"])
-    return loaded, values
-
-
-def _pair(run: Path, number: int | None) -> Saved:
-    """The pair of that round, or the last complete one."""
-    kept = sorted(path for path in (run / "value").glob("round-*") if path.name[6:].isdigit())
-    if not kept:
-        raise RunError(f"{run}: holds no values; only a run with method.kind = 'tilt' learns them")
-    if number is None:
-        return read_folder(kept[-1])
-    folder = run / "value" / f"round-{number:03d}"
-    if folder not in kept:
-        rounds = ", ".join(str(int(path.name[6:])) for path in kept)
-        raise RunError(f"{run}: --round {number}: values are kept of rounds {rounds} only")
-    return read_folder(folder)
 
 
 def _prompt(text: str, loaded: hub.Loaded, limit: int) -> Prompt:

@@ -57,6 +57,23 @@ class Loaded:
     parameters: int
 
 
+def device_named(name: str, side: str) -> torch.device:
+    """The device; raises ConfigError if this machine has none such."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(
+            f"{side}.device = '{name}': give 'auto', 'cpu', 'cuda' or 'cuda:N'"
+        ) from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"{side}.device = '{name}': this machine has {torch.cuda.device_count()} GPUs"
+        )
+    return device
+
+
 def load(section: ModelSection, *, device: torch.device) -> Loaded:
     """Load the model and its tokenizer, and put a fresh adapter on it if the section says so.
 

@@ -12,7 +12,7 @@ from torch.nn.functional import logsigmoid
 from torch.nn.utils import clip_grad_norm_
 
 from tiltune.checkpoint import load_optimizer, optimizer_tensors
-from tiltune.data import Cursor, Example, corpus_batch
+from tiltune.data import Cursor, Example, corpus_batch, length_parts, micro_batches
 from tiltune.functional import (
     PrefixWeights,
     effective_sample_size,
@@ -25,7 +25,6 @@ from tiltune.lm import LanguageModel
 from tiltune.losses import corpus_loss, target_loss
 from tiltune.policy_gradient import Estimates, PolicyGradient
 from tiltune.types import Samples
-from tiltune.value_learner import length_parts, micro_batches
 from tiltune.value_model import ValueModel
 
 LEAST_VALUE = 1e-4

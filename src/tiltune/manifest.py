@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tiltune.config import RunConfig
+from tiltune.config import ConstraintConfig, RunConfig
 from tiltune.errors import RunError
 from tiltune.records import write_json
 
@@ -55,17 +55,21 @@ def check_unchanged(manifest: Path, config: RunConfig, *, next_round: int) -> bo
 
 def hashes(config: RunConfig) -> dict[str, str]:
     """SHA-256 by setting; a hub id, which has no local folder, goes by its name."""
-    found = {"model.path": _digest([Path(config.model.path)], config.model.path)}
+    found = {"model.path": digest([Path(config.model.path)], config.model.path)}
     for name in ("corpus", "prompts", "valid"):
         path = getattr(config.data, name)
         if path is not None:
-            found[f"data.{name}"] = _digest([Path(path)], path)
+            found[f"data.{name}"] = digest([Path(path)], path)
     if config.value_model.path is not None:
         path = config.value_model.path
-        found["value_model.path"] = _digest([Path(path)], path)
-    constraint = config.constraint
-    found["constraint"] = _digest(_constraint_files(constraint), constraint.model_dump_json())
+        found["value_model.path"] = digest([Path(path)], path)
+    found["constraint"] = constraint_digest(config.constraint)
     return found
+
+
+def constraint_digest(constraint: ConstraintConfig) -> str:
+    """SHA-256 of a constraint's settings and of the file or folder that they name."""
+    return digest(_constraint_files(constraint), constraint.model_dump_json())
 
 
 def _constraint_files(constraint: Any) -> list[Path]:
@@ -76,7 +80,8 @@ def _constraint_files(constraint: Any) -> list[Path]:
     return [Path(named)] if named else []
 
 
-def _digest(paths: list[Path], name: str) -> str:
+def digest(paths: list[Path], name: str) -> str:
+    """SHA-256 of a name and of files and folders: their files' names and contents."""
     digest = hashlib.sha256(name.encode())
     for path in paths:
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from tiltune.checkpoint import load_optimizer, optimizer_tensors
-from tiltune.data import Cursor
+from tiltune.data import Cursor, length_parts
 from tiltune.functional import gather, generalised_advantages, log_softmax
 from tiltune.lm import LanguageModel
 from tiltune.losses import (
@@ -37,7 +37,6 @@ from tiltune.losses import (
     reference_penalty,
 )
 from tiltune.types import Samples
-from tiltune.value_learner import length_parts
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from tiltune.actor import Pair
 from tiltune.assemble import Prepared
 from tiltune.data import Cursor
 from tiltune.decoding.draw import Ending, draw
+from tiltune.decoding.texts import texts
 from tiltune.functional import gather
-from tiltune.sampler import texts
 from tiltune.types import Samples, SamplingLaw
 
 PROMPTS = 16

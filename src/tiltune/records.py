@@ -119,6 +119,22 @@ def mean_interval(values: list[float], z: float = 1.959964) -> tuple[float, Inte
     return mean, (mean - half, mean + half)
 
 
+def ratio_interval(totals: list[float], counts: list[float]) -> tuple[float, Interval] | None:
+    """`Σ totals / Σ counts` with its 95 % interval over the items; None where counts are all 0.
+
+    By linearisation: the mean of `(total_i - ratio · count_i) / mean count` has the standard error
+    of the ratio (W. G. Cochran, Sampling Techniques, 1977, section 6.4).
+    """
+    if not any(counts):
+        return None
+    ratio, mean_count = math.fsum(totals) / math.fsum(counts), math.fsum(counts) / len(counts)
+    spread = mean_interval(
+        [(total - ratio * n) / mean_count for total, n in zip(totals, counts, strict=True)]
+    )
+    assert spread is not None
+    return ratio, (ratio + spread[1][0] - spread[0], ratio + spread[1][1] - spread[0])
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Write so that a reader, or a kill, sees the old file or the new one and nothing between."""
     partial = path.with_name(path.name + ".partial")

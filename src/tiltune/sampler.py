@@ -3,21 +3,15 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
 
 from tiltune.constraints.base import Completion, Constraint, Score
 from tiltune.data import Cursor, Prompt
 from tiltune.decoding.draw import Ending, draw
+from tiltune.decoding.texts import Decoder, texts
 from tiltune.lm import LanguageModel
 from tiltune.types import Samples, SamplingLaw, concatenate
-
-
-class Decoder(Protocol):
-    """What the sampler needs of a tokenizer."""
-
-    def decode(self, token_ids: list[int], skip_special_tokens: bool = False) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -101,15 +95,3 @@ class Sampler:
         samples = draw(lm, prompts, self.law, self.ending, generator=self.generator)
         index = torch.tensor(picks, device=samples.ids.device)
         return replace(samples, prompt_index=index)
-
-
-def texts(samples: Samples, prompts: Sequence[Prompt], decoder: Decoder) -> list[Completion]:
-    """The completions as text without special tokens; `prompt_index` says which prompt is whose."""
-    completions: list[Completion] = []
-    rows = zip(samples.ids.tolist(), samples.mask.sum(1).tolist(), strict=True)
-    places, ended = samples.prompt_index.tolist(), samples.ended.tolist()
-    for (ids, length), place, end in zip(rows, places, ended, strict=True):
-        prompt = prompts[place]
-        text = decoder.decode(ids[:length], skip_special_tokens=True)
-        completions.append(Completion(prompt.text, text, end, prompt.row))
-    return completions

@@ -1,7 +1,6 @@
 """One value-model update: a round's labelled completions in, fitted and measured values out."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 from torch.nn.utils import clip_grad_norm_
 
+from tiltune.data import micro_batches
 from tiltune.functional import gather, log_softmax
 from tiltune.lm import LanguageModel
 from tiltune.losses import consistency_loss, value_loss
@@ -175,39 +175,3 @@ def one_cycle(step: int, steps: int) -> float:
     if step < warm_up:
         return (step + 1) / warm_up
     return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
-
-
-def micro_batches(samples: Samples, width: int, most_logits: int) -> list[Samples]:
-    """The samples in parts: sorted by length where that saves padding, each bounded in logits.
-
-    Args:
-        samples: a step's rows.
-        width: logits a token.
-        most_logits: bound of a part's logits; one row at least.
-    """
-    prompt = samples.prompt_ids.shape[1]
-    return [
-        samples.select(torch.tensor(part))
-        for part in length_parts(
-            [prompt + length for length in samples.mask.sum(1).tolist()], most_logits // width
-        )
-    ]
-
-
-def length_parts(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
-    """Places of rows, grouped so that rows padded to their group's longest waste little.
-
-    Rows are cut into quarters by length if that saves a fifth of the padded tokens, and into parts
-    of at most `most_tokens` padded tokens (one row at least) in any case.
-    """
-    order = sorted(range(len(lengths)), key=lambda place: lengths[place])
-    size = -(-len(order) // 4)
-    quarters = [order[first : first + size] for first in range(0, len(order), size)]
-    padded = sum(len(part) * lengths[part[-1]] for part in quarters)
-    whole = len(order) * lengths[order[-1]]
-    groups = quarters if padded <= 0.8 * whole else [list(range(len(lengths)))]
-    parts: list[list[int]] = []
-    for group in groups:
-        rows = max(1, most_tokens // max(lengths[place] for place in group))
-        parts += [group[first : first + rows] for first in range(0, len(group), rows)]
-    return parts

@@ -16,6 +16,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from tiltune import hub
+from tiltune.config import RunConfig
+from tiltune.errors import ModelError
 from tiltune.lm import Cache, LanguageModel
 from tiltune.product import frozen_product
 
@@ -240,3 +243,23 @@ class _HeadCache:
     def batch_select_indices(self, rows: Tensor) -> None:
         self.trunk.batch_select_indices(rows)
         self.own = (self.own[0][rows], self.own[1][rows])
+
+
+def make_values(
+    config: RunConfig, loaded: hub.Loaded, law: LanguageModel, reference: LanguageModel
+) -> ValueModel:
+    """The value model of the configured kind, over the law whose values it learns."""
+    section, policy = config.value_model, loaded.policy
+    torch.manual_seed(config.run.seed)
+    if section.kind == "head":
+        return HeadValue(law).to(policy.device)
+    if section.kind == "copy":
+        return TrunkValue(policy.clone("values"), reference).to(policy.device)
+    smaller = hub.load_module(str(section.path), dtype=torch.float32).to(policy.device)
+    tokenizer = hub.load_tokenizer(str(section.path))
+    if tokenizer.get_vocab() != loaded.tokenizer.get_vocab():
+        raise ModelError(
+            f"value_model.path = {section.path}: its vocabulary is not that of model.path = "
+            f"{config.model.path}; values are over the policy's own tokens"
+        )
+    return TrunkValue(LanguageModel(smaller.eval()), reference).to(policy.device)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from tiltune.compare.choice import check_axes, choose
 from tiltune.compare.cost import cost_of, curve_of
-from tiltune.compare.opened import open_planned
+from tiltune.compare.evaluator import open_planned
 from tiltune.compare.plan import Planned, base_run, plan_entries
 from tiltune.compare.training import Say, train
 from tiltune.compare.world import WorldJudge

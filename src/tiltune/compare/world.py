@@ -12,19 +12,18 @@ import numpy as np
 import torch
 
 from tiltune.compare.best_of import kl_best_base, kl_target_best
-from tiltune.compare.opened import Opened, load_base
+from tiltune import hub
 from tiltune.config import RunConfig
 from tiltune.constraints import build_constraint
 from tiltune.constraints.base import Completion, Constraint
 from tiltune.constraints.python import load_named
-from tiltune.decoding.draw import Ending, draw
+from tiltune.contender import Contender
 from tiltune.demo.laws import world_log_probs
 from tiltune.demo.measure import Estimate, mean_of, tilt_floor_nats
 from tiltune.demo.world import World
 from tiltune.errors import ConfigError
 from tiltune.exact import Floats
 from tiltune.functional import gather
-from tiltune.hub import Loaded
 from tiltune.lm import LanguageModel
 from tiltune.measurements import Example, Measurement
 from tiltune.records import wilson_interval
@@ -34,6 +33,8 @@ from tiltune.value_model import ValueModel
 MEASURED = 2000
 """Sentences of the target, and kept completions of each entry."""
 AT_ONCE = 500
+ROUND_OFF = 1e-4
+"""Nats a sentence between two ways to compute the same law in 32 bit."""
 SHOWN = 12
 SATISFACTION = "world.satisfaction_rate"
 DISTANCE = "world.kl_target_model_nats"
@@ -82,9 +83,9 @@ class WorldJudge:
         self.seed = seed
         self.constraint: Constraint = build_constraint(config.constraint)
 
-    def measure(self, opened: Opened) -> tuple[list[Measurement], list[Example]]:
+    def measure(self, contender: Contender) -> tuple[list[Measurement], list[Example]]:
         """Satisfaction, both divergences and the distinct share, and some completions."""
-        draws = self._draw(opened)
+        draws = self._draw(contender)
         count, satisfied = len(draws.kept), sum(draws.satisfied[place] for place in draws.kept)
         distinct = len({draws.texts[place] for place in draws.kept})
         measurements = [
@@ -98,8 +99,8 @@ class WorldJudge:
                 count=count,
                 definition="share of fresh completions that meet the constraint; Wilson interval",
             ),
-            _nats(DISTANCE, self._distance(opened, draws), _DISTANCE_TOLD),
-            _nats(DIVERGENCE, self._divergence(opened, draws), _DIVERGENCE_TOLD),
+            _nats(DISTANCE, self._distance(contender, draws), _DISTANCE_TOLD),
+            _nats(DIVERGENCE, self._divergence(contender, draws), _DIVERGENCE_TOLD),
             Measurement(
                 key=DISTINCT,
                 aspect="quality",
@@ -130,8 +131,13 @@ class WorldJudge:
         }
 
     @cached_property
-    def base(self) -> Loaded:
-        return load_base(self.config)
+    def base(self) -> hub.Loaded:
+        device = hub.device_named(self.config.learner.device, "learner")
+        return hub.load(self.config.model, device=device)
+
+    @cached_property
+    def base_contender(self) -> Contender:
+        return Contender("base", self.base, None, 1, None, "", self.config.model.path, None)
 
     @cached_property
     def _sentences(self) -> list[list[int]]:
@@ -143,51 +149,45 @@ class WorldJudge:
 
     @cached_property
     def _base_draws(self) -> Draws:
-        return self._draw(Opened(self.base, None, 1, self.config))
+        return self._draw(self.base_contender)
 
-    def _distance(self, opened: Opened, draws: Draws) -> Estimate | None:
+    def _distance(self, contender: Contender, draws: Draws) -> Estimate | None:
         """KL(q || model); None for best of n of a model that never satisfied."""
-        if opened.best_of == 1:
-            return self._kl_target(opened.loaded, opened.values)
+        if contender.best_of == 1:
+            return self._kl_target(contender.loaded, contender.values)
         satisfied, drawn = sum(draws.satisfied), len(draws.satisfied)
         if not satisfied:
             return None
-        plain = self._kl_target(opened.loaded, None)
-        return kl_target_best(plain, opened.best_of, satisfied=satisfied, drawn=drawn)
+        plain = self._kl_target(contender.loaded, None)
+        return kl_target_best(plain, contender.best_of, satisfied=satisfied, drawn=drawn)
 
-    def _divergence(self, opened: Opened, draws: Draws) -> Estimate:
+    def _divergence(self, contender: Contender, draws: Draws) -> Estimate:
         """KL(model || base) from the model's own draws; in closed form for best of n."""
-        if opened.best_of == 1:
-            plain = not opened.trained and opened.values is None
-            return Estimate(0.0, 0.0) if plain else mean_of(draws.log_ratio)
+        if contender.best_of == 1:
+            same = bool((np.abs(draws.log_ratio) < ROUND_OFF).all())
+            return Estimate(0.0, 0.0) if same else mean_of(draws.log_ratio)
         satisfied, drawn = sum(draws.satisfied), len(draws.satisfied)
-        return kl_best_base(opened.best_of, satisfied=satisfied, drawn=drawn)
+        return kl_best_base(contender.best_of, satisfied=satisfied, drawn=drawn)
 
-    def _kl_target(self, loaded: Loaded, values: ValueModel | None) -> Estimate:
+    def _kl_target(self, loaded: hub.Loaded, values: ValueModel | None) -> Estimate:
         words, sentences = self.world.words, self._sentences
         log_p = world_log_probs(loaded.policy, loaded, words, sentences, values)
         return mean_of(self.world.target.target_log_prob(sentences) - log_p)
 
-    def _draw(self, opened: Opened) -> Draws:
+    def _draw(self, contender: Contender) -> Draws:
         """`MEASURED` kept completions, each of `best_of` draws."""
-        loaded, texts, satisfied, ratios = opened.loaded, list[str](), list[bool](), list[Floats]()
+        loaded, texts, satisfied, ratios = contender.loaded, list[str](), list[bool](), list[Floats]()
         generator = torch.Generator(loaded.policy.device).manual_seed(self.seed)
         limit = self.config.sampler.max_new_tokens
-        for _ in range(0, MEASURED * opened.best_of, AT_ONCE):
-            samples = draw(
-                loaded.policy,
-                [[loaded.tokenizer.bos_token_id]] * AT_ONCE,
-                SamplingLaw(limit, guided=opened.values is not None),
-                Ending(loaded.eos_ids, loaded.pad_id),
-                generator=generator,
-                values=opened.values,
-            )
+        for _ in range(0, MEASURED * contender.best_of, AT_ONCE):
+            prompts = [[loaded.tokenizer.bos_token_id]] * AT_ONCE
+            samples = contender.draw(prompts, SamplingLaw(limit), generator=generator)
             batch = _texts(samples, loaded)
             scores = self.constraint.score([Completion("", text) for text in batch])
             texts += batch
             satisfied += [bool(self.constraint.satisfied(score)) for score in scores]
             ratios.append(_log_ratio(samples, self.base.policy))
-        return Draws(texts, satisfied, _kept(satisfied, opened.best_of), np.concatenate(ratios))
+        return Draws(texts, satisfied, _kept(satisfied, contender.best_of), np.concatenate(ratios))
 
     def _example(self, draws: Draws, place: int) -> Example:
         return Example(
@@ -225,7 +225,7 @@ def _kept(satisfied: Sequence[bool], n: int) -> list[int]:
     return [next((place for place in group if satisfied[place]), group[0]) for group in groups]
 
 
-def _texts(samples: Samples, loaded: Loaded) -> list[str]:
+def _texts(samples: Samples, loaded: hub.Loaded) -> list[str]:
     rows = zip(samples.ids.tolist(), samples.mask.sum(1).tolist(), strict=True)
     return [loaded.tokenizer.decode(ids[:n], skip_special_tokens=True) for ids, n in rows]
 

@@ -102,6 +102,11 @@ class ProtocolSection(Section):
     reference: str | None = Field(
         default=None, description="Folder of the LM whose perplexity measures quality; none: not."
     )
+    before: str | None = Field(
+        default=None,
+        description="evaluation.json of the model that training started from, under the same "
+        "protocol; alarms compare with it. None: no alarms.",
+    )
     allow_training_scorer: bool = Field(
         default=False, description="Report by the scorer that trained the model all the same."
     )

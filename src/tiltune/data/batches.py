@@ -1,4 +1,4 @@
-"""The order that examples come in, what is held out of them, and padding."""
+"""The order that examples come in, what is held out of them, padding, and batches by length."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from tiltune.data.encode import Example
+from tiltune.types import Samples
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,42 @@ def left_padded(
     width = int(lengths.max())
     ids = [[*[pad_id] * (width - len(prompt)), *prompt] for prompt in prompts]
     return torch.tensor(ids, dtype=torch.int64), torch.arange(width) >= width - lengths
+
+
+def micro_batches(samples: Samples, width: int, most_logits: int) -> list[Samples]:
+    """The samples in parts: sorted by length where that saves padding, each bounded in logits.
+
+    Args:
+        samples: a step's rows.
+        width: logits a token.
+        most_logits: bound of a part's logits; one row at least.
+    """
+    prompt = samples.prompt_ids.shape[1]
+    return [
+        samples.select(torch.tensor(part))
+        for part in length_parts(
+            [prompt + length for length in samples.mask.sum(1).tolist()], most_logits // width
+        )
+    ]
+
+
+def length_parts(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
+    """Places of rows, grouped so that rows padded to their group's longest waste little.
+
+    Rows are cut into quarters by length if that saves a fifth of the padded tokens, and into parts
+    of at most `most_tokens` padded tokens (one row at least) in any case.
+    """
+    order = sorted(range(len(lengths)), key=lambda place: lengths[place])
+    size = -(-len(order) // 4)
+    quarters = [order[first : first + size] for first in range(0, len(order), size)]
+    padded = sum(len(part) * lengths[part[-1]] for part in quarters)
+    whole = len(order) * lengths[order[-1]]
+    groups = quarters if padded <= 0.8 * whole else [list(range(len(lengths)))]
+    parts: list[list[int]] = []
+    for group in groups:
+        rows = max(1, most_tokens // max(lengths[place] for place in group))
+        parts += [group[first : first + rows] for first in range(0, len(group), rows)]
+    return parts
 
 
 @final

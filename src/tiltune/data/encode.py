@@ -144,6 +144,30 @@ def default_prompts(
     return prompts
 
 
+def context_ids(prompt: str, tokenizer: Tokenizer) -> list[int]:
+    """A prompt's tokens as everywhere here: special tokens, no EOS; an empty one is BOS or EOS."""
+    return _encoder(tokenizer).context(prompt)
+
+
+def pair_example(
+    prompt: str, completion: str, tokenizer: Tokenizer, *, max_tokens: int
+) -> Example | None:
+    """A prompt and its completion, encoded apart as `{prompt, completion}` rows are, without EOS.
+
+    Returns:
+        None where the tokenizer makes no tokens of the completion. Where both do not fit into
+        `max_tokens`, the prompt loses its first tokens down to one, then the completion its last.
+    """
+    encoder = _encoder(tokenizer)
+    context, body = encoder.context(prompt), encoder.encode(completion)
+    if not body:
+        return None
+    truncated = len(context) + len(body) > max_tokens
+    body = body[: max_tokens - 1]
+    context = context[-(max_tokens - len(body)) :]
+    return Example(prompt, completion, (*context, *body), len(context), truncated)
+
+
 def _check_length(prompt: Prompt, limit: int | None) -> None:
     if limit is not None and len(prompt.ids) > limit:
         raise DataError(

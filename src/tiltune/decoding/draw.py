@@ -13,6 +13,7 @@ from torch.nn.functional import logsigmoid
 
 from tiltune.data import left_padded
 from tiltune.decoding.guidance import Values, shape_law
+from tiltune.errors import ModelError
 from tiltune.lm import LanguageModel
 from tiltune.types import Samples, SamplingLaw
 
@@ -50,6 +51,9 @@ def draw(
 
     Returns:
         N samples in the order of the prompts, `policy_version` 0, `prompt_index` 0…N-1, labels NaN.
+
+    Raises:
+        ModelError: the law is not a number.
     """
     if (values is not None) != law.guided:
         raise ValueError(
@@ -65,6 +69,11 @@ def draw(
             logits, value_cache = values.step(fresh, mask, caches[1])
             log_values = logsigmoid(logits)
         log_probs = shape_law(output.logits[:, -1], law, log_values)
+        if log_probs[:, 0].isnan().any():  # one such logit makes its whole row so
+            raise ModelError(
+                f"the next-token law at token {column} of a completion is not a number (NaN or "
+                "infinite logits); the weights are broken, or overflow in the precision they run in"
+            )
         token = log_probs.exp().multinomial(1, generator=generator)
         rows.write(places, column, token[:, 0], log_probs.gather(1, token)[:, 0])
         going = ~rows.ended[places]

@@ -58,8 +58,9 @@ def _block(
         if place < len(same):
             sides += _side(label, same[place])
     shown = f'<span class="text">{escape(prompt)}</span>' if prompt else "<em>empty</em>"
+    role = f'<span class="role">{escape(group)} · prompt</span>'
     article = (
-        f'<article class="pair"><p class="prompt"><span class="role">{escape(group)} · prompt</span> '
+        f'<article class="pair"><p class="prompt">{role} '
         f'{shown}</p><div class="sides">{sides}</div></article>'
     )
     return folded(f"{HIDDEN_PROMPT} “{group}”", article, "block group") if hidden else article

@@ -1,0 +1,211 @@
+"""What can be evaluated or sampled: a model folder, or a run's model, snapshot, values or base."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import torch
+from torch import Tensor
+
+from tiltune import hub
+from tiltune.checkpoint import Saved, read_folder
+from tiltune.config import ConstraintConfig, ModelSection, RunConfig
+from tiltune.constraints import build_constraint
+from tiltune.constraints.base import TextConstraint
+from tiltune.decoding.draw import Ending, draw
+from tiltune.errors import RunError
+from tiltune.manifest import constraint_digest, digest
+from tiltune.types import Samples, SamplingLaw
+from tiltune.value_model import ValueModel, make_values
+
+WEIGHTS = (".safetensors", ".json", ".jinja", ".model", ".txt")
+"""Files of a model folder that decide what it writes: weights, shape, tokenizer."""
+
+
+@final
+@dataclass(frozen=True)
+class Contender:
+    """A model with its way of decoding.
+
+    Attributes:
+        name: how tables call it.
+        loaded: the model and its tokenizer.
+        values: guidance; None decodes without.
+        best_of: completions drawn for each that is kept.
+        chooser: the constraint that chooses among them; None where `best_of` is 1.
+        digest: SHA-256 of weights, values and decoding; equal digests write equal texts.
+        path: the folder it was opened from.
+        trained_by: the constraint that trained it, or chooses; None where that is not known.
+        limit: tokens of a completion that its values were learnt for; None without values.
+    """
+
+    name: str
+    loaded: hub.Loaded
+    values: ValueModel | None
+    best_of: int
+    chooser: TextConstraint | None
+    digest: str
+    path: str
+    trained_by: ConstraintConfig | None
+    limit: int | None = None
+
+    def draw(
+        self, prompts: Sequence[Sequence[int]], law: SamplingLaw, *, generator: torch.Generator
+    ) -> Samples:
+        """Complete each prompt once; `law.guided` is set here, by whether there are values."""
+        law = SamplingLaw(
+            law.max_new_tokens, law.temperature, law.top_p, guided=self.values is not None
+        )
+        loaded = self.loaded
+        ending = Ending(loaded.eos_ids, loaded.pad_id)
+        return draw(loaded.policy, prompts, law, ending, generator=generator, values=self.values)
+
+
+def open_contender(
+    path: Path,
+    *,
+    name: str | None = None,
+    guided: bool = False,
+    round: int | None = None,
+    best_of: int = 1,
+    base: bool = False,
+) -> Contender:
+    """Open a run folder or a model folder.
+
+    Args:
+        path: the folder; a hub id is taken for a model folder.
+        name: how tables call it; None: the folder's name.
+        guided: decode with the values of a round's pair, from the snapshot that they belong to.
+        round: of which round; None: the last one for `guided`, else the finished model.
+        best_of: draw so many and keep the one that the run's constraint scores highest.
+        base: the run's base model instead of the tuned one.
+
+    Raises:
+        RunError: the folder lacks what is asked of it, or two wishes exclude each other.
+        TiltuneError: the model or the constraint cannot be loaded.
+    """
+    run = run_config(path)
+    _refuse(path, run, guided=guided or round is not None, best_of=best_of, base=base)
+    values: ValueModel | None = None
+    if run is not None and (guided or round is not None):
+        loaded, values, weights = _pair(path, run, round, guided=guided)
+    else:
+        loaded, weights = _model(path, run, base=base)
+    trained_by = run.constraint if run is not None and not base else _maker(path)
+    chooser = None
+    decoding = ["guided" if guided else "plain", str(best_of)]
+    if best_of > 1 and run is not None:
+        trained_by = run.constraint
+        chooser = build_constraint(run.constraint)
+        decoding.append(constraint_digest(run.constraint))
+    return Contender(
+        name=name or path.resolve().name,
+        loaded=loaded,
+        values=values,
+        best_of=best_of,
+        chooser=chooser,
+        digest=hashlib.sha256("\n".join([weights, *decoding]).encode()).hexdigest(),
+        path=str(path),
+        trained_by=trained_by,
+        limit=run.sampler.max_new_tokens if run is not None and values is not None else None,
+    )
+
+
+def run_config(folder: Path) -> RunConfig | None:
+    """The configuration of a run folder; None for a folder that is none.
+
+    Both kinds of folder hold a config.json; a run's has the table `run`.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        return None
+    text = path.read_text("utf-8")
+    try:
+        tree = json.loads(text)
+    except ValueError:  # loading the model will say so
+        return None
+    is_run = isinstance(tree, dict) and "run" in tree and "method" in tree
+    return RunConfig.model_validate_json(text) if is_run else None
+
+
+def _refuse(path: Path, run: RunConfig | None, *, guided: bool, best_of: int, base: bool) -> None:
+    if base and guided:
+        raise RunError(
+            f"{path}: the base model alone has no values; for base model and values give the pair "
+            "of round 0: --guided --round 0"
+        )
+    wishes = {"--guided and --round": guided, f"--best-of {best_of}": best_of > 1, "--base": base}
+    asked = [wish for wish, there in wishes.items() if there]
+    if run is None and asked:
+        raise RunError(
+            f"{path}: no config.json of a run there, so it is no run folder; {', '.join(asked)} "
+            "need the folder of a `tiltune fit`, with its values, constraint and base model"
+        )
+
+
+def _model(path: Path, run: RunConfig | None, *, base: bool) -> tuple[hub.Loaded, str]:
+    """The folder's model, the run's, or the run's base; and the hash of its files."""
+    if run is None:
+        section, device = ModelSection(path=str(path)), "auto"
+    else:
+        folder = run.model.path if base else str(path / "model")
+        if not base and not (path / "model").exists():
+            raise RunError(
+                f"{path}: not finished, it holds no model; finish it with `tiltune fit --resume`"
+            )
+        section, device = ModelSection(path=folder, dtype=run.model.dtype), run.learner.device
+    loaded = hub.load(section, device=hub.device_named(device, "learner"))
+    return loaded, _weights_digest(section)
+
+
+def _pair(
+    path: Path, run: RunConfig, number: int | None, *, guided: bool
+) -> tuple[hub.Loaded, ValueModel | None, str]:
+    """A round's snapshot and, if guided, its values; and the hash of both."""
+    folder = _pair_folder(path, number)
+    saved: Saved = read_folder(folder)
+    loaded = hub.load(run.model, device=hub.device_named(run.learner.device, "learner"))
+    reference = loaded.policy.base("reference")
+    snapshot: dict[str, Tensor] = saved.tensors["snapshot"]
+    if snapshot:
+        loaded.policy.load_state(snapshot)
+    weights = digest(
+        [folder / "snapshot.safetensors", folder / "values.safetensors"],
+        _weights_digest(run.model) + run.value_model.kind,
+    )
+    if not guided:
+        return loaded, None, weights
+    values = make_values(run, loaded, loaded.policy, reference)
+    values.load_state(saved.tensors["values"])
+    return loaded, values, weights
+
+
+def _pair_folder(run: Path, number: int | None) -> Path:
+    """The pair of that round, or the last complete one."""
+    kept = sorted(path for path in (run / "value").glob("round-*") if path.name[6:].isdigit())
+    if not kept:
+        raise RunError(f"{run}: holds no values; only a run with method.kind = 'tilt' learns them")
+    if number is None:
+        return kept[-1]
+    folder = run / "value" / f"round-{number:03d}"
+    if folder not in kept:
+        rounds = ", ".join(str(int(path.name[6:])) for path in kept)
+        raise RunError(f"{run}: --round {number}: values are kept of rounds {rounds} only")
+    return folder
+
+
+def _maker(path: Path) -> ConstraintConfig | None:
+    """The constraint of the run that a bare `RUN/model` came from."""
+    run = run_config(path.resolve().parent) if path.name == "model" else None
+    return run.constraint if run is not None else None
+
+
+def _weights_digest(section: ModelSection) -> str:
+    """SHA-256 of the files of a model folder that count; a hub id goes by its name."""
+    folder = Path(section.path)
+    files = sorted(p for p in folder.glob("*") if p.is_file() and p.suffix in WEIGHTS)
+    shape = section.model_dump(exclude={"path"}, mode="json")
+    return digest(files, json.dumps(shape) + ("" if files else section.path))

@@ -1,0 +1,188 @@
+"""Which metric measures what: the tables of an evaluation, one line a metric."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tiltune import hub
+from tiltune.config import (
+    DetectorConfig,
+    DivergenceConfig,
+    ModelSection,
+    PerplexityConfig,
+    PreferenceConfig,
+    ProtocolSection,
+    ScorerSection,
+    TasksConfig,
+)
+from tiltune.contender import Contender
+from tiltune.data import prompt_list, read_rows
+from tiltune.errors import DataError
+from tiltune.generations import slug
+from tiltune.manifest import digest
+from tiltune.measurements import Measurement
+from tiltune.metrics.attribute import attribute
+from tiltune.metrics.base import Generated, Scores
+from tiltune.metrics.detector import detector
+from tiltune.metrics.divergence import DrawSettings, divergence
+from tiltune.metrics.diversity import diversity
+from tiltune.metrics.fluency import fluency
+from tiltune.metrics.harness import run_tasks
+from tiltune.metrics.likelihood import likelihood_judge, text_perplexity
+from tiltune.metrics.preference import preference
+from tiltune.metrics.toxicity import toxicity
+from tiltune.stored import stored_generated
+
+Found = Sequence[Measurement]
+
+TOXICITY_KINDS = ("classifier", "http", "profanity")
+"""Kinds whose `forbid` means a degree of toxicity, so that its maximum over samples is a number."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Measurements that no scorer takes part in, and the file that keeps them."""
+
+    name: str
+    file: str
+    measure: Callable[[], Found]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: a contender under a protocol, and what it wrote.
+
+    Attributes:
+        digests: of each group's completions.
+    """
+
+    contender: Contender
+    protocol: ProtocolSection
+    generated: dict[str, Generated]
+    digests: dict[str, str]
+
+
+def control(generated: Generated, scores: Scores, scorer: ScorerSection, *, seed: int) -> Found:
+    """The scorer's numbers of one group; RealToxicityPrompts' too where it forbids toxicity."""
+    constraint = scorer.constraint
+    whole = constraint.text == "prompt+completion"
+    found = attribute(generated, scores, seed=seed, prompt_judged=whole)
+    if constraint.kind in TOXICITY_KINDS and getattr(constraint, "mode", "forbid") == "forbid":
+        return [*toxicity(generated, scores, seed=seed), *found]
+    return found
+
+
+def pieces(subject: Subject, utilities: Sequence[Any]) -> Iterator[Piece]:
+    """Everything that is measured besides control, in the order of the table."""
+    protocol = subject.protocol
+    seed = protocol.seed
+    for name, generated in subject.generated.items():
+        key: list[Any] = [subject.digests[name], seed]
+        yield _piece("diversity", name, key, partial(diversity, generated, seed=seed))
+    if protocol.reference is not None:
+        load = _once(protocol.reference)
+        for name, generated in subject.generated.items():
+            key = [subject.digests[name], seed, _folder(protocol.reference)]
+            yield _piece("fluency", name, key, partial(_fluency, generated, load, seed=seed))
+    law = protocol.model_dump(include={"seed", "max_new_tokens", "batch_size"})
+    for section in utilities:
+        key = [subject.contender.digest, section.model_dump(mode="json"), _files(section), law]
+        if section.kind == "preference":
+            key += sorted(subject.digests.values())
+        measure = partial(UTILITIES[section.kind], subject, section)
+        yield _piece(section.kind, section.name, key, measure)
+
+
+def _fluency(generated: Generated, load: Callable[[], hub.Loaded], *, seed: int) -> Found:
+    return fluency(generated, load(), seed=seed)
+
+
+def _perplexity(subject: Subject, section: PerplexityConfig) -> Found:
+    return text_perplexity(subject.contender.loaded, section)
+
+
+def _tasks(subject: Subject, section: TasksConfig) -> Found:
+    return run_tasks(subject.contender.loaded, section)
+
+
+def _divergence(subject: Subject, section: DivergenceConfig) -> Found:
+    loaded, protocol = subject.contender.loaded, subject.protocol
+    rows = read_rows(section.path, setting="utility.path")[: section.limit]
+    limit = loaded.context - protocol.max_new_tokens
+    prompts = prompt_list(rows, loaded.tokenizer, limit=limit, setting="utility.path")
+    settings = DrawSettings(protocol.max_new_tokens, protocol.batch_size, protocol.seed)
+    reference = _load(section.reference)
+    return divergence(loaded, reference, prompts, settings, group=section.name)
+
+
+def _detector(subject: Subject, section: DetectorConfig) -> Found:
+    return detector(subject.contender.loaded, section)
+
+
+def _preference(subject: Subject, section: PreferenceConfig) -> Found:
+    others = stored_generated(_evaluation_folder(section.against))
+    shared = [name for name in subject.generated if name in others]
+    if not shared:
+        raise DataError(
+            f"utility {section.name!r}: {section.against} was evaluated on "
+            f"{', '.join(others) or 'no prompts'}; none of these groups is among this "
+            f"evaluation's: {', '.join(subject.generated) or 'none'}"
+        )
+    judge = likelihood_judge(_load(section.judge))
+    seed = subject.protocol.seed
+    return [
+        each
+        for name in shared
+        for each in preference(
+            subject.generated[name], others[name], judge, name=section.name, seed=seed
+        )
+    ]
+
+
+UTILITIES: dict[str, Callable[[Subject, Any], Found]] = {
+    "perplexity": _perplexity,
+    "tasks": _tasks,
+    "divergence": _divergence,
+    "detector": _detector,
+    "preference": _preference,
+}
+
+
+def _piece(kind: str, name: str, key: list[Any], measure: Callable[[], Found]) -> Piece:
+    short = hashlib.sha256(json.dumps([kind, name, *key], sort_keys=True).encode()).hexdigest()[:12]
+    told = f"{kind} {name}".strip()
+    return Piece(told, f"measured/{slug(told)}-{short}.json", measure)
+
+
+def _once(path: str) -> Callable[[], hub.Loaded]:
+    """Loads the model at the first call only."""
+    kept: list[hub.Loaded] = []
+
+    def load() -> hub.Loaded:
+        if not kept:
+            kept.append(_load(path))
+        return kept[0]
+
+    return load
+
+
+def _load(path: str) -> hub.Loaded:
+    return hub.load(ModelSection(path=path), device=hub.device_named("auto", "learner"))
+
+
+def _files(section: Any) -> list[str]:
+    """SHA-256 of every file and folder that a `[[utility]]` names."""
+    named = [getattr(section, name, None) for name in ("path", "reference", "judge", "against")]
+    return [_folder(path) for path in named if path is not None]
+
+
+def _folder(path: str) -> str:
+    return digest([Path(path)] if Path(path).exists() else [], path)
+
+
+def _evaluation_folder(path: str) -> Path:
+    return Path(path) if Path(path).is_dir() else Path(path).parent

@@ -1,0 +1,1 @@
+"""Metrics: plain functions from plain data to `list[Measurement]`, one file per metric."""

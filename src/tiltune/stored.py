@@ -1,0 +1,112 @@
+"""What an evaluation's folder holds besides its numbers, so that it can be read without its model.
+
+manifest.json        this
+generations/         a file a group of prompts
+scores/              a file a scorer and group
+measured/            measurements that no scorer takes part in
+evaluation.json      the result
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from tiltune.config import ConstraintConfig, EvaluateConfig
+from tiltune.errors import RunError
+from tiltune.generations import JsonRow, as_generated, read_lines
+from tiltune.measurements import Measurement
+from tiltune.metrics.base import Generated
+from tiltune.records import write_atomically
+
+MANIFEST = "manifest.json"
+_LIST = TypeAdapter(list[Measurement])
+
+
+class StoredGroup(BaseModel):
+    """One group's completions.
+
+    Attributes:
+        file: within the folder.
+        digest: of all that decided them.
+        rows: how many there are when it is whole.
+        left_out: rows of the prompt file without the number that the group is picked by.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: str
+    digest: str
+    rows: int
+    left_out: int
+
+
+class Manifest(BaseModel):
+    """What an evaluation was made of; `measured` are files, in the order of the table."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    model: str
+    digest: str
+    trained_by: ConstraintConfig | None
+    config: EvaluateConfig
+    groups: dict[str, StoredGroup]
+    measured: tuple[str, ...] = ()
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    write_atomically(folder / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Raises RunError if the folder is none of an evaluation."""
+    path = folder / MANIFEST
+    try:
+        return Manifest.model_validate_json(path.read_text("utf-8"))
+    except OSError:
+        raise RunError(
+            f"{folder}: no {MANIFEST} there, so it is no evaluation; give a folder that "
+            "`tiltune evaluate` wrote"
+        ) from None
+    except ValidationError as error:
+        raise RunError(f"{path}: not of this version of Tiltune: {error}") from error
+
+
+def stored_rows(folder: Path, group: StoredGroup) -> list[JsonRow]:
+    """A group's completions; raises RunError where they are not all there."""
+    rows = read_lines(folder / group.file)
+    if len(rows) < group.rows:
+        raise RunError(
+            f"{folder / group.file}: holds {len(rows)} of {group.rows} completions; finish it with "
+            "`tiltune evaluate`, the same command goes on"
+        )
+    return rows
+
+
+def stored_generated(folder: Path) -> dict[str, Generated]:
+    """All groups of an evaluation's folder."""
+    groups = read_manifest(folder).groups
+    return {name: as_generated(name, stored_rows(folder, each)) for name, each in groups.items()}
+
+
+def measured_once(
+    path: Path, measure: Callable[[], Sequence[Measurement]]
+) -> Sequence[Measurement]:
+    """What the file holds, or what is measured now, and kept there."""
+    if path.exists():
+        return read_measured(path)
+    found = measure()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows: list[Any] = [each.model_dump(mode="json") for each in found]
+    write_atomically(path, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+    return found
+
+
+def read_measured(path: Path) -> list[Measurement]:
+    try:
+        return _LIST.validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise RunError(f"{path}: cannot be read ({error}); remove it, it is made again") from error
