@@ -11,7 +11,7 @@ from tiltune.measurements import Evaluation
 
 
 def open_planned(planned: Planned) -> Contender:
-    """What the entry's run folder holds: base, best of n, the last pair's guidance, or the model."""
+    """The entry's model as it decodes: base, best of n, guided by the last pair, or tuned."""
     kind = planned.method.kind
     return open_contender(
         Path(planned.config.run.dir),

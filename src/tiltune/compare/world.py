@@ -11,8 +11,8 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from tiltune.compare.best_of import kl_best_base, kl_target_best
 from tiltune import hub
+from tiltune.compare.best_of import kl_best_base, kl_target_best
 from tiltune.config import RunConfig
 from tiltune.constraints import build_constraint
 from tiltune.constraints.base import Completion, Constraint
@@ -176,7 +176,12 @@ class WorldJudge:
 
     def _draw(self, contender: Contender) -> Draws:
         """`MEASURED` kept completions, each of `best_of` draws."""
-        loaded, texts, satisfied, ratios = contender.loaded, list[str](), list[bool](), list[Floats]()
+        loaded, texts, satisfied, ratios = (
+            contender.loaded,
+            list[str](),
+            list[bool](),
+            list[Floats](),
+        )
         generator = torch.Generator(loaded.policy.device).manual_seed(self.seed)
         limit = self.config.sampler.max_new_tokens
         for _ in range(0, MEASURED * contender.best_of, AT_ONCE):
