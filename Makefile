@@ -1,11 +1,11 @@
-# make demo | make test | make lint | make format; each sets up .venv first if that is needed.
+# make demo | make test | make lint | make format | make browser; each sets up .venv first if that is needed.
 
 PYTHON ?= python3
 WORKERS ?= 2
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format browser clean
 
 demo: $(INSTALLED)
 	$(BIN)/tiltune demo
@@ -23,6 +23,11 @@ lint: $(INSTALLED)
 format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# Debian's chromium, which tests/test_browser.py drives; needs root, and does nothing where it is.
+browser:
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
+	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver; }
 
 clean:
 	rm -rf .venv

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from conftest import ROOT
-from tiltune.config import RunConfig, load_config, parse_config
+from tiltune.compare.plan import plan_entries
+from tiltune.config import RunConfig, load_compare_config, load_config, parse_config
 from tiltune.config.evaluate import load_evaluate_config
 from tiltune.errors import ConfigError
 
@@ -70,13 +71,16 @@ def test_runs_in_documents_are_runs(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
-def test_examples_are_runs_or_evaluations(path: Path) -> None:
-    is_run = "run" in tomllib.loads(path.read_text("utf-8"))
-    load_config(path) if is_run else load_evaluate_config(path)
+def test_examples_are_what_they_say(path: Path) -> None:
+    tables = tomllib.loads(path.read_text("utf-8"))
+    if "method" in tables and "base" in tables:
+        plan_entries(load_compare_config(path), source=path.name)
+    else:
+        load_config(path) if "run" in tables else load_evaluate_config(path)
 
 
 def test_there_are_examples() -> None:
-    assert "detox.toml" in {path.name for path in EXAMPLES}
+    assert {"detox.toml", "compare_world.toml", "compare_detox.toml"} <= {p.name for p in EXAMPLES}
 
 
 def test_concepts_show_a_run() -> None:

@@ -7,7 +7,12 @@ from tiltune.compare.plan import Planned
 from tiltune.config import EvaluateConfig
 from tiltune.contender import Contender, open_contender
 from tiltune.evaluate import evaluate
-from tiltune.measurements import Evaluation
+from tiltune.measurements import Evaluation, Measurement, write_evaluation
+
+OTHER_LAW = ("guided", "best_of_n")
+"""Kinds whose decoding is not the model's own law."""
+LIKELIHOODS = ("utility.", "task.", "detector.")
+"""Keys of measurements that ask the model how likely a given text is."""
 
 
 def open_planned(planned: Planned) -> Contender:
@@ -25,5 +30,22 @@ def open_planned(planned: Planned) -> Contender:
 def evaluate_entry(
     planned: Planned, config: EvaluateConfig, folder: Path, *, say: Callable[[str], None]
 ) -> Evaluation:
-    """The evaluation of what the entry's run folder holds, written to `folder/evaluation.json`."""
-    return evaluate(open_planned(planned), config, folder, say=say)
+    """The evaluation of what the entry's run folder holds, written to `folder/evaluation.json`.
+
+    Likelihoods of given text are the model's own; where decoding is guided or the best of n they
+    would be numbers about another law than the one that writes, so there they are missing.
+    """
+    evaluation = evaluate(open_planned(planned), config, folder, say=say)
+    if planned.method.kind not in OTHER_LAW:
+        return evaluation
+    kept = tuple(map(_without_likelihood, evaluation.measurements))
+    evaluation = evaluation.model_copy(update={"measurements": kept})
+    write_evaluation(folder / "evaluation.json", evaluation)
+    return evaluation
+
+
+def _without_likelihood(measurement: Measurement) -> Measurement:
+    if not measurement.key.startswith(LIKELIHOODS):
+        return measurement
+    lost = {"value": None, "interval": None, "count": 0}
+    return measurement.model_copy(update=lost | {"missing": measurement.count})

@@ -74,7 +74,7 @@ def _side(label: str, example: Example) -> str:
     scores = "".join(f" · {escape(name)} {number(value)}" for name, value in example.scores.items())
     return (
         f'<div class="side" data-method="{escape(label)}" data-verdict="{css}">'
-        f'<p class="facts"><span class="role">{escape(label)}</span>'
+        f'<p class="facts"><span class="role">{escape(label)}</span> '
         f'<span class="mark {css}">{verdict}</span>{scores}</p>{text}</div>'
     )
 
