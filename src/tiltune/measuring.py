@@ -31,9 +31,9 @@ from tiltune.metrics.detector import detector
 from tiltune.metrics.divergence import DrawSettings, divergence
 from tiltune.metrics.diversity import diversity
 from tiltune.metrics.fluency import fluency
+from tiltune.metrics.harness import run_tasks
 from tiltune.metrics.likelihood import likelihood_judge, text_perplexity
 from tiltune.metrics.preference import preference
-from tiltune.metrics.harness import run_tasks
 from tiltune.metrics.toxicity import toxicity
 from tiltune.stored import stored_generated
 
