@@ -27,5 +27,9 @@ class ConstraintError(TiltuneError):
     """A constraint cannot be built, raised while scoring, or returned what is no score."""
 
 
+class ScorerUnavailable(ConstraintError):
+    """The service behind a constraint gave no score for a text, after every attempt."""
+
+
 class RunError(TiltuneError):
     """A run folder is in the way, lacks something, or a part of the run died."""

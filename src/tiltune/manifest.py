@@ -13,13 +13,16 @@ from tiltune.errors import RunError
 from tiltune.records import write_json
 
 PACKAGES = ("tiltune", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
+CONSTRAINT_PACKAGES = {"profanity": ("alt-profanity-check", "scikit-learn")}
+"""What a kind of constraint scores with, where that is a package."""
 
 
 def make_manifest(config: RunConfig, corpus: dict[str, int]) -> dict[str, Any]:
     """Versions, seed, what became of the corpus, and a SHA-256 of everything that was read."""
     return {
         "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in PACKAGES},
+        | {name: version(name) for name in PACKAGES}
+        | {name: version(name) for name in CONSTRAINT_PACKAGES.get(config.constraint.kind, ())},
         "seed": config.run.seed,
         "corpus": corpus,
         "sha256": hashes(config),
@@ -68,11 +71,18 @@ def hashes(config: RunConfig) -> dict[str, str]:
 
 
 def constraint_digest(constraint: ConstraintConfig) -> str:
-    """SHA-256 of a constraint's settings and of the file or folder that they name."""
-    return digest(_constraint_files(constraint), constraint.model_dump_json())
+    """SHA-256 of all that decides a constraint's scores: its settings and the files it reads.
+
+    Of a service only the settings are known; those that change no score are left out.
+    """
+    settings = constraint.model_dump_json(exclude=set(constraint.effort))
+    return digest(_constraint_files(constraint), settings)
 
 
 def _constraint_files(constraint: Any) -> list[Path]:
+    if constraint.kind == "profanity":  # the model lies in the package
+        found = importlib.util.find_spec("profanity_check")
+        return [Path(found.origin).parent / "data"] if found and found.origin else []
     if constraint.kind == "python":
         found = importlib.util.find_spec(constraint.path.partition(":")[0])
         return [Path(found.origin)] if found and found.origin else []

@@ -293,7 +293,8 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
 def stored_config(folder: Path, given: RunConfig) -> RunConfig:
     """The configuration a run is resumed with: the stored one, more rounds allowed.
 
-    What the given one leaves to its default is not a change.
+    What the given one leaves to its default is not a change. How a scoring service is asked may
+    change too, since that is what gets a run going again that the service had stopped.
 
     Raises:
         RunError: the given configuration differs in anything else; names what and both values.
@@ -306,6 +307,7 @@ def stored_config(folder: Path, given: RunConfig) -> RunConfig:
             value = getattr(asked, name)
             kept = getattr(getattr(stored, table), name, None)
             free = (table, name) in (("method", "rounds"), ("run", "overwrite"), ("run", "dir"))
+            free = free or (table == "constraint" and name in stored.constraint.effort)
             if not free and value is not None and value != kept:
                 differences.append(
                     f"{table}.{name} is {value!r}, the run was started with {kept!r}"
@@ -322,7 +324,9 @@ def stored_config(folder: Path, given: RunConfig) -> RunConfig:
             f"{folder}: method.rounds is {given.method.rounds}, the run was started with "
             f"{stored.method.rounds}; it may only grow"
         )
+    effort = given.constraint.model_dump(include=set(stored.constraint.effort), exclude_unset=True)
     changes = {
+        "constraint": stored.constraint.model_copy(update=effort),
         "method": stored.method.model_copy(update={"rounds": rounds}),
         "run": stored.run.model_copy(update={"dir": given.run.dir}),  # it may have been moved
     }

@@ -5,10 +5,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from tiltune.config import ClassifierConfig, LexiconConfig, PythonConfig, RegexConfig
+from tiltune.config import ConstraintConfig
 from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.classifier import build_classifier
+from tiltune.constraints.http import build_http
 from tiltune.constraints.lexicon import build_lexicon
+from tiltune.constraints.profanity import build_profanity
 from tiltune.constraints.python import build_python
 from tiltune.constraints.regex import build_regex
 
@@ -17,15 +19,15 @@ BUILDERS: dict[str, Callable[[Any], TextConstraint]] = {
     "regex": build_regex,
     "classifier": build_classifier,
     "python": build_python,
+    "profanity": build_profanity,
+    "http": build_http,
 }
 
 
-def build_constraint(
-    config: LexiconConfig | RegexConfig | ClassifierConfig | PythonConfig,
-) -> TextConstraint:
+def build_constraint(config: ConstraintConfig) -> TextConstraint:
     """The constraint that a `[constraint]` table describes.
 
     Raises:
-        ConstraintError: a word list, pattern, classifier or callable cannot be had.
+        ConstraintError: a word list, pattern, classifier, callable or service cannot be had.
     """
     return replace(BUILDERS[config.kind](config), recipe=partial(build_constraint, config))

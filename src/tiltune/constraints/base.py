@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, SupportsFloat, final
 
-from tiltune.errors import ConstraintError, TiltuneError
+from tiltune.errors import ConstraintError, ScorerUnavailable, TiltuneError
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,17 @@ class Score:
     span: tuple[int, int] | None = None
 
 
-ScoreFunction = Callable[[Sequence[Completion]], Sequence[float | Score]]
+@dataclass(frozen=True)
+class Failure:
+    """In a score's place: the service that scores could not be had for this text, and why.
+
+    Training stops on it; a report counts the text as missing. It is never a score.
+    """
+
+    reason: str
+
+
+ScoreFunction = Callable[[Sequence[Completion]], Sequence[float | Score | Failure]]
 """What a user writes for `kind = "python"`."""
 
 
@@ -69,6 +79,8 @@ class TextConstraint:
         text: the judged text.
         threshold: a score at or above it satisfies; "none" keeps raw scores as labels.
         recipe: builds the same constraint again, in the actor's own process.
+        forgiving: what scores for `score_or_missing`, where `scorer` itself stops at the first
+            failure instead of trying the other texts; none: `scorer` does both.
     """
 
     name: str
@@ -76,6 +88,7 @@ class TextConstraint:
     text: JudgedText = "completion"
     threshold: float | Literal["none"] = 0.5
     recipe: Callable[[], "TextConstraint"] | None = field(default=None, compare=False)
+    forgiving: ScoreFunction | None = field(default=None, compare=False)
 
     def __reduce__(self) -> Any:
         """A constraint with a recipe crosses to another process as its recipe."""
@@ -87,12 +100,38 @@ class TextConstraint:
         Raises:
             ConstraintError: the scorer raised, or returned too few, too many, or what is no score.
                 A broken scorer is never turned into a score.
+            ScorerUnavailable: its service gave no score for a text.
         """
+        scores: list[Score] = []
+        for result, text in self._results(self.scorer, completions):
+            if isinstance(result, Failure):
+                raise unavailable(self.name, result, text)
+            scores.append(self._checked(result, text))
+        return scores
+
+    def score_or_missing(self, completions: Sequence[Completion]) -> list[Score | Failure]:
+        """As `score`, with a `Failure` for each text that the scorer's service gave no score for.
+
+        For reports, where such a text is missing and counted. Only what a scorer returns as a
+        `Failure` is one.
+
+        Raises:
+            ConstraintError: the scorer itself is broken, as in `score`.
+        """
+        return [
+            result if isinstance(result, Failure) else self._checked(result, text)
+            for result, text in self._results(self.forgiving or self.scorer, completions)
+        ]
+
+    def _results(
+        self, scorer: ScoreFunction, completions: Sequence[Completion]
+    ) -> list[tuple[object, str]]:
+        """What the scorer returned for each completion, and the judged text."""
         if not completions:
             return []
         texts = [judged_text(completion, self.text) for completion in completions]
         try:
-            returned: Any = self.scorer(completions)
+            returned: Any = scorer(completions)
             results = list(returned) if isinstance(returned, Iterable) else None
         except TiltuneError:
             raise
@@ -107,7 +146,7 @@ class TextConstraint:
                 f"{self.name} returned {found} for {len(texts)} completions; it must return a list "
                 f"with one score for each; first text of the batch: {shown(texts[0])}"
             )
-        return [self._checked(result, text) for result, text in zip(results, texts, strict=True)]
+        return list(zip(results, texts, strict=True))
 
     def satisfied(self, score: Score) -> bool:
         """Whether the score reaches the threshold, or 0.5 where raw scores are kept."""
@@ -139,6 +178,11 @@ def on_texts(
 ) -> ScoreFunction:
     """Lift a judge of texts to a scorer of completions."""
     return lambda completions: judge([judged_text(each, text) for each in completions])
+
+
+def unavailable(name: str, failure: Failure, text: str) -> ScorerUnavailable:
+    """The error that says which text of which constraint has no score, and why."""
+    return ScorerUnavailable(f"{name} gave no score: {failure.reason}; the text: {shown(text)}")
 
 
 def describe_error(error: BaseException) -> str:
