@@ -21,7 +21,8 @@ def main() -> None:
     parser.add_argument("--label", default="toxic", help="the label's field, 0 or 1")
     parser.add_argument("--limit", type=int, help="the first so many rows")
     wanted = parser.parse_args()
-    lines = wanted.labelled.read_text("utf-8").splitlines()[: wanted.limit]
+    lines = [line for line in wanted.labelled.read_text("utf-8").split("\n") if line.strip()]
+    lines = lines[: wanted.limit]
     with wanted.rows.open("w", encoding="utf-8") as file:
         for row in map(json.loads, lines):
             prompt = TEMPLATE.replace("{text}", row["text"].strip())

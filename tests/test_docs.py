@@ -9,6 +9,7 @@ import pytest
 
 from conftest import ROOT
 from tiltune.config import RunConfig, load_config, parse_config
+from tiltune.config.evaluate import load_evaluate_config
 from tiltune.errors import ConfigError
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -69,8 +70,9 @@ def test_runs_in_documents_are_runs(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
-def test_examples_are_runs(path: Path) -> None:
-    load_config(path)
+def test_examples_are_runs_or_evaluations(path: Path) -> None:
+    is_run = "run" in tomllib.loads(path.read_text("utf-8"))
+    load_config(path) if is_run else load_evaluate_config(path)
 
 
 def test_there_are_examples() -> None:

@@ -74,12 +74,11 @@ def _likelihoods(generated: Generated, reference: Loaded) -> list[list[Likelihoo
 
 
 def _mean_of_exp(group: str, rows: list[list[Likelihood | None]], *, seed: int) -> Measurement:
-    values = [[perplexity(each.nats / each.tokens) for each in row if each] for row in rows]
-    kept = [[value for value in row if value < MOST_PERPLEXITY] for row in values]
-    kept = [row for row in kept if row]
-    mean = bootstrap_ratio([math.fsum(row) for row in kept], list(map(len, kept)), seed=seed)
-    count = sum(map(len, kept))
-    return MEAN_OF_EXP.of(group, mean, count=count, missing=sum(map(len, rows)) - count)
+    values = [[each and perplexity(each.nats / each.tokens) for each in row] for row in rows]
+    kept = [
+        [value if value and value < MOST_PERPLEXITY else None for value in row] for row in values
+    ]
+    return MEAN_OF_EXP.completions_mean(group, kept, seed=seed)
 
 
 def _exp_of_mean(group: str, rows: list[list[Likelihood | None]], *, seed: int) -> Measurement:
