@@ -268,18 +268,20 @@ def say(*parts: str | tuple[str, str]) -> None:
 
 def _show(evaluation: Evaluation) -> None:
     """The evaluation's table on stdout, its alarms on stderr."""
+    arrows = {"higher": " ↑", "lower": " ↓", "neither": ""}
     table = Table(title=escape(evaluation.name), title_justify="left")
-    for column in ("measurement", "group", "value", "95 % interval", "unit", "better"):
-        table.add_column(column, overflow="fold")
-    table.add_column("rests on", justify="right")
-    table.add_column("missing", justify="right")
+    for column in ("measurement", "group", "value [95 %]", "unit", "rests on", "missing"):
+        table.add_column(column, justify="right" if column in ("rests on", "missing") else "left")
     for each in evaluation.measurements:
-        low_high = "" if each.interval is None else "[{:.4g}, {:.4g}]".format(*each.interval)
         value = "not measured" if each.value is None else f"{each.value:.4g}"
-        cells = (each.key, each.group, value, low_high, each.unit, each.better)
-        table.add_row(*map(escape, cells), str(each.count), str(each.missing))
+        if each.interval is not None:
+            value += " [{:.4g}, {:.4g}]".format(*each.interval)
+        cells = (each.key, each.group, value, each.unit + arrows[each.better])
+        table.add_row(*map(escape, cells), str(each.count), str(each.missing or ""))
     console = Console(highlight=False)
-    console.print(table, width=None if console.is_terminal else 160)
+    if not console.is_terminal:  # a file or a pipe has no width
+        console.width = 140
+    console.print(table)
     for alarm in evaluation.alarms:
         say("  ", ("alarm: ", "yellow"), alarm)
 
