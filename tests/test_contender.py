@@ -7,6 +7,7 @@ import torch
 
 import tiny
 from tiltune.contender import Contender, open_contender, run_config
+from tiltune.decoding.draw import Ending, draw
 from tiltune.errors import ModelError, RunError
 from tiltune.types import SamplingLaw
 
@@ -43,6 +44,29 @@ def test_each_way_to_open_a_run_is_another_contender(run: Path) -> None:
     trained = {name: each.trained_by for name, each in ways.items()}
     assert trained.pop("base") is None  # nothing has trained it, and nothing chooses
     assert all(each == constraint for each in trained.values())
+
+
+def test_the_guided_law_is_what_guidance_draws_from(run: Path) -> None:
+    guided = open_contender(run, guided=True)
+    policy = guided.law.policy
+    samples = guided.draw([[2, 3], [2]] * 8, SamplingLaw(6), generator=seeded())
+    again = draw(
+        policy, [[2, 3], [2]] * 8, SamplingLaw(6),
+        Ending(guided.loaded.eos_ids, guided.loaded.pad_id), generator=seeded(),
+    )  # fmt: skip
+    assert torch.equal(samples.ids, again.ids)
+    ids, mask = samples.sequence()
+    keep = samples.ids.shape[1]
+    whole = policy.log_probs(ids[:, :-1], mask[:, :-1], keep=keep)
+    taken = whole.gather(-1, samples.ids[..., None])[..., 0]
+    assert torch.allclose(taken[samples.mask], samples.proposal_logprobs[samples.mask], atol=1e-4)
+    assert open_contender(run).law.policy is not policy
+    with pytest.raises(ValueError, match="last prefix only, keep = 0"):
+        policy.forward(ids, mask, use_cache=True)
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
 
 
 def test_the_digest_is_of_the_weights_not_of_the_place(run: Path, tmp_path: Path) -> None:

@@ -193,6 +193,26 @@ def test_guided_and_best_of_n_control_more_than_the_base(trained: Path) -> None:
     assert best > base + 0.2 and guided > base
 
 
+def test_utility_of_guidance_is_of_the_guided_law(trained: Path) -> None:
+    found = {
+        name: evaluate(
+            open_contender(trained / "run", **how),  # type: ignore[arg-type]
+            config(trained, prompts=[], scorer=[]),
+            trained / f"utility-{name}",
+        ).measurements[0]
+        for name, how in {
+            "base": {"base": True},
+            "round 0": {"round": 0},
+            "guided": {"guided": True, "round": 0},
+            "best": {"base": True, "best_of": 3},
+        }.items()
+    }
+    assert found["base"].value == pytest.approx(found["round 0"].value)
+    assert found["guided"].value != pytest.approx(found["base"].value, rel=1e-3)
+    assert found["best"].value == pytest.approx(found["base"].value)
+    assert "choosing the best of 3 has no law" in found["best"].definition
+
+
 def test_same_scorer_by_file_or_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def constraint(**table: Any) -> Any:
         parsed = parse_config(EvaluateConfig, {"scorer": [{"name": "s", **table}]}, source="test")
