@@ -42,6 +42,19 @@ def test_the_last_line_is_the_result(
     assert any(character.isdigit() for character in result["target"])
 
 
+def test_an_evaluation_is_timed(
+    benchmarks: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    module: ModuleType = benchmarks("evaluate")
+    monkeypatch.setattr("sys.argv", ["evaluate.py", "--quick"])
+    module.main()
+    told, last = capsys.readouterr().out.splitlines()[-2:]
+    result = json.loads(last)
+    assert result.keys() >= KEYS and "samples a second" in told
+    assert 0 <= result["value"] < 1 and result["target"] == "<= 0.1"  # of 100 samples it may be 0
+    assert result["samples_a_second"] > 0 and result["cores_busy"] > 0
+
+
 def test_a_median_and_its_interval(benchmarks: Any):
     timing = benchmarks("timing")
     ratio = timing.median_ratio([3.0, 1.0, 2.0])

@@ -8,6 +8,7 @@ import pytest
 
 import tiny
 from tiltune.cli import describe
+from tiltune.measurements import read_evaluation
 from tiltune.records import RoundRecord, read_records
 
 
@@ -156,5 +157,103 @@ def test_text_with_brackets_is_shown_as_it_is(
 def test_no_arguments_show_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
     assert tiny.tiltune("--help") == 0
     said = capsys.readouterr().out
-    for verb in ("demo", "check", "fit", "sample", "score", "classifier", "report"):
+    for verb in ("demo", "check", "fit", "sample", "score", "evaluate", "rescore", "report"):
         assert verb in said
+
+
+def evaluation_files(folder: Path, **protocol: Any) -> Path:
+    """An eval.toml and its prompts."""
+    prompts = tiny.write_rows(folder / "prompts.jsonl", [{"prompt": "the cat"}, {"prompt": "the"}])
+    settings = {"k": 3, "max_new_tokens": 6, "batch_size": 4} | protocol
+    lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
+    path = folder / "eval.toml"
+    path.write_text(
+        f"[[prompts]]\nname = 'mine'\npath = '{prompts}'\n"
+        "[[scorer]]\nname = 'words'\nkind = 'lexicon'\nwords = ['ran']\n"
+        "[protocol]\n" + "\n".join(lines) + "\n",
+        "utf-8",
+    )
+    return path
+
+
+def test_evaluate_prints_a_table_and_renews_the_report(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toml = evaluation_files(tmp_path)
+    assert tiny.tiltune("evaluate", str(finished), str(toml)) == 0
+    captured = capsys.readouterr()
+    assert "attribute.words.satisfaction_rate" in captured.out and "mine" in captured.out
+    path = finished / "evaluation" / "evaluation.json"
+    assert f"evaluation: {path}" in captured.err
+    assert f"report: {finished / 'report.html'}" in captured.err
+    assert "attribute.words.satisfaction_rate" in (finished / "report.html").read_text("utf-8")
+    before = read_evaluation(path)
+    assert before.name == "run"
+    scorer = tmp_path / "dogs.toml"
+    scorer.write_text("[constraint]\nkind = 'lexicon'\nwords = ['dog']\n", "utf-8")
+    assert tiny.tiltune("rescore", str(path.parent), "--scorer", str(scorer)) == 0
+    assert "attribute.dogs.satisfaction_rate" in capsys.readouterr().out
+    assert set(before.measurements) < set(read_evaluation(path).measurements)
+
+
+def test_evaluate_names_its_folder_after_the_way_of_decoding(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toml = str(evaluation_files(tmp_path, k=1))
+    for way in (("--guided", "--round", "0"), ("--base", "--best-of", "2")):
+        assert tiny.tiltune("evaluate", str(finished), toml, *way) == 0
+    for name in ("evaluation-guided-round-0", "evaluation-base-best-of-2"):
+        assert (finished / name / "evaluation.json").exists()
+    monkeypatch.chdir(tmp_path)
+    model = str(finished.parent / "model")
+    assert tiny.tiltune("evaluate", model, toml, "--name", "theirs") == 0
+    assert (tmp_path / "runs" / "evaluation-theirs" / "evaluation.json").exists()
+    assert tiny.tiltune("evaluate", model, toml, "--out", str(tmp_path / "there")) == 0
+    assert (tmp_path / "there" / "evaluation.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("evaluate", "{run}", "{tmp}/none.toml"), "none.toml: no such file"),
+        (("evaluate", "{tmp}/none", "{eval}"), "none: no such folder"),
+        (("evaluate", "{run}/../model", "{eval}", "--guided"), "so it is no run folder; --guided"),
+        (("evaluate", "{run}", "{eval}", "--round", "9"), "values are kept of rounds 0, 1 only"),
+        (("rescore", "{tmp}", "--scorer", "{scorer}"), "no manifest.json there, so it is no eval"),
+        (("rescore", "{tmp}", "--scorer", "{eval}"), "`constraint.kind` is required"),
+    ],
+)
+def test_evaluate_explains_mistakes(
+    finished: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    said: str,
+) -> None:
+    scorer = tmp_path / "scorer.toml"
+    scorer.write_text("kind = 'lexicon'\nwords = ['dog']\n", "utf-8")
+    places = {
+        "run": finished, "tmp": tmp_path, "eval": evaluation_files(tmp_path), "scorer": scorer,
+    }  # fmt: skip
+    assert tiny.tiltune(*(each.format(**places) for each in arguments)) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err and captured.out == "" and "Traceback" not in captured.err
+
+
+def test_an_interrupted_evaluation_says_how_to_go_on(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toml, out = str(evaluation_files(tmp_path)), tmp_path / "out"
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    command = ("evaluate", str(finished), toml, "--out", str(out))
+    with tiny.Nth("tiltune.generations._batch", 1, interrupt):
+        assert tiny.tiltune(*command) == 130
+    said = capsys.readouterr().err
+    assert f"stopped; what is done is kept in {out}, the same command goes on" in said
+    (path,) = (out / "generations").iterdir()
+    assert len(path.read_text("utf-8").splitlines()) == 4
+    assert tiny.tiltune(*command) == 0
+    assert len(path.read_text("utf-8").splitlines()) == 6

@@ -59,7 +59,7 @@ def test_help_works_without_torch() -> None:
         "main()"
     )
     assert done.returncode == 0, done.stderr
-    for verb in ("demo", "check", "fit", "sample", "score", "classifier", "report"):
+    for verb in ("demo", "check", "fit", "sample", "score", "evaluate", "rescore", "report"):
         assert re.search(rf"\b{verb}\b", done.stdout), f"--help does not name `{verb}`"
 
 

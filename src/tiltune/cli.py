@@ -1,4 +1,4 @@
-"""A verb a command: demo · check · fit · sample · score · compare · classifier train · report.
+"""A verb a command: demo · check · fit · sample · score · evaluate · rescore · compare · report · ….
 
 Commands import what they run inside the function, so that `--help`, a bad configuration and a
 report need no torch. A mistake of the user's ends in one message on stderr and exit code 2.
@@ -16,10 +16,20 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
 from rich.text import Text
 
-from tiltune.config import load_compare_config, load_config, load_constraint_config
-from tiltune.errors import TiltuneError
+from tiltune.config import (
+    ScorerSection,
+    load_compare_config,
+    load_config,
+    load_constraint_config,
+    load_evaluate_config,
+)
+from tiltune.errors import ConfigError, TiltuneError
+from tiltune.measurements import Evaluation
 from tiltune.records import RoundRecord
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -130,6 +140,86 @@ def score(
     say(f"{satisfied} of {count} satisfy")
 
 
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A run or model folder.", metavar="RUN_OR_MODEL")],
+    config: Annotated[Path, typer.Argument(help="What to measure.", metavar="eval.toml")],
+    out: Annotated[Path | None, typer.Option(help="Default: RUN/evaluation….")] = None,
+    name: Annotated[str | None, typer.Option(help="How tables call the model.")] = None,
+    guided: Annotated[bool, typer.Option(help="Decode with the values of a round.")] = False,
+    round_: Annotated[int | None, typer.Option("--round", help="Default: the last.")] = None,
+    base: Annotated[bool, typer.Option(help="The run's base model instead.")] = False,
+    best_of: Annotated[
+        int, typer.Option(min=1, help="Draw N, keep the best by the run's constraint.")
+    ] = 1,
+) -> None:
+    """Draw, score and measure; the same command goes on where it was stopped."""
+    given = load_evaluate_config(config)
+    from tiltune.contender import open_contender, run_config
+    from tiltune.evaluate import EVALUATION
+    from tiltune.evaluate import evaluate as run_evaluation
+
+    ways = {
+        "guided": guided,
+        f"round-{round_}": round_ is not None,
+        "base": base,
+        f"best-of-{best_of}": best_of > 1,
+    }
+    way = "".join(f"-{each}" for each, asked in ways.items() if asked)
+    is_run = run_config(model) is not None
+    name = name or model.resolve().name + way
+    folder = out or (model / f"evaluation{way}" if is_run else Path(f"runs/evaluation-{name}"))
+    say(f"loading {model} …")
+    contender = open_contender(
+        model, name=name, guided=guided, round=round_, best_of=best_of, base=base
+    )
+    with Progress(console=log, disable=not log.is_terminal, transient=True) as bar:
+        task = bar.add_task("")
+        try:
+            done = run_evaluation(
+                contender,
+                given,
+                folder,
+                say=say,
+                progress=lambda phase, done, total: bar.update(
+                    task, description=phase, completed=done, total=total
+                ),
+            )
+        except KeyboardInterrupt:
+            say(f"stopped; what is done is kept in {folder}, the same command goes on")
+            raise typer.Exit(130) from None
+    _show(done)
+    say(f"evaluation: {folder / EVALUATION}")
+    if is_run and folder == model / "evaluation":
+        from tiltune.report import write_report
+
+        say(f"report: {write_report(model)}")
+
+
+@app.command()
+def rescore(
+    folder: Annotated[Path, typer.Argument(help="An evaluation's folder.", metavar="DIR")],
+    scorer: Annotated[list[Path], typer.Option(help="Constraint file; its name is the scorer's.")],
+    allow_training_scorer: Annotated[
+        bool, typer.Option(help="Report by the scorer that trained the model all the same.")
+    ] = False,
+) -> None:
+    """Score stored completions again and renew evaluation.json; nothing is generated."""
+    scorers = [ScorerSection(name=p.stem, constraint=load_constraint_config(p)) for p in scorer]
+    if len({each.name for each in scorers}) < len(scorers):
+        raise ConfigError("two --scorer files have one name; a scorer is called by its file's name")
+    from tiltune.evaluate import EVALUATION
+    from tiltune.rescore import rescore as run_rescore
+
+    try:
+        done = run_rescore(folder, scorers, allow_training_scorer=allow_training_scorer)
+    except KeyboardInterrupt:
+        say(f"stopped; what is scored is kept in {folder}, the same command goes on")
+        raise typer.Exit(130) from None
+    _show(done)
+    say(f"evaluation: {folder / EVALUATION}")
+
+
 @classifier_app.command("train")
 def train_classifier(
     labels: Annotated[Path, typer.Argument(help="Rows {text, label}.", metavar="labels.jsonl")],
@@ -193,6 +283,26 @@ def describe(record: RoundRecord) -> str:
 def say(*parts: str | tuple[str, str]) -> None:
     """A line on stderr, in one piece whatever it holds; a part may come with its style."""
     log.print(Text.assemble(*parts), soft_wrap=True)
+
+
+def _show(evaluation: Evaluation) -> None:
+    """The evaluation's table on stdout, its alarms on stderr."""
+    arrows = {"higher": " ↑", "lower": " ↓", "neither": ""}
+    table = Table(title=escape(evaluation.name), title_justify="left")
+    for column in ("measurement", "group", "value [95 %]", "unit", "rests on", "missing"):
+        table.add_column(column, justify="right" if column in ("rests on", "missing") else "left")
+    for each in evaluation.measurements:
+        value = "not measured" if each.value is None else f"{each.value:.4g}"
+        if each.interval is not None:
+            value += " [{:.4g}, {:.4g}]".format(*each.interval)
+        cells = (each.key, each.group, value, each.unit + arrows[each.better])
+        table.add_row(*map(escape, cells), str(each.count), str(each.missing or ""))
+    console = Console(highlight=False)
+    if not console.is_terminal:  # a file or a pipe has no width
+        console.width = 140
+    console.print(table)
+    for alarm in evaluation.alarms:
+        say("  ", ("alarm: ", "yellow"), alarm)
 
 
 def _to_stdout(line: str) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
@@ -16,6 +16,7 @@ from tiltune.config import ConstraintConfig, ModelSection, RunConfig
 from tiltune.constraints import build_constraint
 from tiltune.constraints.base import TextConstraint
 from tiltune.decoding.draw import Ending, draw
+from tiltune.decoding.guided_model import GuidedModel
 from tiltune.errors import RunError
 from tiltune.manifest import constraint_digest, digest
 from tiltune.types import Samples, SamplingLaw
@@ -51,6 +52,16 @@ class Contender:
     path: str
     trained_by: ConstraintConfig | None
     limit: int | None = None
+
+    @property
+    def law(self) -> hub.Loaded:
+        """The model whose next-token law is the contender's own, guidance included.
+
+        Choosing among `best_of` whole completions has no next-token law: it is the model's then.
+        """
+        if self.values is None:
+            return self.loaded
+        return replace(self.loaded, policy=GuidedModel(self.loaded.policy, self.values))
 
     def draw(
         self, prompts: Sequence[Sequence[int]], law: SamplingLaw, *, generator: torch.Generator

@@ -125,11 +125,17 @@ def refuse(config: EvaluateConfig, trained_by: ConstraintConfig | None) -> None:
 
 
 def same_scorer(one: ConstraintConfig, other: ConstraintConfig) -> bool:
-    """Whether two constraints are equal, or judge by the same file, folder, function or service."""
+    """Whether two constraints judge by the same file, folder, function, service or settings.
+
+    Another threshold, direction or label of the same thing is no other scorer.
+    """
     if one.kind != other.kind:
         return False
     sources = [_source(one), _source(other)]
-    return one == other or (sources[0] is not None and sources[0] == sources[1])
+    if sources[0] is not None or sources[1] is not None:
+        return sources[0] == sources[1]
+    read = {"threshold", "text", "mode"}
+    return one.model_dump(exclude=read) == other.model_dump(exclude=read)
 
 
 def describe(constraint: ConstraintConfig) -> str:

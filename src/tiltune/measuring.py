@@ -77,7 +77,11 @@ def control(generated: Generated, scores: Scores, scorer: ScorerSection, *, seed
 
 
 def pieces(subject: Subject, utilities: Sequence[Any]) -> Iterator[Piece]:
-    """Everything that is measured besides control, in the order of the table."""
+    """Everything that is measured besides control, in the order of the table.
+
+    Utility is of the contender's law, guidance included. Choosing the best of n has no such law, so
+    there it is of the model that draws, and the definitions say so.
+    """
     protocol = subject.protocol
     seed = protocol.seed
     for name, generated in subject.generated.items():
@@ -93,7 +97,7 @@ def pieces(subject: Subject, utilities: Sequence[Any]) -> Iterator[Piece]:
         key = [subject.contender.digest, section.model_dump(mode="json"), _files(section), law]
         if section.kind == "preference":
             key += sorted(subject.digests.values())
-        measure = partial(UTILITIES[section.kind], subject, section)
+        measure = partial(_utility, subject, section)
         yield _piece(section.kind, section.name, key, measure)
 
 
@@ -101,16 +105,24 @@ def _fluency(generated: Generated, load: Callable[[], hub.Loaded], *, seed: int)
     return fluency(generated, load(), seed=seed)
 
 
+def _utility(subject: Subject, section: Any) -> Found:
+    found = UTILITIES[section.kind](subject, section)
+    if subject.contender.best_of == 1 or section.kind == "preference":
+        return found
+    note = f" Of the model that draws: choosing the best of {subject.contender.best_of} has no law."
+    return [each.model_copy(update={"definition": each.definition + note}) for each in found]
+
+
 def _perplexity(subject: Subject, section: PerplexityConfig) -> Found:
-    return text_perplexity(subject.contender.loaded, section)
+    return text_perplexity(subject.contender.law, section)
 
 
 def _tasks(subject: Subject, section: TasksConfig) -> Found:
-    return run_tasks(subject.contender.loaded, section)
+    return run_tasks(subject.contender.law, section)
 
 
 def _divergence(subject: Subject, section: DivergenceConfig) -> Found:
-    loaded, protocol = subject.contender.loaded, subject.protocol
+    loaded, protocol = subject.contender.law, subject.protocol
     rows = read_rows(section.path, setting="utility.path")[: section.limit]
     limit = loaded.context - protocol.max_new_tokens
     prompts = prompt_list(rows, loaded.tokenizer, limit=limit, setting="utility.path")
@@ -120,7 +132,7 @@ def _divergence(subject: Subject, section: DivergenceConfig) -> Found:
 
 
 def _detector(subject: Subject, section: DetectorConfig) -> Found:
-    return detector(subject.contender.loaded, section)
+    return detector(subject.contender.law, section)
 
 
 def _preference(subject: Subject, section: PreferenceConfig) -> Found:

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tiltune.errors import RunError
+from tiltune.measurements import Evaluation, read_evaluation
 from tiltune.records import RoundRecord, read_records
 
 CONTENTS = "config.json, manifest.json, records.jsonl, samples/, checkpoints/, model/, value/"
@@ -44,6 +45,7 @@ class RunFolder:
     after: list[Sample]
     by_round: dict[int, list[Sample]]
     tables: list[dict[str, Any]]
+    evaluation: Evaluation | None = None
 
     def setting(self, section: str, key: str) -> Any:
         """A value of the resolved configuration; None where it is absent."""
@@ -65,7 +67,7 @@ def read_folder(path: Path) -> RunFolder:
         raise RunError(
             f"{path}: no config.json in it (found: {names}); a run folder holds {CONTENTS}"
         )
-    samples = path / "samples"
+    samples, measured = path / "samples", path / "evaluation" / "evaluation.json"
     rounds = sorted(samples.glob("round-*.jsonl"))
     return RunFolder(
         path=path,
@@ -77,6 +79,7 @@ def read_folder(path: Path) -> RunFolder:
         # The first and the last tell the story; a long run's others would drown it.
         by_round={_round_of(file): _read_samples(file) for file in {*rounds[:1], *rounds[-1:]}},
         tables=_read_tables(path / "tables.json"),
+        evaluation=read_evaluation(measured) if measured.exists() else None,
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from tiltune.records import Interval, write_atomically
 from tiltune.report.curves import calibration, curves
+from tiltune.report.evaluation import evaluation_section
 from tiltune.report.folder import RunFolder, read_folder
 from tiltune.report.markup import (
     MISSING,
@@ -56,6 +57,7 @@ def _page(run: RunFolder) -> str:
         _headline(run)
         + _warnings(run)
         + "".join(_further_table(n, part) for n, part in enumerate(run.tables))
+        + section("evaluation", "Evaluation", _evaluation(run), _EVALUATION_NOTE)
         + section("curves", "By round", curves(run), "Shaded: 95 % intervals.")
         + section("calibration", "Calibration of the value model", calibration(run.records))
         + section("samples", "Samples", before_and_after(run.before, run.after), SAMPLES_NOTE)
@@ -67,6 +69,7 @@ def _page(run: RunFolder) -> str:
     return document(run.setting("run", "dir") or run.path.name, body)
 
 
+_EVALUATION_NOTE = f"Measured by `tiltune evaluate`; {MISSING} is not measured."
 _ROUNDS_NOTE = (
     "A row is one policy version; brackets are 95 % intervals; "
     f"{MISSING} is not measured. Logarithms are natural."
@@ -169,6 +172,10 @@ def _warnings(run: RunFolder) -> str:
         for alarm, where in rounds.items()
     )
     return section("warnings", "Warnings", f"<ul>{items}</ul>" if items else "")
+
+
+def _evaluation(run: RunFolder) -> str:
+    return evaluation_section(run.evaluation) if run.evaluation is not None else ""
 
 
 def _coded(text: str) -> str:

@@ -45,7 +45,7 @@ dl.facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,11.5
 dt{color:var(--soft);font-size:.8125rem}
 dd{overflow-wrap:anywhere}
 
-#warnings li{padding:.7rem 1rem;margin-top:.5rem;border-left:3px solid var(--open);
+:is(#warnings,.alarms) li{padding:.7rem 1rem;margin-top:.5rem;border-left:3px solid var(--open);
   background:var(--open-bg);border-radius:0 .4rem .4rem 0;font-size:.9375rem;overflow-wrap:anywhere}
 #warnings .round{display:block;color:var(--open);font-size:.8125rem;font-weight:600}
 
