@@ -111,7 +111,10 @@ def test_policy_gradients_have_choices_of_their_own(kind: str, unread: str) -> N
     assert GRADIENT - chosen == {f"method.{unread}"}
     # four passes over 256 samples in batches of 64
     assert (resolved.sampler.samples_per_round, resolved.learner.steps_per_round) == (256, 16)
-    assert resolved.method.rounds == 64 and resolve(config(), facts).method.rounds == 3
+    tilt = resolve(config(), facts)
+    assert resolved.method.rounds == 64 and tilt.method.rounds == 3
+    assert resolved.value_model.learning_rate == resolved.learner.learning_rate
+    assert resolved.learner.learning_rate < 0.2 * tilt.learner.learning_rate
     asked = {"kind": kind, "rounds": 5, "passes": 2, "kl_weight": 0.0}
     given = config(method=asked, learner={"batch_size": 16, "accumulation": 4})
     resolved = resolve(given, facts)

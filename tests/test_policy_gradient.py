@@ -199,7 +199,7 @@ def test_two_arms_end_at_the_closed_form(kind: Kind, weight: float) -> None:
     """p_ref = (½, ½) and scores ±1: the optimum gives the good one σ(2 / weight)."""
     lm = two_arms()
     _, gradient = sides(lm, kind, weight, value_rate=0.02)
-    train(learner(lm, gradient), every_arm, rounds=30, count=256, rate=0.1)
+    train(learner(lm, gradient), every_arm, rounds=30, count=256, rate=0.3)
     good = every_arm(lm).proposal_logprobs[0].exp().item()
     assert every_arm(lm).ids[0, 0] == A
     optimum = 1 / (1 + math.exp(-2 / weight))
@@ -220,9 +220,9 @@ def test_ppo_ends_at_the_tilted_rate_of_the_chain(weight: float) -> None:
     train(learner(lm, gradient), every, rounds=30, count=512, rate=0.2)
     rows = every(lm)
     found = (rows.proposal_logprobs.sum(1).exp() * rows.labels).sum().item()
-    assert found == pytest.approx(optimum, abs=0.015)
+    assert found == pytest.approx(optimum, abs=0.01)
     reached = objective(lm, reference, rows, weight).item()
-    assert best - 0.02 < reached < best + 1e-9  # the whole law, not its rate alone
+    assert best - 0.005 < reached < best + 1e-9  # the whole law, not its rate alone
 
 
 def tilted(rate: float, weight: float) -> float:
