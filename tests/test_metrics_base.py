@@ -44,6 +44,15 @@ def test_the_interval_is_the_binomial_s() -> None:
     assert found == (0.5, (0.25, 0.75))
 
 
+@pytest.mark.parametrize("value", [0.1, 13 / 15, 1e6 / 7])
+def test_an_interval_holds_its_mean(value: float) -> None:
+    """Where no item differs, too: rounding would move both ends off it."""
+    found = bootstrap_mean([value] * 2500, seed=0)
+    assert found and found[1]
+    assert found[1][0] <= found[0] <= found[1][1]
+    assert [found[0], *found[1]] == pytest.approx([value] * 3, rel=1e-12)
+
+
 def test_many_items_come_near_the_normal_interval() -> None:
     values = list(np.random.default_rng(1).exponential(2.0, 400))
     found, normal = bootstrap_mean(values, seed=0, resamples=4000), mean_interval(values)
