@@ -189,7 +189,8 @@ def bootstrap_ratio(
     if len(pairs) == 1:
         return ratio, None
     low, high = np.quantile(_resampled_ratios(pairs, seed, resamples), (0.025, 0.975))
-    return ratio, (float(low), float(high))
+    # items without spread leave rounding: their interval may lie beside the ratio by 1e-14
+    return ratio, (min(ratio, float(low)), max(ratio, float(high)))
 
 
 def bootstrap_share(
