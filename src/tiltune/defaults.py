@@ -38,12 +38,14 @@ def resolve(config: RunConfig, facts: Facts) -> RunConfig:
     policy_rate = 7e-4 * millions**-0.5 * (10 if lora else 1)
     samples = config.sampler.samples_per_round or _even(4096 * millions**-0.25, 256, 4992)
     batch = 64 if millions < 1 else 32 if millions < 50 else 8
-    passes = 8 if millions < 1 else 4
+    # passes over a round's samples, by policy and by values: a tiny model gains from more, a larger
+    # one is past the knee of the curve and they are what a run's time goes into
+    passes, value_passes = (8, 10) if millions < 1 else (2, 4)
     choices: dict[str, dict[str, Any]] = {
         "data": {"max_tokens": min(facts.context, 512)},
         "sampler": {"samples_per_round": samples, "batch_size": 256 if millions < 50 else 32},
         "value_model": {
-            "steps_per_round": max(50, samples * 10 // 64),
+            "steps_per_round": max(50, samples * value_passes // 64),
             "batch_size": 64,
             "learning_rate": min(2e-3, 1.5e-3 * millions**-0.5 * (3 if lora else 1)),
         },
