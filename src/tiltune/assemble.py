@@ -31,6 +31,7 @@ from tiltune.defaults import Facts, resolve
 from tiltune.errors import ConfigError, DataError, ModelError
 from tiltune.learner import BetaRule, Learner, LearnerSettings
 from tiltune.lm import LanguageModel
+from tiltune.manifest import check_apart
 from tiltune.measure import Measurer
 from tiltune.sampler import Sampler
 from tiltune.types import SamplingLaw
@@ -72,6 +73,7 @@ def prepare(config: RunConfig) -> Prepared:
         TiltuneError: anything in the configuration that cannot be.
     """
     refuse(config)
+    check_apart(config)
     constraint = build_constraint(config.constraint)
     devices = (
         device_named(config.learner.device, "learner"),
