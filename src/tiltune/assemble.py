@@ -203,8 +203,9 @@ def make_values(
         return HeadValue(law).to(policy.device)
     if section.kind == "copy":
         return TrunkValue(policy.clone("values"), reference).to(policy.device)
-    smaller = hub.load_module(str(section.path), dtype=torch.float32).to(policy.device)
-    tokenizer = hub.load_tokenizer(str(section.path))
+    with hub.named("value_model.path"):
+        smaller = hub.load_module(str(section.path), dtype=torch.float32).to(policy.device)
+        tokenizer = hub.load_tokenizer(str(section.path))
     if tokenizer.get_vocab() != loaded.tokenizer.get_vocab():
         raise ModelError(
             f"value_model.path = {section.path}: its vocabulary is not that of model.path = "
