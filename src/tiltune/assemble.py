@@ -31,6 +31,7 @@ from tiltune.defaults import Facts, resolve
 from tiltune.errors import ConfigError, DataError, ModelError
 from tiltune.learner import BetaRule, Learner, LearnerSettings
 from tiltune.lm import LanguageModel
+from tiltune.manifest import check_apart
 from tiltune.measure import Measurer
 from tiltune.sampler import Sampler
 from tiltune.types import SamplingLaw
@@ -72,6 +73,7 @@ def prepare(config: RunConfig) -> Prepared:
         TiltuneError: anything in the configuration that cannot be.
     """
     refuse(config)
+    check_apart(config)
     constraint = build_constraint(config.constraint)
     devices = (
         device_named(config.learner.device, "learner"),
@@ -201,8 +203,9 @@ def make_values(
         return HeadValue(law).to(policy.device)
     if section.kind == "copy":
         return TrunkValue(policy.clone("values"), reference).to(policy.device)
-    smaller = hub.load_module(str(section.path), dtype=torch.float32).to(policy.device)
-    tokenizer = hub.load_tokenizer(str(section.path))
+    with hub.named("value_model.path"):
+        smaller = hub.load_module(str(section.path), dtype=torch.float32).to(policy.device)
+        tokenizer = hub.load_tokenizer(str(section.path))
     if tokenizer.get_vocab() != loaded.tokenizer.get_vocab():
         raise ModelError(
             f"value_model.path = {section.path}: its vocabulary is not that of model.path = "
