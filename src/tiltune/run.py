@@ -19,7 +19,9 @@ from tiltune import hub
 from tiltune.actor import Actor, ActorLike, Pair
 from tiltune.alarms import find_alarms
 from tiltune.assemble import Prepared, make_actor, make_learner, prepare
+from tiltune.best import COMPARED, Aim
 from tiltune.checkpoint import (
+    STATE,
     Saved,
     latest_checkpoint,
     load_optimizer,
@@ -161,25 +163,28 @@ class Run:
         return record
 
     def _consider(self, pair: Pair, record: RoundRecord) -> None:
-        """Keep the best version's weights: target met, then validation loss."""
+        """Keep this version's weights if it is better than the one kept so far."""
+        folder = self.folder / "best"
         if record.policy_version == 0:
             return
-        folder, key = self.folder / "best", ranking(record, self.config.method.target_rate)
-        if not folder.exists() or key <= read_folder(folder).state["key"]:
-            best = {"policy_version": record.policy_version, "key": key}
-            write_folder(folder, Saved({"weights": pair.policy.state()}, best))
+        if (folder / STATE).exists():
+            kept = RoundRecord.model_validate_json((folder / STATE).read_text("utf-8"))
+            if not self._aim().prefers(record, kept):
+                return
+        numbers = record.model_dump(mode="json", include=COMPARED)
+        write_folder(folder, Saved({"weights": pair.policy.state()}, numbers))
+
+    def _aim(self) -> Aim:
+        method = self.config.method
+        return Aim(method.target_rate, method.kl_max_nats, corpus=bool(self.prepared.corpus))
 
     def _stopped(self) -> bool:
         """The target rate is reached by its interval, or the reference is too far away."""
         if not self.records:
             return False
-        last, method = self.records[-1], self.config.method
-        if last.closing:
-            return True
-        far = last.kl_policy_reference_nats_per_completion or 0.0
-        reached = meets(last, method.target_rate) and last.policy_version > 0
-        reached = reached and not self.prepared.corpus
-        return reached or (method.kl_max_nats is not None and far > method.kl_max_nats)
+        last, aim = self.records[-1], self._aim()
+        reached = aim.meets(last) and last.policy_version > 0 and not aim.corpus
+        return last.closing or reached or aim.too_far(last)
 
     def _state(self, actor: ActorLike) -> Saved:
         learner = self.learner
@@ -244,6 +249,7 @@ class Run:
     def _finish(self) -> None:
         """The best version as plain weights, and the report."""
         best = read_folder(self.folder / "best")
+        version = {"policy_version": best.state["policy_version"]}
         policy = self.prepared.loaded.policy
         policy.load_state(best.tensors["weights"])
         partial = self.folder / "model.partial"
@@ -253,19 +259,7 @@ class Run:
             hub.save_model(policy, self.prepared.loaded.tokenizer, partial)
             publish(partial, self.folder / "model")
             write_report(self.folder)
-            write_json(self.folder / FINISHED, asked | best.state)
-
-
-def meets(record: RoundRecord, target_rate: float | None) -> bool:
-    """Whether the interval's lower end reaches the target."""
-    interval = record.satisfaction_rate_interval
-    return target_rate is not None and interval is not None and interval[0] >= target_rate
-
-
-def ranking(record: RoundRecord, target_rate: float | None) -> list[float]:
-    """Lower is better, later wins a tie: target met, then validation loss on satisfying rows."""
-    loss = record.validation_satisfying_nats_per_token
-    return [0.0 if meets(record, target_rate) else 1.0, loss if loss is not None else 0.0]
+            write_json(self.folder / FINISHED, asked | version)
 
 
 def sample_rows(pair: Pair, actor: Actor) -> list[dict[str, Any]]:
