@@ -149,7 +149,7 @@ class Run:
     def _keep_closing(self, closing: Round) -> RoundRecord:
         with self._saving():
             record = self._record(closing)
-            self._probe(closing.pair, "after")
+            self._probe(closing.pair, "after", self._snapshot())
         return record
 
     def _record(self, done: Round) -> RoundRecord:
@@ -242,8 +242,15 @@ class Run:
             if old.name not in ("round-000", f"round-{number:03d}"):
                 shutil.rmtree(old)
 
-    def _probe(self, pair: Pair, name: str) -> None:
-        rows = probe_rows(probe(self.prepared, pair), self.prepared)
+    def _snapshot(self) -> dict[str, torch.Tensor] | None:
+        """What the last pair's values were fitted to; None without values."""
+        folder = self.folder / "value" / f"round-{self.next_round - 1:03d}"
+        return read_folder(folder).tensors["snapshot"] if folder.exists() else None
+
+    def _probe(
+        self, pair: Pair, name: str, snapshot: dict[str, torch.Tensor] | None = None
+    ) -> None:
+        rows = probe_rows(probe(self.prepared, pair, snapshot), self.prepared)
         write_lines(self.folder / "samples" / f"{name}.jsonl", rows)
 
     def _finish(self) -> None:
