@@ -250,6 +250,29 @@ def split_by_constraint(
     return [e for e, good in both if good], [e for e, good in both if not good]
 
 
+def cap_told(prepared: Prepared, sample_tokens: float) -> str | None:
+    """What violating rows that are kept cap the satisfaction rate at, in words; None: no cap.
+
+    The optimum is a mixture of corpus and target, so the rate stays under `(r + β') / (1 + β')`
+    with the corpus's own rate r and `β' = β · (mean corpus tokens) / (mean sample tokens)`.
+
+    Args:
+        prepared: corpus and configuration.
+        sample_tokens: mean length of the model's completions.
+    """
+    count, beta = prepared.count, prepared.config.method.beta
+    if prepared.config.method.kind == "sft" or beta == 0 or count.dropped == count.violating:
+        return None
+    tokens = sum(len(row.ids) - row.prompt_length for row in prepared.corpus)
+    rate = 1 - count.violating / count.rows
+    weight = beta * tokens / count.rows / sample_tokens
+    return (
+        f"data.violating = 'keep': {rate:.1%} of the corpus satisfies, so at beta = {beta:g} "
+        f"training cannot take the satisfaction rate above about "
+        f"{(rate + weight) / (1 + weight):.1%}"
+    )
+
+
 def device_named(name: str, side: str) -> torch.device:
     """The device; raises ConfigError if this machine has none such."""
     if name == "auto":

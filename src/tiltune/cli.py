@@ -88,6 +88,8 @@ def fit(
     try:
         for record in run.rounds():
             say(describe(record))
+            if cap := run.cap(record):
+                say(cap)
             for alarm in record.alarms:
                 say("  ", ("alarm: ", "yellow"), alarm)
     except KeyboardInterrupt:

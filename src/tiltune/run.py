@@ -18,7 +18,7 @@ import torch
 from tiltune import hub
 from tiltune.actor import Actor, ActorLike, Pair
 from tiltune.alarms import find_alarms
-from tiltune.assemble import Prepared, make_actor, make_learner, prepare
+from tiltune.assemble import Prepared, cap_told, make_actor, make_learner, prepare
 from tiltune.best import COMPARED, Aim
 from tiltune.checkpoint import (
     STATE,
@@ -106,6 +106,13 @@ class Run:
         finally:
             actor.close()
         self._finish()
+
+    def cap(self, record: RoundRecord) -> str | None:
+        """What kept violating rows cap the rate at, told once, with round 0."""
+        tokens = record.completion_tokens_mean
+        if record.round > 0 or record.closing or tokens is None:
+            return None
+        return cap_told(self.prepared, tokens)
 
     def _begin(self, resume: bool) -> None:
         if self.folder.exists():
