@@ -226,6 +226,12 @@ def test_a_run_with_an_adapter_leaves_it_and_the_merged_model(tmp_path: Path) ->
         ),
         ({"method": {"kind": "sft"}, "data": {"corpus": None}}, ConfigError, "set data.corpus"),
         ({"method": {"beta": 0}, "data": {"corpus": None}}, ConfigError, "trains on nothing"),
+        (
+            {"method": {"kind": "filter"}, "data": {"violating": "keep"}},
+            ConfigError,
+            "'filter'.*data.violating = 'drop'",
+        ),
+        ({"method": {"beta": 0, "target_rate": 0.9}}, ConfigError, "cannot be steered"),
         ({"method": {"beta_min": 5, "beta_max": 1}}, ConfigError, "beta_min = 5.0 is above"),
         ({"value_model": {"kind": "separate"}}, ConfigError, "needs value_model.path"),
         ({"learner": {"device": "tpu"}}, ConfigError, "learner.device = 'tpu'.*'cuda:N'"),

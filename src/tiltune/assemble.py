@@ -133,6 +133,16 @@ def refuse(config: RunConfig) -> None:
         raise ConfigError(
             "method.kind = 'filter' keeps or drops; it needs constraint.threshold, a number"
         )
+    if method.kind == "filter" and config.data.violating == "keep":
+        raise ConfigError(
+            "method.kind = 'filter' trains on rows that satisfy alone; set data.violating = "
+            "'drop', or method.kind = 'tilt' or 'sft'"
+        )
+    if method.beta == 0 and method.target_rate is not None and method.kind != "sft":
+        raise ConfigError(
+            "method.beta = 0 cannot be steered to method.target_rate; set a beta above 0, or no "
+            "target_rate"
+        )
     if method.kind == "sft" and config.data.corpus is None:
         raise ConfigError("method.kind = 'sft' trains on a corpus; set data.corpus")
     if method.beta_min > method.beta_max:
@@ -231,7 +241,7 @@ def make_learner(prepared: Prepared) -> Learner:
             method.beta,
             method.beta_min,
             method.beta_max,
-            method.target_rate if prepared.corpus else None,
+            method.target_rate if prepared.corpus and method.kind != "sft" else None,
         ),
         generator=torch.Generator().manual_seed(seed * 4 + 3),
         pad_id=prepared.loaded.pad_id,
