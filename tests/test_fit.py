@@ -100,6 +100,8 @@ def test_anchor_reference_pools_samples_of_the_reference(tmp_path: Path) -> None
         assert done.pair.law is reference
         assert done.record.logprob_gap_nats < 1e-5
         assert done.record.samples == 32
+        assert done.pair.measured.samples.policy_version.unique().tolist() == [number]
+        assert not state["samples.policy_version"].any()  # the reference drew them
     assert not same(run.pairs[0], run.pairs[2], "values.")
     assert [record.policy_version for record in run.records] == [0, 1, 2]
     first, last = (state["samples.ids"][:32] for state in (run.pairs[0], run.pairs[2]))
@@ -127,6 +129,11 @@ def test_beta_moves_in_the_loop_with_a_corpus_only(tmp_path: Path) -> None:
     run = Watched(tmp_path, method={"rounds": 3, "target_rate": 1.0, "beta": 2.0})
     betas = [record.beta for record in run.records]
     assert betas[0] == 2.0 < betas[1] < betas[2]
+
+
+def test_sft_has_no_beta_to_steer(tmp_path: Path) -> None:
+    run = Watched(tmp_path, method={"kind": "sft", "target_rate": 1.0, "beta": 0})
+    assert run.learner.beta == 0 and run.learner.version == 2
 
 
 def test_control_alone_needs_no_corpus(tmp_path: Path) -> None:

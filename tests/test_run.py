@@ -10,10 +10,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import tiny
+from tiltune.best import Aim
 from tiltune.config import RunConfig
 from tiltune.errors import ConfigError, DataError, RunError
-from tiltune.records import RoundRecord, read_records, wilson_interval
-from tiltune.run import meets, open_run, ranking
+from tiltune.records import read_records, wilson_interval
+from tiltune.run import open_run
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -101,10 +102,11 @@ def test_fixed_prompts_before_and_after(done: tuple[tiny.Tree, Path]) -> None:
 def test_the_model_loads_elsewhere_and_is_the_best_version(done: tuple[tiny.Tree, Path]) -> None:
     tree, run = done
     records = read_records(run / "records.jsonl")[1:]
-    best = min(records, key=lambda r: r.validation_satisfying_nats_per_token or 0)
-    assert json.loads((run / "finished.json").read_text("utf-8"))["policy_version"] == (
-        best.policy_version
-    )
+    best = records[0]
+    for later in records[1:]:
+        best = later if Aim().prefers(later, best) else best
+    said = json.loads((run / "finished.json").read_text("utf-8"))
+    assert said == {"rounds": 3, "rounds_asked": 3, "policy_version": best.policy_version}
     model = AutoModelForCausalLM.from_pretrained(run / "model")
     tokenizer = AutoTokenizer.from_pretrained(run / "model")
     assert tokenizer("the cat")["input_ids"] == [2, 3]
@@ -129,28 +131,6 @@ def test_the_value_folder_holds_matching_pairs(done: tuple[tiny.Tree, Path]) -> 
     assert all(torch.equal(value, last[name]) for name, value in policy.items())
 
 
-def record(rate: float, loss: float | None, version: int = 1) -> RoundRecord:
-    return RoundRecord(
-        round=version,
-        policy_version=version,
-        method="tilt",
-        schedule="sequential",
-        satisfaction_rate=rate,
-        satisfaction_rate_interval=wilson_interval(round(rate * 1000), 1000),
-        validation_satisfying_nats_per_token=loss,
-    )
-
-
-def test_target_first_then_validation_then_the_later() -> None:
-    assert meets(record(0.95, 1.0), 0.9) and not meets(record(0.91, 1.0), 0.9)
-    assert not meets(record(0.95, 1.0), None)
-    met, better = ranking(record(0.95, 3.0), 0.9), ranking(record(0.91, 1.0), 0.9)
-    assert met < better
-    assert ranking(record(0.95, 1.0), 0.9) < met
-    assert ranking(record(0.1, 1.0), None) < ranking(record(0.9, 1.1), None)
-    assert ranking(record(0.1, None), None) == ranking(record(0.9, None), None)
-
-
 def test_without_validation_text_the_last_version_is_kept(tmp_path: Path) -> None:
     tiny.finish(tiny.workplace(tmp_path, data={"corpus": None}))
     assert json.loads((tmp_path / "run" / "finished.json").read_text("utf-8"))[
@@ -163,6 +143,18 @@ def test_it_stops_too_far_from_the_reference(tmp_path: Path) -> None:
     rows = tiny.finish(tree)
     assert [(row.round, row.closing) for row in rows] == [(0, False), (1, False), (2, True)]
     assert (rows[1].kl_policy_reference_nats_per_completion or 0) > 1e-5
+
+
+def test_a_version_too_far_from_the_reference_is_not_exported(tmp_path: Path) -> None:
+    tree = tiny.workplace(tmp_path, data={"corpus": None}, method={"rounds": 3})
+    rows = tiny.finish(tree)
+    one, two, *_ = (row.kl_policy_reference_nats_per_completion or 0 for row in rows[1:])
+    assert one < two
+    bound = tiny.changed(tree, run={"overwrite": True}, method={"kl_max_nats": (one + two) / 2})
+    stopped = tiny.finish(bound)
+    assert [row.policy_version for row in stopped] == [0, 1, 2, 3]
+    said = json.loads((tmp_path / "run" / "finished.json").read_text("utf-8"))
+    assert (said["rounds"], said["policy_version"]) == (3, 1)
 
 
 def test_the_target_rate_stops_control_alone_but_not_with_a_corpus(tmp_path: Path) -> None:
@@ -234,6 +226,12 @@ def test_a_run_with_an_adapter_leaves_it_and_the_merged_model(tmp_path: Path) ->
         ),
         ({"method": {"kind": "sft"}, "data": {"corpus": None}}, ConfigError, "set data.corpus"),
         ({"method": {"beta": 0}, "data": {"corpus": None}}, ConfigError, "trains on nothing"),
+        (
+            {"method": {"kind": "filter"}, "data": {"violating": "keep"}},
+            ConfigError,
+            "'filter'.*data.violating = 'drop'",
+        ),
+        ({"method": {"beta": 0, "target_rate": 0.9}}, ConfigError, "cannot be steered"),
         ({"method": {"beta_min": 5, "beta_max": 1}}, ConfigError, "beta_min = 5.0 is above"),
         ({"value_model": {"kind": "separate"}}, ConfigError, "needs value_model.path"),
         ({"learner": {"device": "tpu"}}, ConfigError, "learner.device = 'tpu'.*'cuda:N'"),

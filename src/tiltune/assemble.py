@@ -135,6 +135,16 @@ def refuse(config: RunConfig) -> None:
         raise ConfigError(
             "method.kind = 'filter' keeps or drops; it needs constraint.threshold, a number"
         )
+    if method.kind == "filter" and config.data.violating == "keep":
+        raise ConfigError(
+            "method.kind = 'filter' trains on rows that satisfy alone; set data.violating = "
+            "'drop', or method.kind = 'tilt' or 'sft'"
+        )
+    if method.beta == 0 and method.target_rate is not None and method.kind != "sft":
+        raise ConfigError(
+            "method.beta = 0 cannot be steered to method.target_rate; set a beta above 0, or no "
+            "target_rate"
+        )
     if method.kind == "sft" and config.data.corpus is None:
         raise ConfigError("method.kind = 'sft' trains on a corpus; set data.corpus")
     if method.beta_min > method.beta_max:
@@ -234,7 +244,7 @@ def make_learner(prepared: Prepared) -> Learner:
             method.beta,
             method.beta_min,
             method.beta_max,
-            method.target_rate if prepared.corpus else None,
+            method.target_rate if prepared.corpus and method.kind != "sft" else None,
         ),
         generator=torch.Generator().manual_seed(seed * 4 + 3),
         pad_id=prepared.loaded.pad_id,
@@ -251,6 +261,29 @@ def split_by_constraint(
     satisfied = [constraint.satisfied(score) for score in scores]
     both = list(zip(examples, satisfied, strict=True))
     return [e for e, good in both if good], [e for e, good in both if not good]
+
+
+def cap_told(prepared: Prepared, sample_tokens: float) -> str | None:
+    """What violating rows that are kept cap the satisfaction rate at, in words; None: no cap.
+
+    The optimum is a mixture of corpus and target, so the rate stays under `(r + β') / (1 + β')`
+    with the corpus's own rate r and `β' = β · (mean corpus tokens) / (mean sample tokens)`.
+
+    Args:
+        prepared: corpus and configuration.
+        sample_tokens: mean length of the model's completions.
+    """
+    count, beta = prepared.count, prepared.config.method.beta
+    if prepared.config.method.kind == "sft" or beta == 0 or count.dropped == count.violating:
+        return None
+    tokens = sum(len(row.ids) - row.prompt_length for row in prepared.corpus)
+    rate = 1 - count.violating / count.rows
+    weight = beta * tokens / count.rows / sample_tokens
+    return (
+        f"data.violating = 'keep': {rate:.1%} of the corpus satisfies, so at beta = {beta:g} "
+        f"training cannot take the satisfaction rate above about "
+        f"{(rate + weight) / (1 + weight):.1%}"
+    )
 
 
 def device_named(name: str, side: str) -> torch.device:

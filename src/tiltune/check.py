@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tiltune.actor import Actor, on_device
-from tiltune.assemble import Prepared, make_actor, make_learner, prepare
+from tiltune.assemble import Prepared, cap_told, make_actor, make_learner, prepare
 from tiltune.config import RunConfig
 from tiltune.learner import Learner, Trained
 from tiltune.records import wilson_interval
@@ -46,6 +46,9 @@ def check_run(given: RunConfig, console: Console) -> None:
     actor.sampler.generator = on_device(actor.sampler.generator, device)
     scored = actor.sampler.draw(prepared.loaded.policy, SAMPLES, policy_version=0)
     _print_samples(scored, actor, console)
+    told = cap_told(prepared, scored.samples.tokens / SAMPLES)
+    if told:
+        console.print(told)
     _print_estimate(estimate(prepared, actor, learner, scored), prepared, console)
 
 
@@ -105,14 +108,6 @@ def _print_data(prepared: Prepared, console: Console) -> None:
         f"validation: {len(measurer.satisfying)} rows that satisfy, {len(measurer.violating)} that "
         "do not"
     )
-    if prepared.count.violating and not prepared.count.dropped and prepared.config.method.beta > 0:
-        rate = 1 - count.violating / count.rows
-        beta = prepared.config.method.beta
-        console.print(
-            f"data.violating = 'keep': with {rate:.1%} of the corpus satisfying, training cannot "
-            f"take the rate above about {(rate + beta) / (1 + beta):.1%} (a mixture of corpus and "
-            "target)"
-        )
 
 
 def _print_samples(scored: Scored, actor: Actor, console: Console) -> None:

@@ -91,6 +91,8 @@ def fit(
                 say("the constraint's file has changed; rounds from this one on are scored by it")
         for record in run.rounds():
             say(describe(record))
+            if cap := run.cap(record):
+                say(cap)
             for alarm in record.alarms:
                 say("  ", ("alarm: ", "yellow"), alarm)
     except KeyboardInterrupt:

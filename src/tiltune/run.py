@@ -19,8 +19,10 @@ import torch
 from tiltune import hub
 from tiltune.actor import Actor, ActorLike, Pair
 from tiltune.alarms import find_alarms
-from tiltune.assemble import Prepared, make_actor, make_learner, prepare
+from tiltune.assemble import Prepared, cap_told, make_actor, make_learner, prepare
+from tiltune.best import COMPARED, Aim
 from tiltune.checkpoint import (
+    STATE,
     Saved,
     drop_replaced,
     latest_checkpoint,
@@ -110,6 +112,13 @@ class Run:
             actor.close()
         self._finish()
 
+    def cap(self, record: RoundRecord) -> str | None:
+        """What kept violating rows cap the rate at, told once, with round 0."""
+        tokens = record.completion_tokens_mean
+        if record.round > 0 or record.closing or tokens is None:
+            return None
+        return cap_told(self.prepared, tokens)
+
     def _begin(self, resume: bool) -> None:
         manifest = make_manifest(self.config, asdict(self.prepared.count))
         if self.folder.exists():
@@ -165,7 +174,7 @@ class Run:
     def _keep_closing(self, closing: Round) -> RoundRecord:
         with self._saving():
             record = self._record(closing)
-            self._probe(closing.pair, "after")
+            self._probe(closing.pair, "after", self._snapshot())
         return record
 
     def _record(self, done: Round) -> RoundRecord:
@@ -179,25 +188,28 @@ class Run:
         return record
 
     def _consider(self, pair: Pair, record: RoundRecord) -> None:
-        """Keep the best version's weights: target met, then validation loss."""
+        """Keep this version's weights if it is better than the one kept so far."""
+        folder = self.folder / "best"
         if record.policy_version == 0:
             return
-        folder, key = self.folder / "best", ranking(record, self.config.method.target_rate)
-        if not folder.exists() or key <= read_folder(folder).state["key"]:
-            best = {"policy_version": record.policy_version, "key": key}
-            write_folder(folder, Saved({"weights": pair.policy.state()}, best))
+        if (folder / STATE).exists():
+            kept = RoundRecord.model_validate_json((folder / STATE).read_text("utf-8"))
+            if not self._aim().prefers(record, kept):
+                return
+        numbers = record.model_dump(mode="json", include=COMPARED)
+        write_folder(folder, Saved({"weights": pair.policy.state()}, numbers))
+
+    def _aim(self) -> Aim:
+        method = self.config.method
+        return Aim(method.target_rate, method.kl_max_nats, corpus=bool(self.prepared.corpus))
 
     def _stopped(self) -> bool:
         """The target rate is reached by its interval, or the reference is too far away."""
         if not self.records:
             return False
-        last, method = self.records[-1], self.config.method
-        if last.closing:
-            return True
-        far = last.kl_policy_reference_nats_per_completion or 0.0
-        reached = meets(last, method.target_rate) and last.policy_version > 0
-        reached = reached and not self.prepared.corpus
-        return reached or (method.kl_max_nats is not None and far > method.kl_max_nats)
+        last, aim = self.records[-1], self._aim()
+        reached = aim.meets(last) and last.policy_version > 0 and not aim.corpus
+        return last.closing or reached or aim.too_far(last)
 
     def _state(self, actor: ActorLike) -> Saved:
         learner = self.learner
@@ -255,13 +267,21 @@ class Run:
             if old.name not in ("round-000", f"round-{number:03d}"):
                 shutil.rmtree(old)
 
-    def _probe(self, pair: Pair, name: str) -> None:
-        rows = probe_rows(probe(self.prepared, pair), self.prepared)
+    def _snapshot(self) -> dict[str, torch.Tensor] | None:
+        """What the last pair's values were fitted to; None without values."""
+        folder = self.folder / "value" / f"round-{self.next_round - 1:03d}"
+        return read_folder(folder).tensors["snapshot"] if folder.exists() else None
+
+    def _probe(
+        self, pair: Pair, name: str, snapshot: dict[str, torch.Tensor] | None = None
+    ) -> None:
+        rows = probe_rows(probe(self.prepared, pair, snapshot), self.prepared)
         write_lines(self.folder / "samples" / f"{name}.jsonl", rows)
 
     def _finish(self) -> None:
         """The best version as plain weights, and the report."""
         best = read_folder(self.folder / "best")
+        version = {"policy_version": best.state["policy_version"]}
         policy = self.prepared.loaded.policy
         policy.load_state(best.tensors["weights"])
         partial = self.folder / "model.partial"
@@ -271,19 +291,7 @@ class Run:
             hub.save_model(policy, self.prepared.loaded.tokenizer, partial)
             publish(partial, self.folder / "model")
             write_report(self.folder)
-            write_json(self.folder / FINISHED, asked | best.state)
-
-
-def meets(record: RoundRecord, target_rate: float | None) -> bool:
-    """Whether the interval's lower end reaches the target."""
-    interval = record.satisfaction_rate_interval
-    return target_rate is not None and interval is not None and interval[0] >= target_rate
-
-
-def ranking(record: RoundRecord, target_rate: float | None) -> list[float]:
-    """Lower is better, later wins a tie: target met, then validation loss on satisfying rows."""
-    loss = record.validation_satisfying_nats_per_token
-    return [0.0 if meets(record, target_rate) else 1.0, loss if loss is not None else 0.0]
+            write_json(self.folder / FINISHED, asked | version)
 
 
 def sample_rows(pair: Pair, actor: Actor) -> list[dict[str, Any]]:

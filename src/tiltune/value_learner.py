@@ -67,20 +67,25 @@ class ValueLearner:
         self.fits = 0
 
     def fit(
-        self, samples: Samples, snapshot: LanguageModel, *, steps: int | None = None
+        self,
+        samples: Samples,
+        snapshot: LanguageModel,
+        *,
+        fresh: int | None = None,
+        steps: int | None = None,
     ) -> ValueFit:
-        """Fit to these completions' labels; a tenth of them is held out to measure calibration.
+        """Fit to these completions' labels; a tenth of the fresh ones is held out to measure
+        calibration.
 
         Args:
             samples: drawn from the snapshot by its own law, labelled.
             snapshot: the law whose values are learnt; needed for the consistency loss.
+            fresh: how many of them, at the end, no earlier fit has seen; None: all.
             steps: instead of the settings' number.
         """
         settings = self.settings
         steps = steps or settings.steps
-        order = torch.randperm(len(samples), generator=self.generator)
-        held = order[: math.ceil(HELD_OUT_SHARE * len(samples))]
-        train = order[len(held) :] if len(order) > len(held) else order
+        train, held = self._split(len(samples), len(samples) if fresh is None else fresh)
         parameters = [p for _, p in self.model.own_parameters()]
         optimizer = torch.optim.AdamW(
             parameters, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
@@ -103,6 +108,14 @@ class ValueLearner:
         self.fits += 1
         measured = self.calibration(samples.select(held), float(samples.labels[train].mean()))
         return ValueFit(value, consistency, tokens, measured)
+
+    def _split(self, count: int, fresh: int) -> tuple[Tensor, Tensor]:
+        """Rows to train on and rows to measure on; the same row where there is one alone."""
+        first = count - fresh
+        order = first + torch.randperm(fresh, generator=self.generator)
+        held = order[: math.ceil(HELD_OUT_SHARE * fresh)]
+        train = torch.cat((torch.arange(first), order[len(held) :]))
+        return (train if len(train) else held), held
 
     def _backward(self, batch: Samples, snapshot: LanguageModel) -> tuple[float, float]:
         """Gradients of one step, in micro-batches that bound the logits in memory."""
