@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 import tiny
-from tiltune.assemble import Prepared, cap_told, prepare
-from tiltune.check import check_run
+from tiltune.assemble import Prepared, cap_told, plan, prepare
+from tiltune.check import check_run, draws
 
 
 def prepared_for(folder: Path, **tables: Any) -> Prepared:
@@ -48,3 +48,31 @@ def test_check_and_fit_say_the_cap_once(tmp_path: Path, capsys: pytest.CaptureFi
     toml = tiny.write_toml(tree, tmp_path / "run.toml")
     assert tiny.tiltune("fit", str(toml)) == 0
     assert capsys.readouterr().err.count("cannot take the satisfaction rate above about") == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ({}, 3 * 32 + 32),  # what is trained on, the final policy
+        ({"anchor": "reference"}, 3 * 32 + 2 * 32 + 32),  # and versions 1 and 2
+        ({"schedule": "fixed"}, 32 + 2 * 32 + 32),
+        ({"kind": "sft"}, 3 * 32 + 32),
+    ],
+    ids=["sequential", "reference", "fixed", "sft"],
+)
+def test_the_estimate_counts_every_completion_that_a_run_draws(
+    tmp_path: Path, method: dict[str, Any], expected: int
+) -> None:
+    tree = tiny.workplace(tmp_path, method={"rounds": 3} | method)
+    counted = draws(plan(prepare(tiny.config(tree)).config), 3)
+    assert counted == expected + 2 * 16  # the fixed prompts, before and after
+    with tiny.Nth("tiltune.sampler.draw", -1, lambda: None) as batches:
+        tiny.finish(tree)
+    assert batches.calls * 16 + 2 * 16 == counted
+
+
+def test_the_estimate_names_every_phase(tmp_path: Path) -> None:
+    told = said(tiny.workplace(tmp_path, method={"anchor": "reference"}))
+    line = told[told.index("estimated minutes") :].splitlines()[0]
+    for phase in ("sampling", "scoring", "values", "policy", "measuring"):
+        assert phase in line

@@ -126,3 +126,14 @@ def test_what_is_no_finished_run(tmp_path: Path) -> None:
     (tmp_path / "run" / "model").rename(tmp_path / "elsewhere")
     with pytest.raises(RunError, match=r"not finished, .*--resume"):
         drawn(tmp_path / "run")
+
+
+@pytest.mark.parametrize("method", [{"anchor": "reference"}, {"schedule": "fixed"}])
+def test_a_round_s_policy_that_is_not_kept_is_not_passed_off(
+    tmp_path: Path, method: dict[str, Any]
+) -> None:
+    tiny.finish(tiny.workplace(tmp_path, method=method))
+    assert len(drawn(tmp_path / "run", n=2, round=0)) == 2  # the base model it is
+    assert len(drawn(tmp_path / "run", n=2, round=1, guided=True)) == 2
+    with pytest.raises(RunError, match=r"--round 1: .*'reference'.* is not kept; add --guided"):
+        drawn(tmp_path / "run", n=2, round=1)

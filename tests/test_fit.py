@@ -156,6 +156,14 @@ def test_equal_seeds_give_equal_runs(tmp_path: Path) -> None:
         assert same(one, other) and not same(one, third)
 
 
+def test_beta_0_through_a_whole_fit_is_sft_to_the_bit(tmp_path: Path) -> None:
+    ends = [
+        Watched(tmp_path, method=method).learner.policy.state()
+        for method in ({"kind": "sft"}, {"kind": "tilt", "beta": 0}, {"kind": "tilt", "beta": 1.0})
+    ]
+    assert same(ends[0], ends[1]) and not same(ends[0], ends[2])
+
+
 def test_a_fresh_adapter_comes_from_the_seed_alone(tmp_path: Path) -> None:
     tree = tiny.workplace(tmp_path, model={"adapter": "lora"})
     starts: list[dict[str, Tensor]] = []

@@ -131,6 +131,28 @@ def test_the_value_folder_holds_matching_pairs(done: tuple[tiny.Tree, Path]) -> 
     assert all(torch.equal(value, last[name]) for name, value in policy.items())
 
 
+@pytest.mark.parametrize("method", [{"anchor": "reference"}, {"schedule": "fixed"}])
+def test_a_pair_of_the_reference_is_kept_with_the_reference(
+    tmp_path: Path, method: dict[str, Any]
+) -> None:
+    tree = tiny.workplace(tmp_path, method=method)
+    tiny.finish(tree)
+    base = load_file(Path(tree["model"]["path"]) / "model.safetensors")
+    last = load_file(tmp_path / "run" / "value" / "round-001" / "snapshot.safetensors")
+    assert all(torch.equal(value, base[name]) for name, value in last.items())
+
+
+def test_the_bound_to_the_reference_is_a_completion_s(tmp_path: Path) -> None:
+    tree = tiny.workplace(tmp_path, data={"corpus": None}, method={"rounds": 3})
+    row = tiny.finish(tree)[1]
+    a_token = row.kl_policy_reference_nats_per_token or 0
+    a_completion = row.kl_policy_reference_nats_per_completion or 0
+    assert a_completion > 1.5 * a_token
+    bound = {"kl_max_nats": (a_token + a_completion) / 2}
+    rows = tiny.finish(tiny.changed(tree, run={"overwrite": True}, method=bound))
+    assert [row.policy_version for row in rows] == [0, 1, 2]
+
+
 def test_without_validation_text_the_last_version_is_kept(tmp_path: Path) -> None:
     tiny.finish(tiny.workplace(tmp_path, data={"corpus": None}))
     assert json.loads((tmp_path / "run" / "finished.json").read_text("utf-8"))[

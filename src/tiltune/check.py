@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tiltune.actor import Actor, on_device
+from tiltune.actor import Actor, ActorPlan, on_device
 from tiltune.assemble import Prepared, cap_told, make_actor, make_learner, prepare
 from tiltune.config import RunConfig
 from tiltune.learner import Learner, Trained
+from tiltune.probe import PROMPTS
 from tiltune.records import wilson_interval
 from tiltune.sampler import Scored
 
@@ -58,25 +59,37 @@ def estimate(prepared: Prepared, actor: Actor, learner: Learner, scored: Scored)
     rounds = config.method.rounds
     plan = actor.plan
     fits = rounds if plan.renew else 1
-    drawn = plan.samples * fits if plan.law != "none" else plan.measured * rounds
-    scale = (drawn + plan.measured) / SAMPLES
+    scale = draws(plan, rounds) / SAMPLES
     seconds = {
         "sampling": scored.sampling_seconds * scale,
         "scoring": scored.scoring_seconds * scale,
     }
-    values = None
+    values, law = None, actor.reference if plan.law == "reference" else actor.policy
     if actor.value_learner is not None:
         values = actor.value_learner.model
         values.set_constant(0.5)
         started = time.perf_counter()
-        actor.value_learner.fit(scored.samples, actor.policy, steps=STEPS)
+        actor.value_learner.fit(scored.samples, law, steps=STEPS)
         per_step = (time.perf_counter() - started) / STEPS
         seconds["values"] = per_step * fits * (config.value_model.steps_per_round or 1)
+    started = time.perf_counter()
+    prepared.measurer(actor.pair(0, scored, {}))
+    seconds["measuring"] = (time.perf_counter() - started) * (rounds + 1)
     learner.settings = replace(learner.settings, steps=STEPS)
-    trained = Trained(scored.samples, actor.policy, values) if plan.law != "none" else None
+    trained = Trained(scored.samples, law, values) if plan.law != "none" else None
     per_step = learner.update(trained)["learning_seconds"] / STEPS
     seconds["policy"] = per_step * rounds * (config.learner.steps_per_round or 1)
     return Estimate(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def draws(plan: ActorPlan, rounds: int) -> int:
+    """Completions that a run draws: to train on, to measure each version, and the fixed prompts'.
+
+    Version 0 of the policy is the reference, so its first draw serves both.
+    """
+    trained = 0 if plan.law == "none" else plan.samples * (rounds if plan.renew else 1)
+    apart = {"none": rounds, "reference": rounds - 1, "snapshot": 0}[plan.law]
+    return trained + plan.measured * (apart + 1) + 2 * PROMPTS
 
 
 def _print_settings(given: RunConfig, resolved: RunConfig, console: Console) -> None:

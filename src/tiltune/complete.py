@@ -89,6 +89,7 @@ def _load(run: Path, config: RunConfig, request: Request) -> tuple[hub.Loaded, A
             ModelSection(path=str(run / "model"), dtype=config.model.dtype), device=device
         ), None
     saved = _pair(run, request.round)
+    _check_law(config, saved, request)
     loaded = hub.load(config.model, device=device)
     reference = loaded.policy.base("reference")
     if saved.tensors["snapshot"]:
@@ -98,6 +99,17 @@ def _load(run: Path, config: RunConfig, request: Request) -> tuple[hub.Loaded, A
     values = make_values(config, loaded, loaded.policy, reference)
     values.load_state(saved.tensors["values"])
     return loaded, values
+
+
+def _check_law(config: RunConfig, saved: Saved, request: Request) -> None:
+    """The pair's law has to be the policy that the round's number promises."""
+    apart = config.method.schedule == "fixed" or config.method.anchor == "reference"
+    if apart and request.round and not request.guided and saved.state["policy_version"] > 0:
+        raise RunError(
+            f"--round {request.round}: with method.schedule = 'fixed' or method.anchor = "
+            "'reference' a round's pair is the reference and its values, and the policy of that "
+            "round is not kept; add --guided, or leave --round out for the tuned model"
+        )
 
 
 def _pair(run: Path, number: int | None) -> Saved:

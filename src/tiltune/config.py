@@ -188,7 +188,9 @@ class LearnerSection(Section):
     learning_rate: float | None = Field(default=None, gt=0, description="Peak rate.")
     device: str = Field(default="auto", description="'auto', 'cpu', 'cuda' or 'cuda:N'.")
     threads: int | None = Field(
-        default=None, ge=1, description="CPU threads; none: all, or half of them beside an actor."
+        default=None,
+        ge=1,
+        description="CPU threads; none: half of the cores, one for a small model.",
     )
 
 

@@ -73,7 +73,8 @@ def _even(value: float, low: int, high: int) -> int:
 
 
 def _threads(config: RunConfig, facts: Facts) -> tuple[int, int]:
-    """Learner's and actor's: all cores, or half each where they work at the same time."""
+    """Learner's and actor's: half of the cores; beside an actor of its own an odd one goes to the
+    learner."""
     cores = facts.cores
     if facts.parameters < LEAST_FOR_THREADS:
         return 1, 1

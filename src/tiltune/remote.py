@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from tiltune import errors
 from tiltune.actor import Actor, Pair
 from tiltune.checkpoint import contiguous
-from tiltune.errors import RunError, TiltuneError
+from tiltune.errors import RunError
 
 
 class RemoteActor:
@@ -173,8 +173,6 @@ def _serve(actor: Actor, pipe: Connection, threads: int, device: torch.device) -
             pipe.send(("done", _work(actor, kind, from_bytes(weights), version)))
     except EOFError:
         return
-    except TiltuneError as error:
-        pipe.send(("error", (type(error).__name__, str(error), traceback.format_exc())))
     except Exception as error:
         pipe.send(("error", (type(error).__name__, str(error), traceback.format_exc())))
 

@@ -189,6 +189,7 @@ class HeadValue(ValueModel):
         self, snapshot: LanguageModel, ids: Tensor, mask: Tensor, *, keep: int
     ) -> tuple[Float[Tensor, "N K V"], Float[Tensor, "N K V"]]:
         """One forward pass of the snapshot serves both."""
+        assert snapshot is self.snapshot, "a head reads the hidden states of its own snapshot alone"
         with torch.no_grad():
             output = self.snapshot.forward(ids, mask, hidden=True)
         assert output.hidden is not None
