@@ -10,7 +10,8 @@ import tiny
 from tiltune import hub
 from tiltune.complete import Request, complete
 from tiltune.config import ModelSection
-from tiltune.errors import DataError, RunError
+from tiltune.constraints.base import TextConstraint
+from tiltune.errors import ConstraintError, DataError, RunError
 
 
 @pytest.fixture(scope="module", params=["copy", "head", "lora"])
@@ -55,6 +56,19 @@ def agreeing(path: Path, rows: list[dict[str, Any]]) -> int:
         taken = log_probs.gather(-1, table[0, 1:, None])[len(context) - 1 :].sum()
         count += abs(float(taken) - row["log_probability_nats"]) < 1e-4
     return count
+
+
+def test_a_constraint_that_fails_leaves_the_text(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(completions: Any) -> Any:
+        raise ConstraintError("it reads row['topic'], which a prompt given by hand has not")
+
+    monkeypatch.setattr(TextConstraint, "score", lambda self, completions: fails(completions))
+    warnings: list[str] = []
+    rows = list(complete(run, Request("the cat", n=2), warnings.append))
+    assert [row["score"] for row in rows] == [row["satisfied"] for row in rows] == [None, None]
+    assert len(warnings) == 1 and "row['topic']" in warnings[0]
 
 
 @pytest.mark.parametrize("round_", [None, 0])

@@ -143,9 +143,18 @@ def settle(run: Path, *, resume: bool) -> None:
 
 
 def read_folder(folder: Path) -> Saved:
-    """What `write_folder` wrote."""
-    tensors = {path.stem: load_file(path) for path in sorted(folder.glob("*.safetensors"))}
-    return Saved(tensors, json.loads((folder / STATE).read_text("utf-8")))
+    """What `write_folder` wrote.
+
+    Raises:
+        RunError: a file in it is damaged.
+    """
+    try:
+        tensors = {path.stem: load_file(path) for path in sorted(folder.glob("*.safetensors"))}
+        return Saved(tensors, json.loads((folder / STATE).read_text("utf-8")))
+    except (SafetensorError, ValueError, OSError) as error:
+        raise RunError(
+            f"{folder}: cannot be read: {error}; remove this folder to go on from the one before"
+        ) from error
 
 
 def latest_checkpoint(root: Path) -> Path | None:

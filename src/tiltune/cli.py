@@ -4,13 +4,14 @@ Commands import what they run inside the function, so that `--help`, a bad confi
 report need no torch. A mistake of the user's ends in one message on stderr and exit code 2.
 """
 
+import contextlib
 import json
 import logging
 import os
 import shlex
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Annotated
 
@@ -122,8 +123,9 @@ def sample(
     from tiltune.complete import Request, complete
 
     request = Request(prompt, n, guided, round_, temperature, top_p, max_new_tokens, seed)
-    for completion in complete(run, request, say):
-        sys.stdout.write(json.dumps(completion, ensure_ascii=False) + "\n")
+    with _stdout_for_rows() as write:
+        for completion in complete(run, request, say):
+            write(json.dumps(completion, ensure_ascii=False) + "\n")
 
 
 @app.command()
@@ -136,7 +138,8 @@ def score(
     from tiltune.constraints import build_constraint
     from tiltune.scoring import score_file
 
-    count, satisfied = score_file(build_constraint(config), completions, _to_stdout)
+    with _stdout_for_rows() as write:
+        count, satisfied = score_file(build_constraint(config), completions, write)
     say(f"{satisfied} of {count} satisfy")
 
 
@@ -193,8 +196,12 @@ def _fit_command(config: Path, settings: list[str], *, resume: bool) -> str:
     return shlex.join(["tiltune", "fit", str(config), *options])
 
 
-def _to_stdout(line: str) -> None:
-    sys.stdout.write(line)
+@contextlib.contextmanager
+def _stdout_for_rows() -> Generator[Callable[[str], object]]:
+    """Writes rows to stdout; what a user's scorer prints meanwhile goes to stderr."""
+    out = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):
+        yield out.write
 
 
 def main(command: Callable[..., object] = app) -> None:

@@ -20,12 +20,14 @@ Parsed = TypeVar("Parsed", bound=BaseModel)
 class Section(BaseModel):
     """A table of the configuration."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class RunSection(Section):
     dir: str = Field(description="Folder that the run writes; must not exist unless `overwrite`.")
-    seed: int = Field(default=0, ge=0, description="Seed of every random generator of the run.")
+    seed: int = Field(
+        default=0, ge=0, lt=2**60, description="Seed of every random generator of the run."
+    )
     overwrite: bool = Field(default=False, description="Replace an existing run folder.")
 
 
@@ -238,9 +240,10 @@ def load_constraint_config(
     tree = read_toml(path)
     if "constraint" not in tree:
         tree = {"constraint": tree}
-    return parse_config(
-        _ConstraintFile, {"constraint": tree["constraint"]}, source=str(path)
-    ).constraint
+    # a whole run.toml will do; what belongs to neither is a slip of the pen
+    known = {name: table for name, table in tree.items() if name not in RunConfig.model_fields}
+    tree = {"constraint": tree["constraint"], **known}
+    return parse_config(_ConstraintFile, tree, source=str(path)).constraint
 
 
 class _ConstraintFile(Section):
@@ -255,6 +258,8 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: no such file; give the path of a TOML file") from None
     except IsADirectoryError:
         raise ConfigError(f"{path}: is a folder; give the path of a TOML file") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
 

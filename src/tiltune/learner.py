@@ -12,6 +12,7 @@ from torch.nn.functional import logsigmoid
 from torch.nn.utils import clip_grad_norm_
 
 from tiltune.data import Cursor, Example, corpus_batch
+from tiltune.errors import RunError
 from tiltune.functional import (
     PrefixWeights,
     effective_sample_size,
@@ -127,7 +128,12 @@ class Learner:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.settings.learning_rate * self._rate(step)
             self._backward(target, totals)
-            clip_grad_norm_(self.parameters, 1.0)
+            if not clip_grad_norm_(self.parameters, 1.0).isfinite():
+                raise RunError(
+                    f"the policy diverged: the gradient of step {step + 1} of {self.settings.steps}"
+                    f" is not finite, at learner.learning_rate = {self.settings.learning_rate:g} "
+                    f"and beta = {self.beta:g}; lower learner.learning_rate or method.beta_max"
+                )
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             self.steps_done += 1

@@ -13,6 +13,7 @@ from torch.nn.functional import logsigmoid
 
 from tiltune.data import left_padded
 from tiltune.decoding.guidance import Values, shape_law
+from tiltune.errors import ModelError
 from tiltune.lm import LanguageModel
 from tiltune.types import Samples, SamplingLaw
 
@@ -48,6 +49,9 @@ def draw(
         generator: on the LM's device.
         values: guidance, required exactly when `law.guided`.
 
+    Raises:
+        ModelError: the model's law is not a number.
+
     Returns:
         N samples in the order of the prompts, `policy_version` 0, `prompt_index` 0…N-1, labels NaN.
     """
@@ -65,6 +69,11 @@ def draw(
             logits, value_cache = values.step(fresh, mask, caches[1])
             log_values = logsigmoid(logits)
         log_probs = shape_law(output.logits[:, -1], law, log_values)
+        if log_probs.isnan().any():
+            raise ModelError(
+                "the model's next-token law is not a number (NaN or infinite logits): its weights "
+                "have diverged or are damaged; lower learner.learning_rate, or give sound weights"
+            )
         token = log_probs.exp().multinomial(1, generator=generator)
         rows.write(places, column, token[:, 0], log_probs.gather(1, token)[:, 0])
         going = ~rows.ended[places]
