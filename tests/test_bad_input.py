@@ -107,7 +107,7 @@ def no_eos(folder: Path, tree: tiny.Tree) -> tiny.Tree:
 
 
 def classifier(folder: Path, tree: tiny.Tree) -> tiny.Tree:
-    tiny.make_model(folder / "judge")
+    tiny.make_model(folder / "judge", pad="</s>")
     shape = BertConfig(
         vocab_size=12,
         hidden_size=8,
@@ -130,13 +130,17 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
     "unknown table": (setting(trainer={"x": 1}), ("unknown key `trainer`", "allowed: actor,")),
     "missing model": (
         setting(model={"path": "./nowhere"}),
-        ("./nowhere: no such folder", "Hugging Face folder or a hub id"),
+        ("model.path = ./nowhere: no such folder", "Hugging Face folder or a hub id"),
     ),
     "folder without a model": (empty_folder, ("hollow holds no config.json", "notes.txt")),
     "no language model": (no_language_model, ("model", "cannot be loaded")),
     "weights cut short": (cut_weights, ("model", "cannot be loaded")),
     "pickled weights": (pickled_weights, ("model", "cannot be loaded", "safetensors")),
     "tokenizer without EOS": (no_eos, ("has no EOS token", "`eos_token`")),
+    "missing value model": (
+        setting(value_model={"kind": "separate", "path": "./nowhere"}),
+        ("value_model.path = ./nowhere: no such folder",),
+    ),
     "corpus missing": (
         setting(data={"corpus": "absent.jsonl"}),
         ("data.corpus", "absent.jsonl", "no such file"),

@@ -256,7 +256,17 @@ def test_a_run_with_an_adapter_leaves_it_and_the_merged_model(tmp_path: Path) ->
         ({"method": {"beta": 0, "target_rate": 0.9}}, ConfigError, "cannot be steered"),
         ({"method": {"beta_min": 5, "beta_max": 1}}, ConfigError, "beta_min = 5.0 is above"),
         ({"value_model": {"kind": "separate"}}, ConfigError, "needs value_model.path"),
+        (
+            {"value_model": {"path": "smaller"}},
+            ConfigError,
+            "value_model.path = smaller is for .*kind = 'separate', which is 'copy'",
+        ),
+        ({"data": {"max_tokens": 25}}, ConfigError, "data.max_tokens = 25 .* the 24 tokens"),
+        ({"data": {"corpus": ""}}, DataError, "data.corpus = .: is a folder"),
+        ({"data": {"prompts": ""}}, DataError, "data.prompts = .: is a folder"),
+        ({"data": {"valid": ""}}, DataError, "data.valid = .: is a folder"),
         ({"learner": {"device": "tpu"}}, ConfigError, "learner.device = 'tpu'.*'cuda:N'"),
+        ({"learner": {"device": "meta"}}, ConfigError, "learner.device = 'meta'.*'cuda:N'"),
         ({"actor": {"device": "cuda:63"}}, ConfigError, "actor.device = 'cuda:63'.*GPUs"),
         ({"sampler": {"max_new_tokens": 24}}, ConfigError, "max_new_tokens = 24.*24 tokens"),
         (

@@ -31,6 +31,7 @@ from tiltune.defaults import Facts, resolve
 from tiltune.errors import ConfigError, DataError, ModelError
 from tiltune.learner import BetaRule, Learner, LearnerSettings
 from tiltune.lm import LanguageModel
+from tiltune.manifest import check_apart
 from tiltune.measure import Measurer
 from tiltune.sampler import Sampler
 from tiltune.types import SamplingLaw
@@ -72,6 +73,7 @@ def prepare(config: RunConfig) -> Prepared:
         TiltuneError: anything in the configuration that cannot be.
     """
     refuse(config)
+    check_apart(config)
     constraint = build_constraint(config.constraint)
     devices = (
         device_named(config.learner.device, "learner"),
@@ -81,12 +83,7 @@ def prepare(config: RunConfig) -> Prepared:
     loaded = hub.load(config.model, device=devices[0])
     config = resolve(config, Facts(loaded.parameters, loaded.context, os.cpu_count() or 1))
     torch.set_num_threads(config.learner.threads or 1)
-    limit = loaded.context - config.sampler.max_new_tokens
-    if limit < 1:
-        raise ConfigError(
-            f"sampler.max_new_tokens = {config.sampler.max_new_tokens} leaves no room for a "
-            f"prompt: the model reads {loaded.context} tokens at once"
-        )
+    limit = prompt_limit(config, loaded.context)
     train, valid = _examples(config, loaded)
     prompts = _prompts(config, loaded, [*train, *valid], limit)
     satisfying, violating = split_by_constraint(train, constraint)
@@ -155,6 +152,30 @@ def refuse(config: RunConfig) -> None:
         raise ConfigError(
             "value_model.kind = 'separate' needs value_model.path, a smaller model's folder"
         )
+    if config.value_model.kind != "separate" and config.value_model.path is not None:
+        raise ConfigError(
+            f"value_model.path = {config.value_model.path} is for value_model.kind = 'separate', "
+            f"which is '{config.value_model.kind}'; change that, or leave the path out"
+        )
+
+
+def prompt_limit(config: RunConfig, context: int) -> int:
+    """Most tokens of a prompt, in a model that reads so many at once.
+
+    Raises:
+        ConfigError: a completion or a corpus row would not fit.
+    """
+    if config.sampler.max_new_tokens >= context:
+        raise ConfigError(
+            f"sampler.max_new_tokens = {config.sampler.max_new_tokens} leaves no room for a "
+            f"prompt: the model reads {context} tokens at once"
+        )
+    if (config.data.max_tokens or 0) > context:
+        raise ConfigError(
+            f"data.max_tokens = {config.data.max_tokens} is more than the {context} tokens that "
+            "the model reads at once; lower it, or leave it out"
+        )
+    return context - config.sampler.max_new_tokens
 
 
 def make_actor(prepared: Prepared) -> Actor:
@@ -211,8 +232,9 @@ def make_values(
         return HeadValue(law).to(policy.device)
     if section.kind == "copy":
         return TrunkValue(policy.clone("values"), reference).to(policy.device)
-    smaller = hub.load_module(str(section.path), dtype=torch.float32).to(policy.device)
-    tokenizer = hub.load_tokenizer(str(section.path))
+    with hub.named("value_model.path"):
+        smaller = hub.load_module(str(section.path), dtype=torch.float32).to(policy.device)
+        tokenizer = hub.load_tokenizer(str(section.path))
     if tokenizer.get_vocab() != loaded.tokenizer.get_vocab():
         raise ModelError(
             f"value_model.path = {section.path}: its vocabulary is not that of model.path = "
@@ -290,9 +312,9 @@ def device_named(name: str, side: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ConfigError(
-            f"{side}.device = '{name}': give 'auto', 'cpu', 'cuda' or 'cuda:N'"
-        ) from None
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"{side}.device = '{name}': give 'auto', 'cpu', 'cuda' or 'cuda:N'")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
             f"{side}.device = '{name}': this machine has {torch.cuda.device_count()} GPUs"
@@ -308,8 +330,8 @@ def _examples(config: RunConfig, loaded: hub.Loaded) -> tuple[list[Example], lis
         rows = read_rows(path, setting=setting)
         return corpus_examples(rows, loaded.tokenizer, max_tokens=tokens, setting=setting)
 
-    corpus = read(config.data.corpus, "data.corpus") if config.data.corpus else []
-    if config.data.valid:
+    corpus = read(config.data.corpus, "data.corpus") if config.data.corpus is not None else []
+    if config.data.valid is not None:
         return corpus, read(config.data.valid, "data.valid")
     return hold_out(corpus) if corpus else ([], [])
 
@@ -317,7 +339,7 @@ def _examples(config: RunConfig, loaded: hub.Loaded) -> tuple[list[Example], lis
 def _prompts(
     config: RunConfig, loaded: hub.Loaded, examples: Sequence[Example], limit: int
 ) -> list[Prompt]:
-    if config.data.prompts:
+    if config.data.prompts is not None:
         rows = read_rows(config.data.prompts, setting="data.prompts")
         return prompt_list(rows, loaded.tokenizer, limit=limit, setting="data.prompts")
     return default_prompts(examples, loaded.tokenizer, limit=limit)

@@ -7,6 +7,7 @@ report need no torch. A mistake of the user's ends in one message on stderr and 
 import json
 import logging
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from rich.text import Text
 from tiltune.config import load_config, load_constraint_config
 from tiltune.errors import TiltuneError
 from tiltune.records import RoundRecord
+from tiltune.run_folder import is_finished
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 classifier_app = typer.Typer(
@@ -74,18 +76,19 @@ def fit(
     """Fine-tune; writes the run folder that `run.dir` names."""
     given = load_config(config, tuple(settings or ()))
     folder = Path(given.run.dir)
-    from tiltune.run import is_finished, open_run
-
     if resume and is_finished(folder, given):
         say(f"{folder}: finished already, nothing to do; a higher method.rounds goes on")
         return
-    say(f"loading {given.model.path} …")
-    run = open_run(given, resume=resume)
-    if resume:
-        say(f"{folder}: starting at round {run.next_round}")
-        if run.scorer_changed:
-            say("the constraint's file has changed; rounds from this one on are scored by it")
+    run = None
     try:
+        say(f"loading {given.model.path} …")
+        from tiltune.run import open_run
+
+        run = open_run(given, resume=resume)
+        if resume:
+            say(f"{folder}: starting at round {run.next_round}")
+            if run.scorer_changed:
+                say("the constraint's file has changed; rounds from this one on are scored by it")
         for record in run.rounds():
             say(describe(record))
             if cap := run.cap(record):
@@ -93,7 +96,12 @@ def fit(
             for alarm in record.alarms:
                 say("  ", ("alarm: ", "yellow"), alarm)
     except KeyboardInterrupt:
-        say(f"stopped; `tiltune fit {config} --resume` goes on at round {run.next_round}")
+        saved = run.next_round if run else 0
+        again = _fit_command(config, settings or [], resume=resume or saved > 0)
+        if saved:
+            say(f"stopped; `{again}` goes on at round {saved}")
+        else:
+            say(f"stopped before anything was saved; `{again}` starts again")
         raise typer.Exit(130) from None
     say(f"model: {folder / 'model'}   report: {folder / 'report.html'}")
 
@@ -179,6 +187,12 @@ def say(*parts: str | tuple[str, str]) -> None:
     log.print(Text.assemble(*parts), soft_wrap=True)
 
 
+def _fit_command(config: Path, settings: list[str], *, resume: bool) -> str:
+    """What to type to go on with the same settings."""
+    options = ["--resume"] * resume + [part for each in settings for part in ("--set", each)]
+    return shlex.join(["tiltune", "fit", str(config), *options])
+
+
 def _to_stdout(line: str) -> None:
     sys.stdout.write(line)
 
@@ -193,9 +207,6 @@ def main(command: Callable[..., object] = app) -> None:
             traceback.print_exc()
         say(("error: ", "red"), str(error))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        say("stopped")
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from tiltune.constraints import build_constraint
 from tiltune.data import Prompt, Row, prompt_list
 from tiltune.decoding.draw import Ending, draw
 from tiltune.errors import RunError
+from tiltune.run_folder import read_config
 from tiltune.sampler import texts
 from tiltune.types import SamplingLaw
 
@@ -40,7 +41,7 @@ def complete(run: Path, request: Request, warn: Callable[[str], None]) -> Iterat
         RunError: no run folder, not finished, or no values of that round.
         DataError: the prompt is longer than the model's context allows.
     """
-    config = _config(run)
+    config = read_config(run)
     limit = request.max_new_tokens or config.sampler.max_new_tokens
     if request.guided and limit != config.sampler.max_new_tokens:
         warn(
@@ -74,15 +75,6 @@ def complete(run: Path, request: Request, warn: Callable[[str], None]) -> Iterat
             "ended": completion.ended,
             "log_probability_nats": log_prob,
         }
-
-
-def _config(run: Path) -> RunConfig:
-    path = run / "config.json"
-    if not path.exists():
-        raise RunError(
-            f"{run}: no config.json there, so it is no run folder; give a folder of `tiltune fit`"
-        )
-    return RunConfig.model_validate_json(path.read_text("utf-8"))
 
 
 def _load(run: Path, config: RunConfig, request: Request) -> tuple[hub.Loaded, Any]:

@@ -2,7 +2,8 @@
 
 The run folder is written in this order: configuration and manifest once; after each round its
 samples, its row in `records.jsonl` and, last, its checkpoint; at the end the model and the report.
-What a checkpoint does not know of is written again on resume.
+What a checkpoint does not know of is written again on resume. A run that is overwritten stands
+aside, as `RUN.replaced`, until the new one has a checkpoint.
 """
 
 import json
@@ -23,26 +24,29 @@ from tiltune.best import COMPARED, Aim
 from tiltune.checkpoint import (
     STATE,
     Saved,
+    drop_replaced,
     latest_checkpoint,
     load_optimizer,
     optimizer_tensors,
     publish,
+    put_back,
     read_folder,
     recover,
     save_checkpoint,
     saving,
+    set_aside,
+    settle,
     write_folder,
 )
 from tiltune.config import RunConfig
-from tiltune.errors import RunError, TiltuneError
+from tiltune.errors import TiltuneError
 from tiltune.fit import Round, Schedule, close, fit
 from tiltune.manifest import check_unchanged, make_manifest
 from tiltune.probe import probe, probe_rows
 from tiltune.records import RoundRecord, read_records, write_json, write_records
 from tiltune.remote import RemoteActor
 from tiltune.report import write_report
-
-FINISHED = "finished.json"
+from tiltune.run_folder import FINISHED, check_free, is_run_folder, stored_config
 
 
 class Run:
@@ -74,6 +78,7 @@ class Run:
             self.scorer_changed = check_unchanged(
                 self.folder / "manifest.json", self.config, next_round=self.next_round
             )
+            (self.folder / FINISHED).unlink(missing_ok=True)  # until it is so again
             self._save_config()  # it may ask for more rounds than before
         else:
             self._begin(resume)
@@ -82,7 +87,8 @@ class Run:
         """Run to the end, yielding each round's record when it is safely on disk.
 
         Raises:
-            TiltuneError: what stopped the run; where no round had been saved the folder is removed.
+            TiltuneError: what stopped the run; where no round had been saved the folder is removed,
+                and one that it was to replace stands again.
         """
         actor: ActorLike = self.actor
         schedule = self._schedule()
@@ -99,9 +105,8 @@ class Run:
             if not self.records[-1].closing:
                 closing = close(actor, self.learner, schedule, measure, number=self.next_round)
                 yield self._keep_closing(closing)
-        except TiltuneError:
-            if latest_checkpoint(self.folder / "checkpoints") is None:
-                shutil.rmtree(self.folder, ignore_errors=True)
+        except (TiltuneError, KeyboardInterrupt):
+            self._leave()
             raise
         finally:
             actor.close()
@@ -115,14 +120,26 @@ class Run:
         return cap_told(self.prepared, tokens)
 
     def _begin(self, resume: bool) -> None:
+        manifest = make_manifest(self.config, asdict(self.prepared.count))
         if self.folder.exists():
             check_free(self.folder, overwrite=resume or self.config.run.overwrite)
-            shutil.rmtree(self.folder)
-        manifest = make_manifest(self.config, asdict(self.prepared.count))
-        with self._saving():
-            self.folder.mkdir(parents=True)  # config.json first: it makes this a run folder
-            self._save_config()
-            write_json(self.folder / "manifest.json", manifest)
+            with self._saving():
+                set_aside(self.folder)
+        try:
+            with self._saving():
+                self.folder.mkdir(parents=True)  # config.json first: it makes this a run folder
+                self._save_config()
+                write_json(self.folder / "manifest.json", manifest)
+        except (TiltuneError, KeyboardInterrupt):
+            self._leave()
+            raise
+
+    def _leave(self) -> None:
+        """What is saved says where a resume goes on; where nothing is, no trace remains."""
+        last = latest_checkpoint(self.folder / "checkpoints")
+        self.next_round = int(last.name.removeprefix("round-")) + 1 if last else 0
+        if last is None:
+            put_back(self.folder)
 
     def _save_config(self) -> None:
         with self._saving():
@@ -151,6 +168,7 @@ class Run:
             record = self._record(done)
         self.next_round = number + 1
         save_checkpoint(self.folder / "checkpoints", number, self._state(actor))
+        drop_replaced(self.folder)
         return record
 
     def _keep_closing(self, closing: Round) -> RoundRecord:
@@ -298,62 +316,6 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
 
 
-def stored_config(folder: Path, given: RunConfig) -> RunConfig:
-    """The configuration a run is resumed with: the stored one, more rounds allowed.
-
-    What the given one leaves to its default is not a change.
-
-    Raises:
-        RunError: the given configuration differs in anything else; names what and both values.
-    """
-    stored = RunConfig.model_validate_json((folder / "config.json").read_text("utf-8"))
-    differences: list[str] = []
-    for table in RunConfig.model_fields:
-        asked = getattr(given, table)
-        for name in sorted(asked.model_fields_set):
-            value = getattr(asked, name)
-            kept = getattr(getattr(stored, table), name, None)
-            free = (table, name) in (("method", "rounds"), ("run", "overwrite"), ("run", "dir"))
-            if not free and value is not None and value != kept:
-                differences.append(
-                    f"{table}.{name} is {value!r}, the run was started with {kept!r}"
-                )
-    if differences:
-        raise RunError(
-            f"{folder}: a run goes on with the configuration it was started with: "
-            + "; ".join(differences)
-            + ". Only method.rounds may grow"
-        )
-    rounds = max(asked_rounds(given), stored.method.rounds)
-    if 0 < asked_rounds(given) < rounds:
-        raise RunError(
-            f"{folder}: method.rounds is {given.method.rounds}, the run was started with "
-            f"{stored.method.rounds}; it may only grow"
-        )
-    changes = {
-        "method": stored.method.model_copy(update={"rounds": rounds}),
-        "run": stored.run.model_copy(update={"dir": given.run.dir}),  # it may have been moved
-    }
-    return stored.model_copy(update=changes)
-
-
-def asked_rounds(given: RunConfig) -> int:
-    """The rounds that a configuration names; 0 if it leaves them to their default."""
-    return given.method.rounds if "rounds" in given.method.model_fields_set else 0
-
-
-def finished_rounds(folder: Path) -> int:
-    """The rounds a finished run was asked for; 0 for one that is not finished or does not exist."""
-    path = folder / FINISHED
-    return int(json.loads(path.read_text("utf-8"))["rounds_asked"]) if path.exists() else 0
-
-
-def is_finished(folder: Path, given: RunConfig) -> bool:
-    """Whether the run has ended and no further rounds are asked for."""
-    done = finished_rounds(folder)
-    return done > 0 and done >= asked_rounds(given)
-
-
 def open_run(given: RunConfig, *, resume: bool) -> Run:
     """Load everything and open the run folder.
 
@@ -361,24 +323,9 @@ def open_run(given: RunConfig, *, resume: bool) -> Run:
         TiltuneError: whatever is wrong with the configuration, the files it names, or the folder.
     """
     folder = Path(given.run.dir)
-    if resume and (folder / "config.json").exists():
+    settle(folder, resume=resume)
+    if resume and is_run_folder(folder):
         return Run(prepare(stored_config(folder, given)), resume=True)
-    if folder.exists() and not resume:
-        check_free(folder, overwrite=given.run.overwrite)
+    if folder.exists():
+        check_free(folder, overwrite=resume or given.run.overwrite)
     return Run(prepare(given), resume=resume)
-
-
-def check_free(folder: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that is in the way, before anything costly is done."""
-    if not overwrite:
-        raise RunError(
-            f"run.dir = {folder}: exists; choose another, set run.overwrite = true, or go on with "
-            "--resume"
-        )
-    if folder.is_dir() and (folder / "config.json").exists():
-        return
-    if not folder.is_dir() or any(path.suffix != ".partial" for path in folder.iterdir()):
-        raise RunError(
-            f"run.dir = {folder}: holds no config.json, so it is no run folder and is not "
-            "overwritten; choose another"
-        )
