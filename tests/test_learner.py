@@ -109,9 +109,10 @@ def gradients(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """Every step's gradient as one vector, appended before it would be clipped."""
     found: list[Tensor] = []
 
-    def keep(parameters: list[Tensor], _: float) -> None:
+    def keep(parameters: list[Tensor], _: float) -> Tensor:
         grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
         found.append(torch.cat([grad.flatten().clone() for grad in grads]))
+        return found[-1].norm()
 
     monkeypatch.setattr(learner_module, "clip_grad_norm_", keep)
     return found
