@@ -14,6 +14,7 @@ from tiltune.actor import LEAST_RATE, MOST_RATE, Actor, Pair, same_device, sampl
 from tiltune.assemble import make_actor, prepare
 from tiltune.constraints.base import Completion, Score
 from tiltune.lm import LanguageModel
+from tiltune.records import wilson_interval
 from tiltune.sampler import Scored
 from tiltune.types import Samples, SamplingLaw
 from tiltune.value_learner import ValueLearner
@@ -167,6 +168,7 @@ def test_sample_numbers_by_hand() -> None:
     assert numbers["clipped_share"] == pytest.approx(2 / 5)
     assert numbers["distinct_share"] == pytest.approx(4 / 5)
     assert numbers["empty_share"] == pytest.approx(2 / 5)
+    assert numbers["empty_share_interval"] == wilson_interval(2, 5)
     assert (numbers["sampling_seconds"], numbers["scoring_seconds"]) == (1.5, 0.25)
 
 

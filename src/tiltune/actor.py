@@ -231,15 +231,19 @@ def sample_numbers(scored: Scored) -> dict[str, Any]:
     """Record fields about fresh samples of the policy."""
     samples, count = scored.samples, len(scored.samples)
     texts = [completion.text for completion in scored.completions]
+    clipped = int((~samples.ended).sum())
+    empty = sum(not text.strip() for text in texts)
     return {
         "samples": count,
         "satisfaction_rate": scored.satisfied / count,
         "satisfaction_rate_interval": wilson_interval(scored.satisfied, count),
         "score_mean": sum(score.value for score in scored.scores) / count,
         "completion_tokens_mean": samples.tokens / count,
-        "clipped_share": float((~samples.ended).float().mean()),
+        "clipped_share": clipped / count,
+        "clipped_share_interval": wilson_interval(clipped, count),
         "distinct_share": len(set(texts)) / count,
-        "empty_share": sum(not text.strip() for text in texts) / count,
+        "empty_share": empty / count,
+        "empty_share_interval": wilson_interval(empty, count),
         "sampling_seconds": scored.sampling_seconds,
         "sampled_tokens": samples.tokens,
         "scoring_seconds": scored.scoring_seconds,
