@@ -33,7 +33,8 @@ SLOTS = [slot.split("|") for slot in FORM.split()]
 WORDS = ["<end>", *(word for slot in SLOTS for word in slot)]
 END, LAW = 0, SamplingLaw(max_new_tokens=len(SLOTS) + 1)
 
-BETA, CLIP, CONSISTENCY, BATCH, VALUE_RATE, POLICY_RATE = 2.0, 10.0, 0.5, 64, 2e-3, 2e-3
+BETA, CLIP, CONSISTENCY = 2.0, 10.0, 0.5  # weight of the KL term, of a prefix at most, of Bellman
+BATCH, VALUE_RATE, POLICY_RATE = 64, 2e-3, 2e-3
 
 
 def score(text: str) -> float:
@@ -95,7 +96,7 @@ def train(
 
         # Update the value model: its label at every prefix, and consistency between prefixes.
         if number == 0:
-            values.set_constant(rate)
+            values.set_constant(min(max(rate, 0.001), 0.999))  # at 0 and 1 the logit is infinite
         optimizer = torch.optim.AdamW(value_weights, betas=(0.9, 0.98), weight_decay=0.01)
         # `fit` holds out a tenth, to measure how well the values are calibrated.
         kept = torch.randperm(samples, generator=for_values)[math.ceil(0.1 * samples) :]
@@ -111,7 +112,8 @@ def train(
             optimizer.step()
             optimizer.zero_grad()
 
-        # Update the policy on the target q ∝ p·R of the pair (snapshot, values).
+        # Update the policy on the target q ∝ p·R of the pair (snapshot, values). `fit` first drops
+        # prompts worth less than 1 in 10,000, which have no target; the one here is worth 2 in 3.
         for step in range(steps):
             warm = min(1.0, (number * steps + step + 1) / 20)
             cosine = 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * step / steps))

@@ -39,6 +39,13 @@ def later(completions):
         raise LookupError("the service is gone")
     return [float("rude" not in c.text) for c in completions]
 
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+def unsayable(completions):
+    raise Mute
+
 number = 3
 """
 
@@ -107,7 +114,7 @@ def no_eos(folder: Path, tree: tiny.Tree) -> tiny.Tree:
 
 
 def classifier(folder: Path, tree: tiny.Tree) -> tiny.Tree:
-    tiny.make_model(folder / "judge")
+    tiny.make_model(folder / "judge", pad="</s>")
     shape = BertConfig(
         vocab_size=12,
         hidden_size=8,
@@ -127,16 +134,26 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
         setting(method={"beat": 2}),
         ("unknown key `method.beat`", "did you mean `beta`?", "allowed: anchor, beta,"),
     ),
+    "a number that is none": (setting(method={"beta": float("inf")}), ("`method.beta`", "finite")),
+    "a seed too large": (setting(run={"seed": 2**60}), ("`run.seed`", "less than")),
+    "a rate that diverges": (
+        setting(learner={"learning_rate": 1e30}),
+        ("the policy diverged", "learner.learning_rate = 1e+30", "lower learner.learning_rate"),
+    ),
     "unknown table": (setting(trainer={"x": 1}), ("unknown key `trainer`", "allowed: actor,")),
     "missing model": (
         setting(model={"path": "./nowhere"}),
-        ("./nowhere: no such folder", "Hugging Face folder or a hub id"),
+        ("model.path = ./nowhere: no such folder", "Hugging Face folder or a hub id"),
     ),
     "folder without a model": (empty_folder, ("hollow holds no config.json", "notes.txt")),
     "no language model": (no_language_model, ("model", "cannot be loaded")),
     "weights cut short": (cut_weights, ("model", "cannot be loaded")),
     "pickled weights": (pickled_weights, ("model", "cannot be loaded", "safetensors")),
     "tokenizer without EOS": (no_eos, ("has no EOS token", "`eos_token`")),
+    "missing value model": (
+        setting(value_model={"kind": "separate", "path": "./nowhere"}),
+        ("value_model.path = ./nowhere: no such folder",),
+    ),
     "corpus missing": (
         setting(data={"corpus": "absent.jsonl"}),
         ("data.corpus", "absent.jsonl", "no such file"),
@@ -150,6 +167,11 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
         corpus('{"text": "the dog"}', '{"text": " "}'),
         ("data.corpus", "corpus.jsonl:3", "must not be empty"),
     ),
+    "corpus with a blank line": (
+        corpus("", '{"text": "the dog"}'),
+        ("data.corpus", "corpus.jsonl:2", "the line is empty"),
+    ),
+    "corpus nested too deeply": (corpus("[" * 100_000), ("corpus.jsonl:2", "not JSON")),
     "corpus of a wrong type": (corpus('{"text": 7}'), ("data.corpus", "corpus.jsonl:2", "`text`")),
     "prompt too long": (
         prompts({"prompt": "the cat " * 12}),
@@ -169,6 +191,7 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
         ),
     ),
     "scorer exits": (python("exits"), ("SystemExit", "own_scorers.py, line 23")),
+    "scorer raises the unsayable": (python("unsayable"), ("Mute", "own_scorers.py, line")),
     "scorer gives NaN": (python("nan"), ("returned nan", "[0, 1]", "the text:")),
     "scorer above 1": (python("above"), ("returned 1.5", "[0, 1]", "the text:")),
     "scorer below 0": (python("below"), ("returned -0.1", "[0, 1]", "the text:")),

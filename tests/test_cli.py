@@ -104,6 +104,37 @@ def test_score_keeps_rows_and_order(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "rude" in found[0]["reason"] and "1 of 2 satisfy" in captured.err
 
 
+def test_stdout_holds_rows_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "talkative.py").write_text(
+        "print('hello')\ndef score(completions):\n    print('scoring')\n"
+        "    return [1.0 for _ in completions]\n",
+        "utf-8",
+    )
+    (tmp_path / "constraint.toml").write_text(
+        "kind = 'python'\npath = 'talkative:score'\n", "utf-8"
+    )
+    path = tiny.write_rows(tmp_path / "completions.jsonl", [{"text": "a"}])
+    assert tiny.tiltune("score", "constraint.toml", str(path)) == 0
+    captured = capsys.readouterr()
+    assert [row["score"] for row in rows(captured.out)] == [1.0]
+    assert "hello" in captured.err and "scoring" in captured.err
+
+
+def test_score_refuses_what_is_no_table_of_a_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toml = tmp_path / "constraint.toml"
+    toml.write_text("threshhold = 0.3\n[constraint]\nkind = 'lexicon'\nwords = ['x']\n", "utf-8")
+    path = tiny.write_rows(tmp_path / "completions.jsonl", [{"text": "a"}])
+    assert tiny.tiltune("score", str(toml), str(path)) == 2
+    assert "unknown key `threshhold`" in capsys.readouterr().err
+    toml.write_text("[run]\ndir = 'x'\n[constraint]\nkind = 'lexicon'\nwords = ['x']\n", "utf-8")
+    assert tiny.tiltune("score", str(toml), str(path)) == 0
+
+
 def test_a_classifier_is_trained_and_used(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

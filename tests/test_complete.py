@@ -10,7 +10,8 @@ import tiny
 from tiltune import hub
 from tiltune.complete import Request, complete
 from tiltune.config import ModelSection
-from tiltune.errors import DataError, RunError
+from tiltune.constraints.base import TextConstraint
+from tiltune.errors import ConstraintError, DataError, RunError
 
 
 @pytest.fixture(scope="module", params=["copy", "head", "lora"])
@@ -55,6 +56,19 @@ def agreeing(path: Path, rows: list[dict[str, Any]]) -> int:
         taken = log_probs.gather(-1, table[0, 1:, None])[len(context) - 1 :].sum()
         count += abs(float(taken) - row["log_probability_nats"]) < 1e-4
     return count
+
+
+def test_a_constraint_that_fails_leaves_the_text(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(completions: Any) -> Any:
+        raise ConstraintError("it reads row['topic'], which a prompt given by hand has not")
+
+    monkeypatch.setattr(TextConstraint, "score", lambda self, completions: fails(completions))
+    warnings: list[str] = []
+    rows = list(complete(run, Request("the cat", n=2), warnings.append))
+    assert [row["score"] for row in rows] == [row["satisfied"] for row in rows] == [None, None]
+    assert len(warnings) == 1 and "row['topic']" in warnings[0]
 
 
 @pytest.mark.parametrize("round_", [None, 0])
@@ -126,3 +140,14 @@ def test_what_is_no_finished_run(tmp_path: Path) -> None:
     (tmp_path / "run" / "model").rename(tmp_path / "elsewhere")
     with pytest.raises(RunError, match=r"not finished, .*--resume"):
         drawn(tmp_path / "run")
+
+
+@pytest.mark.parametrize("method", [{"anchor": "reference"}, {"schedule": "fixed"}])
+def test_a_round_s_policy_that_is_not_kept_is_not_passed_off(
+    tmp_path: Path, method: dict[str, Any]
+) -> None:
+    tiny.finish(tiny.workplace(tmp_path, method=method))
+    assert len(drawn(tmp_path / "run", n=2, round=0)) == 2  # the base model it is
+    assert len(drawn(tmp_path / "run", n=2, round=1, guided=True)) == 2
+    with pytest.raises(RunError, match=r"--round 1: .*'reference'.* is not kept; add --guided"):
+        drawn(tmp_path / "run", n=2, round=1)

@@ -128,6 +128,6 @@ def test_overrides_are_typed_and_checked(tmp_path: Path) -> None:
 def test_a_constraint_file_needs_no_header(tmp_path: Path) -> None:
     bare = load_constraint_config(write(tmp_path, "kind = 'regex'\npattern = 'x'"))
     with_header = load_constraint_config(
-        write(tmp_path, "[constraint]\nkind = 'regex'\npattern = 'x'\n[other]\nx = 1")
+        write(tmp_path, "[constraint]\nkind = 'regex'\npattern = 'x'\n[run]\ndir = 'y'")
     )
     assert bare == with_header

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 import tiny
-from tiltune.contender import Contender, open_contender, run_config
+from tiltune.contender import Contender, open_contender
 from tiltune.decoding.draw import Ending, draw
 from tiltune.errors import ModelError, RunError
+from tiltune.run_folder import read_config
 from tiltune.types import SamplingLaw
 
 
@@ -40,7 +41,7 @@ def test_each_way_to_open_a_run_is_another_contender(run: Path) -> None:
     assert written(ways["guided 0"]) != written(ways["base"])
     assert written(ways["best of 2"]) == written(ways["tuned"])  # choosing comes after drawing
     assert ways["guided"].limit == 6 and ways["tuned"].limit is None
-    constraint = run_config(run).constraint  # type: ignore[union-attr]
+    constraint = read_config(run).constraint
     trained = {name: each.trained_by for name, each in ways.items()}
     assert trained.pop("base") is None  # nothing has trained it, and nothing chooses
     assert all(each == constraint for each in trained.values())

@@ -96,10 +96,10 @@ def message(error: pytest.ExceptionInfo[BaseException], *parts: str) -> None:
 
 def test_json_lines_keep_their_line_numbers(tmp_path: Path):
     path = tmp_path / "rows.jsonl"
-    path.write_bytes('\ufeff{"text": "é\u2028x", "n": [1]}\r\n \n\n{"text": "b"}\n\n'.encode())
+    path.write_bytes('\ufeff{"text": "é\u2028x", "n": [1]}\r\n{"text": "b"}\n \n\n'.encode())
     assert read_rows(path, setting="data.corpus") == [
         Row(f"{path}:1", {"text": "é\u2028x", "n": [1]}),
-        Row(f"{path}:4", {"text": "b"}),
+        Row(f"{path}:2", {"text": "b"}),
     ]
 
 
@@ -117,7 +117,8 @@ def test_json_and_parquet_hold_the_same_rows(tmp_path: Path):
 @pytest.mark.parametrize(
     ("content", "parts"),
     [
-        (b'{"text": "a"}\n\n{"text": \n', (":3: not JSON: ", "one JSON object")),
+        (b'{"text": "a"}\n{"text": \n', (":2: not JSON: ", "one JSON object")),
+        (b'{"text": "a"}\n\n \n{"text": "b"}\n', (":2: the line is empty", "one JSON object")),
         (b'{"text": "a"}\n{"text": "\xff"}\n', (":2: not JSON: ", "utf-8", "one JSON object")),
         (b'{"text": "a"}\n["a"]\n', (":2: a JSON list, not an object",)),
         (b'"a"', (":1: a JSON str, not an object",)),

@@ -80,6 +80,20 @@ def test_steps_follow_the_samples() -> None:
     assert many.learner.steps_per_round == 4 * few.learner.steps_per_round
 
 
+@pytest.mark.parametrize(
+    ("parameters", "samples", "value_steps", "learner_steps"),
+    [(110_000, 4992, 780, 624), (3_440_000, 3008, 188, 188)],
+)
+def test_the_rounds_of_two_models(
+    parameters: int, samples: int, value_steps: int, learner_steps: int
+) -> None:
+    """The exact worlds' model and the real comments' model, whose results `LOG.md` holds."""
+    resolved = resolve(config(), Facts(parameters, context=256, cores=2))
+    assert resolved.sampler.samples_per_round == samples
+    assert resolved.value_model.steps_per_round == value_steps
+    assert resolved.learner.steps_per_round == learner_steps
+
+
 def test_rows_fit_the_context() -> None:
     for context, expected in ((64, 64), (4096, 512)):
         assert resolve(config(), Facts(10**6, context, cores=2)).data.max_tokens == expected

@@ -100,6 +100,8 @@ def test_anchor_reference_pools_samples_of_the_reference(tmp_path: Path) -> None
         assert done.pair.law is reference
         assert done.record.logprob_gap_nats < 1e-5
         assert done.record.samples == 32
+        assert done.pair.measured.samples.policy_version.unique().tolist() == [number]
+        assert not state["samples.policy_version"].any()  # the reference drew them
     assert not same(run.pairs[0], run.pairs[2], "values.")
     assert [record.policy_version for record in run.records] == [0, 1, 2]
     first, last = (state["samples.ids"][:32] for state in (run.pairs[0], run.pairs[2]))
@@ -129,6 +131,11 @@ def test_beta_moves_in_the_loop_with_a_corpus_only(tmp_path: Path) -> None:
     assert betas[0] == 2.0 < betas[1] < betas[2]
 
 
+def test_sft_has_no_beta_to_steer(tmp_path: Path) -> None:
+    run = Watched(tmp_path, method={"kind": "sft", "target_rate": 1.0, "beta": 0})
+    assert run.learner.beta == 0 and run.learner.version == 2
+
+
 def test_control_alone_needs_no_corpus(tmp_path: Path) -> None:
     run = Watched(tmp_path, data={"corpus": None})
     assert run.records[0].corpus_loss_nats_per_token is None
@@ -147,6 +154,14 @@ def test_equal_seeds_give_equal_runs(tmp_path: Path) -> None:
     ]
     for one, other, third in (ends[:3], ends[3:]):
         assert same(one, other) and not same(one, third)
+
+
+def test_beta_0_through_a_whole_fit_is_sft_to_the_bit(tmp_path: Path) -> None:
+    ends = [
+        Watched(tmp_path, method=method).learner.policy.state()
+        for method in ({"kind": "sft"}, {"kind": "tilt", "beta": 0}, {"kind": "tilt", "beta": 1.0})
+    ]
+    assert same(ends[0], ends[1]) and not same(ends[0], ends[2])
 
 
 def test_a_fresh_adapter_comes_from_the_seed_alone(tmp_path: Path) -> None:

@@ -252,3 +252,17 @@ def test_unlike_rows_are_computed_afresh() -> None:
     scores = lm.forward(changed, grown, keep=1).logits[:, -1]
     wanted = expected(lm, values, changed, mask, SamplingLaw(5))
     torch.testing.assert_close(processor(changed, scores), wanted, rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def test_ids_the_tokenizer_does_not_own_are_never_generated() -> None:
+    lm = llama()
+    ids, mask = left_padded(PROMPTS, 0)
+    values, owned = values_of(lm, "copy"), lm.width - 6
+    scores = lm.forward(ids, mask, keep=1).logits[:, -1]
+    lm.owned = owned  # as draw sees the model
+    wanted = expected(lm, values, ids, mask, SamplingLaw(5))
+    found = GuidanceProcessor(values, mask, owned=owned)(ids, scores)
+    torch.testing.assert_close(found[:, :owned], wanted[:, :owned], rtol=0, atol=1e-4)
+    assert found.exp()[:, owned:].max() == 0
+    assert GuidanceProcessor(values, mask)(ids, scores).exp()[:, owned:].max() > 1e-3

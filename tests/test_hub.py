@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     BertForMaskedLM,
+    BertForSequenceClassification,
+    BertModel,
     LlamaModel,
     ViTConfig,
     ViTForImageClassification,
@@ -25,7 +28,7 @@ from transformers import (
 from small_models import EOS, PAD, WORDS, gpt2_module, llama_module, write_folder, write_tokenizer
 from tiltune import hub
 from tiltune.config import ModelSection
-from tiltune.errors import ConfigError, ModelError
+from tiltune.errors import ConfigError, ConstraintError, ModelError
 from tiltune.lm import LanguageModel
 
 CPU = torch.device("cpu")
@@ -162,8 +165,65 @@ def test_loading_is_quiet(
 
 @pytest.mark.parametrize("path", ["./nowhere", "/nowhere/at/all", "nowhere", "~/nowhere"])
 def test_a_missing_folder_is_refused(path: str) -> None:
-    with pytest.raises(ModelError, match="no such folder; give a local Hugging Face folder"):
+    said = f"model.path = {path}: no such folder; give a local Hugging Face folder"
+    with pytest.raises(ModelError, match=re.escape(said)):
         load(path)
+
+
+def test_a_slip_in_a_folder_s_name_is_no_hub_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("models").mkdir()
+    with pytest.raises(ModelError, match=r"model.path = models/tny: no such folder"):
+        load("models/tny")
+
+
+def test_a_hub_that_does_not_answer_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub_log, heard = logging.getLogger("huggingface_hub"), Heard()
+
+    def retry(*_: object, **__: object) -> None:
+        hub_log.getChild("utils").warning("retrying")
+        raise OSError("no answer")
+
+    monkeypatch.setattr(hub.AutoConfig, "from_pretrained", retry)
+    hub_log.addHandler(heard)
+    with pytest.raises(ModelError, match=r"from the hub, and there is no such folder here: no an"):
+        load("org/name")
+    hub_log.removeHandler(heard)
+    assert heard.messages == []
+
+
+def classifier_folder(folder: Path, module: Any, *, pad: str | None = "<pad>") -> str:
+    config = BertConfig(
+        vocab_size=len(WORDS),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+    )
+    return str(write_folder(folder, module(config), pad=pad))
+
+
+def test_a_classifier_loads(tmp_path: Path) -> None:
+    classifier = hub.load_sequence_classifier(
+        classifier_folder(tmp_path, BertForSequenceClassification)
+    )
+    assert classifier.labels == ("LABEL_0", "LABEL_1")
+    assert classifier.probabilities(["a b", "a"]) == classifier.probabilities(["a b", "a"])
+
+
+def test_a_classifier_without_a_head_is_refused(tmp_path: Path) -> None:
+    path = classifier_folder(tmp_path, BertModel)
+    said = r"constraint.path = .*: its weights lack classifier.bias, .*sequence classifier"
+    with pytest.raises(ConstraintError, match=said):
+        hub.load_sequence_classifier(path)
+
+
+def test_a_classifier_that_cannot_pad_is_refused(tmp_path: Path) -> None:
+    path = classifier_folder(tmp_path, BertForSequenceClassification, pad=None)
+    with pytest.raises(ConstraintError, match=r"constraint.path = .*no pad token.*set `pad_token`"):
+        hub.load_sequence_classifier(path)
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
@@ -286,3 +346,16 @@ def test_a_whole_model_saves_and_loads_bit_equal(module: Any, tmp_path: Path) ->
     hub.save_model(lm, AutoTokenizer.from_pretrained(tmp_path / "tokenizer"), tmp_path / "saved")
     again = load(tmp_path / "saved").policy
     assert torch.equal(again.forward(IDS, MASK).logits, lm.forward(IDS, MASK).logits)
+
+
+def test_a_tokenizer_that_cannot_be_written_is_a_disk_s_fault(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load(folder)
+
+    def full(*_: object) -> None:
+        raise Exception("No space left on device (os error 28)")  # as tokenizers does
+
+    monkeypatch.setattr(loaded.tokenizer, "save_pretrained", full)
+    with pytest.raises(OSError, match="No space left"):
+        hub.save_model(loaded.policy, loaded.tokenizer, tmp_path)

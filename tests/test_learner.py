@@ -109,9 +109,10 @@ def gradients(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """Every step's gradient as one vector, appended before it would be clipped."""
     found: list[Tensor] = []
 
-    def keep(parameters: list[Tensor], _: float) -> None:
+    def keep(parameters: list[Tensor], _: float) -> Tensor:
         grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
         found.append(torch.cat([grad.flatten().clone() for grad in grads]))
+        return found[-1].norm()
 
     monkeypatch.setattr(learner_module, "clip_grad_norm_", keep)
     return found
@@ -223,18 +224,64 @@ def test_a_prompt_from_which_nothing_satisfies_has_no_target(
 
     learner = learner_with(prepared, corpus=False, steps=1, batch_size=64)
     firsts = [prompt.ids[0] for prompt in prepared.prompts]
-    picks = torch.randint(64, (64,), generator=torch.Generator().manual_seed(5))
-    expected = {i for i in samples.prompt_index[picks].tolist() if firsts[i] == 2}
+    expected = {i for i in samples.prompt_index.tolist() if firsts[i] == 2}
     numbers = learner.update(Trained(samples, law, Hopeless(law.width, -1.0)))
     assert numbers["prompts_without_target"] == len(expected) > 0
-    # and they contribute nothing: all of them hopeless is no gradient at all
-    only = samples.select(
-        torch.tensor([firsts[i] == 2 for i in samples.prompt_index]).nonzero()[:, 0]
+    # they are dropped, their tokens too: the others alone give the same step
+    hopeless = torch.tensor([firsts[i] == 2 for i in samples.prompt_index.tolist()])
+    for rows in (~hopeless, hopeless):
+        part = samples.select(rows.nonzero()[:, 0])
+        left = learner_with(prepared, corpus=False, steps=1, batch_size=64).update(
+            Trained(part, law, Hopeless(law.width, -1.0))
+        )
+    assert torch.equal(gradients[1], gradients[0]) and gradients[0].norm() > 0
+    # and all of them hopeless is no gradient at all
+    assert gradients[2].norm() == 0 and left["prompts_without_target"] == len(expected)
+
+
+@pytest.mark.parametrize(("value", "dropped"), [(0.01, False), (2e-4, False), (5e-5, True)])
+def test_only_a_prompt_that_is_worth_next_to_nothing_has_no_target(
+    prepared: Prepared, value: float, dropped: bool
+) -> None:
+    samples, law = drawn(prepared, count=16)
+    values = Constant(law.width, math.log(value / (1 - value)))
+    numbers = learner_with(prepared, steps=1).update(Trained(samples, law, values))
+    prompts = len(set(samples.prompt_index.tolist()))
+    assert numbers["prompts_without_target"] == (prompts if dropped else 0)
+    assert ("kl_target_policy_nats_per_token" in numbers) != dropped
+
+
+def test_recorded_losses_are_means_over_the_steps(prepared: Prepared) -> None:
+    samples, law = drawn(prepared)
+    trained = Trained(samples, law, Ending(law.width, 0.0))
+    few, many = (
+        learner_with(prepared, steps=steps, batch_size=64, learning_rate=1e-12).update(trained)
+        for steps in (1, 6)
     )
-    learner_with(prepared, corpus=False, steps=1).update(
-        Trained(only, law, Hopeless(law.width, -1.0))
+    for name in ("corpus_loss_nats_per_token", "kl_target_policy_nats_per_token"):
+        assert many[name] == pytest.approx(few[name], rel=0.25)
+
+
+def test_filter_is_weighted_by_beta(prepared: Prepared, gradients: list[Tensor]) -> None:
+    samples, law = drawn(prepared)
+    for beta in (1.0, 3.0):
+        learner_with(prepared, corpus=False, beta=beta, objective="filter", steps=1).update(
+            Trained(samples, law, None)
+        )
+    assert gradients[0].norm() > 0.01
+    assert torch.allclose(gradients[1], 3 * gradients[0], rtol=1e-4, atol=1e-6)
+
+
+def test_padding_of_prompts_does_not_matter(prepared: Prepared, gradients: list[Tensor]) -> None:
+    samples, law = drawn(prepared)
+    padded = replace(
+        samples,
+        prompt_ids=torch.nn.functional.pad(samples.prompt_ids, (5, 0), value=4),
+        prompt_mask=torch.nn.functional.pad(samples.prompt_mask, (5, 0)),
     )
-    assert gradients[0].norm() > 0 and gradients[1].norm() == 0
+    for pool in (samples, padded):
+        learner_with(prepared, steps=1).update(Trained(pool, law, Ending(law.width, 0.0)))
+    assert torch.equal(gradients[0], gradients[1])
 
 
 def test_filter_trains_on_satisfying_samples_alone(prepared: Prepared) -> None:

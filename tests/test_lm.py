@@ -230,3 +230,15 @@ def test_a_state_of_another_shape_is_refused(tmp_path: Path) -> None:
         policy.load_state(llama().state())
     with pytest.raises(RuntimeError):
         llama().load_state(llama(vocabulary=30).state())
+
+
+@torch.no_grad()
+def test_autocast_computes_in_bfloat16_and_leaves_weights_alone() -> None:
+    lm = llama()
+    ids, mask = left_padded(ROWS, 0)
+    whole, states = lm.forward(ids, mask).logits, lm.trunk(ids, mask)[0]
+    lm.autocast = True
+    for half, full in ((lm.forward(ids, mask).logits, whole), (lm.trunk(ids, mask)[0], states)):
+        gap = (half.float() - full).abs().max()
+        assert 1e-4 < gap < 0.2 * full.abs().max()
+    assert all(p.dtype == torch.float32 for _, p in lm.named_parameters())

@@ -189,6 +189,19 @@ def test_a_parallel_run_that_is_stopped_early_measures_its_last_version(
     assert not multiprocessing.active_children()
 
 
+def test_a_child_s_first_seconds_do_not_hear_ctrl_c() -> None:
+    """Nor is it lost to the parent, which hears it when the child has started."""
+    heard = "import os, signal; os.kill(os.getpid(), signal.SIGINT); print('went on')"
+    steps: list[str] = []
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), remote.interrupts_held():
+        signal.raise_signal(signal.SIGINT)
+        steps.append(subprocess.check_output([sys.executable, "-c", heard], text=True))
+    assert steps == ["went on\n"]
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
 def descendants(pid: int) -> list[int]:
     listed = Path(f"/proc/{pid}/task/{pid}/children")
     own = [int(child) for child in listed.read_text("utf-8").split()] if listed.exists() else []

@@ -585,6 +585,7 @@ def test_no_run_folder(tmp_path: Path, kind: str) -> None:
     [
         ("config.json", "{", "config.json: not JSON"),
         ("config.json", "[]", "holds list, not a JSON object"),
+        ("config.json", '{"model_type": "llama"}', "its config.json is not that of a run"),
         ("records.jsonl", '{"round": 0}\n', "records.jsonl: not the records"),
         ("tables.json", '[{"title": "t"}]', "table 0 lacks"),
         ("samples/before.jsonl", "{}\n", r"before.jsonl:1: expected an object"),

@@ -274,6 +274,62 @@ def test_sigint_stops_within_a_step_and_names_the_round(
     assert "starting at round 1" in capsys.readouterr().err
 
 
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def test_sigint_while_saving_names_the_round_that_is_saved(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toml = tiny.write_toml(tiny.workplace(tmp_path), tmp_path / "run.toml")
+    with tiny.Nth("tiltune.checkpoint._write", 20, _interrupt):  # round 1's checkpoint
+        assert tiny.tiltune("fit", str(toml)) == 130
+    assert "goes on at round 1" in capsys.readouterr().err
+    assert tiny.tiltune("fit", str(toml), "--resume") == 0
+    assert "starting at round 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("target", "number"),
+    [("tiltune.run.prepare", 0), ("tiltune.run.write_json", 1), ("tiltune.sampler.draw", 0)],
+)
+def test_sigint_before_the_first_round_is_saved(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], target: str, number: int
+) -> None:
+    toml = tiny.write_toml(tiny.workplace(tmp_path), tmp_path / "run.toml")
+    with tiny.Nth(target, number, _interrupt):
+        assert tiny.tiltune("fit", str(toml), "--set", "method.beta=3") == 130
+    said = capsys.readouterr().err
+    assert "stopped before anything was saved" in said
+    assert f"`tiltune fit {toml} --set method.beta=3` starts again" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_is_extended_and_stopped_is_not_finished(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toml = tiny.write_toml(tiny.workplace(tmp_path, method={"rounds": None}), tmp_path / "run.toml")
+    assert tiny.tiltune("fit", str(toml), "--set", "method.rounds=1") == 0
+    longer = ("--resume", "--set", "method.rounds=2")
+    with tiny.Nth("tiltune.run.write_records", 0, _interrupt):
+        assert tiny.tiltune("fit", str(toml), *longer) == 130
+    said = capsys.readouterr().err
+    assert f"`tiltune fit {toml} {' '.join(longer)}` goes on at round 1" in said
+    assert not (tmp_path / "run" / "finished.json").exists()
+    assert tiny.tiltune("fit", str(toml), "--resume") == 0
+    said = capsys.readouterr().err
+    assert "finished already" not in said and "starting at round 1" in said
+    assert [row["round"] for row in tiny.outcome(tmp_path / "run")["records"]] == [0, 1, 2]
+
+
+def test_a_finished_run_refuses_a_changed_setting_too(
+    tmp_path: Path, whole: tuple[tiny.Tree, dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    toml = tiny.write_toml(whole[0], tmp_path / "run.toml")
+    assert tiny.tiltune("fit", str(toml), "--resume", "--set", "method.beta=9") == 2
+    assert "method.beta is 9.0, the run was started with 2.0" in capsys.readouterr().err
+
+
 def _no_space() -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -329,7 +385,7 @@ def test_resume_never_touches_a_folder_that_is_no_run(tmp_path: Path) -> None:
     tree = tiny.workplace(tmp_path)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("mine", "utf-8")
-    with pytest.raises(RunError, match=r"holds no config.json, so it is no run folder"):
+    with pytest.raises(RunError, match=r"holds no config.json of a run, so it is no run"):
         tiny.finish(tree, resume=True)
     assert (tmp_path / "run" / "thesis.txt").read_text("utf-8") == "mine"
 

@@ -10,10 +10,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import tiny
+from tiltune.best import Aim
 from tiltune.config import RunConfig
 from tiltune.errors import ConfigError, DataError, RunError
 from tiltune.records import RoundRecord, read_records, wilson_interval
-from tiltune.run import meets, open_run, ranking, training_seconds
+from tiltune.run import open_run, training_seconds
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -101,10 +102,11 @@ def test_fixed_prompts_before_and_after(done: tuple[tiny.Tree, Path]) -> None:
 def test_the_model_loads_elsewhere_and_is_the_best_version(done: tuple[tiny.Tree, Path]) -> None:
     tree, run = done
     records = read_records(run / "records.jsonl")[1:]
-    best = min(records, key=lambda r: r.validation_satisfying_nats_per_token or 0)
-    assert json.loads((run / "finished.json").read_text("utf-8"))["policy_version"] == (
-        best.policy_version
-    )
+    best = records[0]
+    for later in records[1:]:
+        best = later if Aim().prefers(later, best) else best
+    said = json.loads((run / "finished.json").read_text("utf-8"))
+    assert said == {"rounds": 3, "rounds_asked": 3, "policy_version": best.policy_version}
     model = AutoModelForCausalLM.from_pretrained(run / "model")
     tokenizer = AutoTokenizer.from_pretrained(run / "model")
     assert tokenizer("the cat")["input_ids"] == [2, 3]
@@ -129,26 +131,26 @@ def test_the_value_folder_holds_matching_pairs(done: tuple[tiny.Tree, Path]) -> 
     assert all(torch.equal(value, last[name]) for name, value in policy.items())
 
 
-def record(rate: float, loss: float | None, version: int = 1) -> RoundRecord:
-    return RoundRecord(
-        round=version,
-        policy_version=version,
-        method="tilt",
-        schedule="sequential",
-        satisfaction_rate=rate,
-        satisfaction_rate_interval=wilson_interval(round(rate * 1000), 1000),
-        validation_satisfying_nats_per_token=loss,
-    )
+@pytest.mark.parametrize("method", [{"anchor": "reference"}, {"schedule": "fixed"}])
+def test_a_pair_of_the_reference_is_kept_with_the_reference(
+    tmp_path: Path, method: dict[str, Any]
+) -> None:
+    tree = tiny.workplace(tmp_path, method=method)
+    tiny.finish(tree)
+    base = load_file(Path(tree["model"]["path"]) / "model.safetensors")
+    last = load_file(tmp_path / "run" / "value" / "round-001" / "snapshot.safetensors")
+    assert all(torch.equal(value, base[name]) for name, value in last.items())
 
 
-def test_target_first_then_validation_then_the_later() -> None:
-    assert meets(record(0.95, 1.0), 0.9) and not meets(record(0.91, 1.0), 0.9)
-    assert not meets(record(0.95, 1.0), None)
-    met, better = ranking(record(0.95, 3.0), 0.9), ranking(record(0.91, 1.0), 0.9)
-    assert met < better
-    assert ranking(record(0.95, 1.0), 0.9) < met
-    assert ranking(record(0.1, 1.0), None) < ranking(record(0.9, 1.1), None)
-    assert ranking(record(0.1, None), None) == ranking(record(0.9, None), None)
+def test_the_bound_to_the_reference_is_a_completion_s(tmp_path: Path) -> None:
+    tree = tiny.workplace(tmp_path, data={"corpus": None}, method={"rounds": 3})
+    row = tiny.finish(tree)[1]
+    a_token = row.kl_policy_reference_nats_per_token or 0
+    a_completion = row.kl_policy_reference_nats_per_completion or 0
+    assert a_completion > 1.5 * a_token
+    bound = {"kl_max_nats": (a_token + a_completion) / 2}
+    rows = tiny.finish(tiny.changed(tree, run={"overwrite": True}, method=bound))
+    assert [row.policy_version for row in rows] == [0, 1, 2]
 
 
 def test_without_validation_text_the_last_version_is_kept(tmp_path: Path) -> None:
@@ -188,14 +190,31 @@ def test_a_run_stops_when_its_budget_is_spent(
 
 
 def test_seconds_that_count_against_the_budget() -> None:
-    row = record(0.5, 1.0).model_copy(
-        update={
-            **{"sampling_seconds": 1.0, "scoring_seconds": 2.0, "value_seconds": None},
-            **{"learning_seconds": 8.0, "measuring_seconds": 16.0, "samples_drawn": 32},
-        }
+    row = RoundRecord(
+        round=0,
+        policy_version=0,
+        method="tilt",
+        schedule="sequential",
+        sampling_seconds=1.0,
+        scoring_seconds=2.0,
+        learning_seconds=8.0,
+        measuring_seconds=16.0,
+        samples_drawn=32,
     )
     assert training_seconds(row) == 11.0  # measuring is not training
     assert training_seconds(row.model_copy(update={"samples_drawn": 0})) == 8.0
+
+
+def test_a_version_too_far_from_the_reference_is_not_exported(tmp_path: Path) -> None:
+    tree = tiny.workplace(tmp_path, data={"corpus": None}, method={"rounds": 3})
+    rows = tiny.finish(tree)
+    one, two, *_ = (row.kl_policy_reference_nats_per_completion or 0 for row in rows[1:])
+    assert one < two
+    bound = tiny.changed(tree, run={"overwrite": True}, method={"kl_max_nats": (one + two) / 2})
+    stopped = tiny.finish(bound)
+    assert [row.policy_version for row in stopped] == [0, 1, 2, 3]
+    said = json.loads((tmp_path / "run" / "finished.json").read_text("utf-8"))
+    assert (said["rounds"], said["policy_version"]) == (3, 1)
 
 
 def test_the_target_rate_stops_control_alone_but_not_with_a_corpus(tmp_path: Path) -> None:
@@ -271,9 +290,25 @@ def test_a_run_with_an_adapter_leaves_it_and_the_merged_model(tmp_path: Path) ->
         ({"method": {"kind": "grpo", "decay": 1}}, ConfigError, "decay.*'ppo' only, not by 'grpo'"),
         ({"method": {"kind": "ppo", "schedule": "fixed"}}, ConfigError, "'ppo'.*'fixed'"),
         ({"method": {"kind": "grpo", "anchor": "reference"}}, ConfigError, "'grpo'.*'reference'"),
+        (
+            {"method": {"kind": "filter"}, "data": {"violating": "keep"}},
+            ConfigError,
+            "'filter'.*data.violating = 'drop'",
+        ),
+        ({"method": {"beta": 0, "target_rate": 0.9}}, ConfigError, "cannot be steered"),
         ({"method": {"beta_min": 5, "beta_max": 1}}, ConfigError, "beta_min = 5.0 is above"),
         ({"value_model": {"kind": "separate"}}, ConfigError, "needs value_model.path"),
+        (
+            {"value_model": {"path": "smaller"}},
+            ConfigError,
+            "value_model.path = smaller is for .*kind = 'separate', which is 'copy'",
+        ),
+        ({"data": {"max_tokens": 25}}, ConfigError, "data.max_tokens = 25 .* the 24 tokens"),
+        ({"data": {"corpus": ""}}, DataError, "data.corpus = .: is a folder"),
+        ({"data": {"prompts": ""}}, DataError, "data.prompts = .: is a folder"),
+        ({"data": {"valid": ""}}, DataError, "data.valid = .: is a folder"),
         ({"learner": {"device": "tpu"}}, ConfigError, "learner.device = 'tpu'.*'cuda:N'"),
+        ({"learner": {"device": "meta"}}, ConfigError, "learner.device = 'meta'.*'cuda:N'"),
         ({"actor": {"device": "cuda:63"}}, ConfigError, "actor.device = 'cuda:63'.*GPUs"),
         ({"sampler": {"max_new_tokens": 24}}, ConfigError, "max_new_tokens = 24.*24 tokens"),
         (

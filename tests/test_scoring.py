@@ -82,7 +82,7 @@ def test_batching_keeps_every_row_and_its_order(numbers: list[int], size: int) -
     ("line", "message"),
     [
         ("{broken", "not JSON"),
-        ("", "not JSON"),
+        ("", "the line is empty"),
         ('{"text": "a", "x": NaN}', "NaN is not JSON"),
         (b'{"text": "caf\xe9"}', "not JSON.*utf-8"),
         ("[" * 100_000, "not JSON"),
@@ -106,6 +106,11 @@ def test_a_missing_file_or_a_folder_is_refused(tmp_path: Path) -> None:
         score_file(POLITE, tmp_path / "absent.jsonl", lambda text: None)
     with pytest.raises(DataError, match="Is a directory"):
         score_file(POLITE, tmp_path, lambda text: None)
+
+
+def test_blank_lines_may_end_a_file(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "in.jsonl", '{"text": "good"}', "", " ")
+    assert score_file(POLITE, path, lambda text: None) == (1, 1)
 
 
 def test_an_empty_file_has_no_rows(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """One value-model fit: what it converges to, how it is measured, and how a batch is split."""
 
-import copy
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -111,10 +111,10 @@ def test_consistency_is_what_the_settings_weigh(lm: LanguageModel) -> None:
 
 def test_a_fit_is_decided_by_its_generator_and_counts(lm: LanguageModel) -> None:
     samples = labelled(lm, 200)
-    torch.manual_seed(0)
-    start = HeadValue(lm)
-    start.set_constant(0.5)
-    fits = [learner(copy.deepcopy(start), seed=seed) for seed in (1, 1, 2)]
+    start = HeadValue(lm).state()
+    fits = [learner(HeadValue(lm), seed=seed) for seed in (1, 1, 2)]
+    for fitter in fits:
+        fitter.model.load_state(start)
     numbers = [fitter.fit(samples, lm, steps=4) for fitter in fits]
     states = [fitter.model.state() for fitter in fits]
     assert numbers[0] == numbers[1] != numbers[2]
@@ -123,6 +123,56 @@ def test_a_fit_is_decided_by_its_generator_and_counts(lm: LanguageModel) -> None
     assert fits[0].fits == 1 and 4 * 32 <= numbers[0].tokens <= 4 * 32 * LIMIT
     fits[0].fit(samples, lm)
     assert fits[0].fits == 2
+
+
+def test_what_is_measured_and_what_is_reported(
+    lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calibration on rows that were not trained on, against the constant of those that were."""
+    samples = labelled(lm, 100)
+    samples = replace(samples, prompt_index=torch.arange(100))
+    fitter = learner(HeadValue(lm))
+    seen: set[int] = set()
+    losses = iter((float(n), 10.0 * n) for n in range(10))
+    measured: list[tuple[set[int], float]] = []
+
+    def backward(batch: Samples, _: LanguageModel) -> tuple[float, float]:
+        seen.update(batch.prompt_index.tolist())
+        return next(losses)
+
+    def calibration(held: Samples, rate: float) -> object:
+        measured.append((set(held.prompt_index.tolist()), rate))
+        return None
+
+    monkeypatch.setattr(fitter, "_backward", backward)
+    monkeypatch.setattr(fitter, "calibration", calibration)
+    fit = fitter.fit(samples, lm, steps=10)
+    held, rate = measured[0]
+    assert len(held) == 10 and not held & seen and len(seen) > 60
+    trained = torch.tensor([place not in held for place in range(100)])
+    assert rate == pytest.approx(float(samples.labels[trained].mean()))
+    assert rate not in (0.5, float(samples.labels.mean()))
+    assert (fit.value_loss, fit.consistency_loss) == (8.0, 80.0)  # of steps 7, 8 and 9
+
+
+def test_a_step_s_gradient_is_bounded(lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AdamW hides a gradient's size, so look at what it is given."""
+    model = HeadValue(lm)
+    fitter, norms = learner(model), list[float]()
+
+    def steep(batch: Samples, _: LanguageModel) -> tuple[float, float]:
+        for _, value in model.own_parameters():
+            value.grad = torch.full_like(value, 3.0)
+        return 0.0, 0.0
+
+    def step(optimizer: torch.optim.AdamW) -> None:
+        grads = [p.grad.norm() for group in optimizer.param_groups for p in group["params"]]
+        norms.append(torch.stack(grads).norm().item())
+
+    monkeypatch.setattr(fitter, "_backward", steep)
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    fitter.fit(labelled(lm, 20), lm, steps=2)
+    assert norms == pytest.approx([1.0, 1.0], rel=1e-4)
 
 
 def test_the_snapshot_stays_as_it_is(lm: LanguageModel) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from math import inf
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -104,7 +105,8 @@ def write_toml(tree: Tree, path: Path) -> Path:
     """The tables as a TOML file; JSON's scalars and lists are TOML's."""
     lines: list[str] = []
     for table, values in tree.items():
-        lines += [f"[{table}]", *(f"{key} = {json.dumps(v)}" for key, v in values.items())]
+        lines.append(f"[{table}]")
+        lines += [f"{key} = {'inf' if v == inf else json.dumps(v)}" for key, v in values.items()]
     path.write_text("\n".join(lines) + "\n", "utf-8")
     return path
 

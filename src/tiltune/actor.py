@@ -123,11 +123,14 @@ class Actor:
             return self.pair(version, measured, sample_numbers(measured) | {"samples_drawn": 0})
         own = plan.law == "snapshot" or version == 0
         drawn = self._draw(
-            self.policy if own else self.reference, plan.samples, version, plan.group_size
+            self.policy if own else self.reference,
+            plan.samples,
+            version if own else 0,
+            plan.group_size,
         )
         kept = [self.pool] if self.pool is not None and plan.law == "reference" else []
         self.pool = concatenate([*kept, drawn.samples])
-        fit = self._fit(self.pool)
+        fit = self._fit(self.pool, fresh=len(drawn.samples))
         measured = drawn if own else self._draw(self.policy, plan.measured, version)
         return self.pair(version, measured, drawn_numbers(drawn, measured) | fit)
 
@@ -167,6 +170,8 @@ class Actor:
         """Stop sharing what is loaded or trained here with the process that made this actor."""
         for lm in self.views():
             lm.module.to(device)
+            lm.autocast = lm.autocast and device.type == "cuda"
+        self.pool = self.pool.to(device) if self.pool is not None else None
         for _, value in self.policy.named_parameters():
             value.data = value.data.clone()
         self.sampler.generator = on_device(self.sampler.generator, device)
@@ -202,7 +207,7 @@ class Actor:
     def _draw(self, lm: LanguageModel, count: int, version: int, group: int = 1) -> Scored:
         return self.sampler.draw(lm, count, policy_version=version, group_size=group)
 
-    def _fit(self, samples: Samples) -> dict[str, Any]:
+    def _fit(self, samples: Samples, *, fresh: int) -> dict[str, Any]:
         if self.value_learner is None:
             return {}
         if self.value_learner.fits == 0:
@@ -210,31 +215,40 @@ class Actor:
             self.value_learner.model.set_constant(min(max(rate, LEAST_RATE), MOST_RATE))
         law = self.policy if self.plan.law == "snapshot" else self.reference
         started = time.perf_counter()
-        fitted = self.value_learner.fit(samples, law)
+        fitted = self.value_learner.fit(samples, law, fresh=fresh)
         return value_numbers(fitted, time.perf_counter() - started)
 
 
 def on_device(generator: torch.Generator, device: torch.device) -> torch.Generator:
     """The generator itself, or one on the other device that is seeded from it."""
-    if generator.device.type == device.type:
+    if same_device(generator.device, device):
         return generator
-    seed = int(torch.randint(2**62, (1,), generator=generator))
+    seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
     return torch.Generator(device).manual_seed(seed)
+
+
+def same_device(one: torch.device, other: torch.device) -> bool:
+    """Whether both name one device; `cuda` is `cuda:0`."""
+    return one.type == other.type and (one.index or 0) == (other.index or 0)
 
 
 def sample_numbers(scored: Scored) -> dict[str, Any]:
     """Record fields about fresh samples of the policy."""
     samples, count = scored.samples, len(scored.samples)
     texts = [completion.text for completion in scored.completions]
+    clipped = int((~samples.ended).sum())
+    empty = sum(not text.strip() for text in texts)
     return {
         "samples": count,
         "satisfaction_rate": scored.satisfied / count,
         "satisfaction_rate_interval": wilson_interval(scored.satisfied, count),
         "score_mean": sum(score.value for score in scored.scores) / count,
         "completion_tokens_mean": samples.tokens / count,
-        "clipped_share": float((~samples.ended).float().mean()),
+        "clipped_share": clipped / count,
+        "clipped_share_interval": wilson_interval(clipped, count),
         "distinct_share": len(set(texts)) / count,
-        "empty_share": sum(not text.strip() for text in texts) / count,
+        "empty_share": empty / count,
+        "empty_share_interval": wilson_interval(empty, count),
         "sampling_seconds": scored.sampling_seconds,
         "sampled_tokens": samples.tokens,
         "scoring_seconds": scored.scoring_seconds,

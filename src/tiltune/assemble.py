@@ -31,6 +31,7 @@ from tiltune.defaults import GRADIENT_CHOICES, Facts, resolve
 from tiltune.errors import ConfigError, DataError
 from tiltune.learner import BetaRule, Learner, LearnerSettings
 from tiltune.lm import LanguageModel
+from tiltune.manifest import check_apart
 from tiltune.measure import Measurer
 from tiltune.policy_gradient import GradientSettings, PolicyGradient, StateValue
 from tiltune.sampler import Sampler
@@ -73,6 +74,7 @@ def prepare(config: RunConfig) -> Prepared:
         TiltuneError: anything in the configuration that cannot be.
     """
     refuse(config)
+    check_apart(config)
     constraint = build_constraint(config.constraint)
     devices = (
         hub.device_named(config.learner.device, "learner"),
@@ -82,12 +84,7 @@ def prepare(config: RunConfig) -> Prepared:
     loaded = hub.load(config.model, device=devices[0])
     config = resolve(config, Facts(loaded.parameters, loaded.context, os.cpu_count() or 1))
     torch.set_num_threads(config.learner.threads or 1)
-    limit = loaded.context - config.sampler.max_new_tokens
-    if limit < 1:
-        raise ConfigError(
-            f"sampler.max_new_tokens = {config.sampler.max_new_tokens} leaves no room for a "
-            f"prompt: the model reads {loaded.context} tokens at once"
-        )
+    limit = prompt_limit(config, loaded.context)
     train, valid = _examples(config, loaded)
     prompts = _prompts(config, loaded, [*train, *valid], limit)
     satisfying, violating = split_by_constraint(train, constraint)
@@ -135,6 +132,16 @@ def refuse(config: RunConfig) -> None:
             "method.kind = 'filter' keeps or drops; it needs constraint.threshold, a number"
         )
     refuse_gradient_settings(method)
+    if method.kind == "filter" and config.data.violating == "keep":
+        raise ConfigError(
+            "method.kind = 'filter' trains on rows that satisfy alone; set data.violating = "
+            "'drop', or method.kind = 'tilt' or 'sft'"
+        )
+    if method.beta == 0 and method.target_rate is not None and method.kind != "sft":
+        raise ConfigError(
+            "method.beta = 0 cannot be steered to method.target_rate; set a beta above 0, or no "
+            "target_rate"
+        )
     if method.kind == "sft" and config.data.corpus is None:
         raise ConfigError("method.kind = 'sft' trains on a corpus; set data.corpus")
     if method.beta_min > method.beta_max:
@@ -147,6 +154,30 @@ def refuse(config: RunConfig) -> None:
         raise ConfigError(
             "value_model.kind = 'separate' needs value_model.path, a smaller model's folder"
         )
+    if config.value_model.kind != "separate" and config.value_model.path is not None:
+        raise ConfigError(
+            f"value_model.path = {config.value_model.path} is for value_model.kind = 'separate', "
+            f"which is '{config.value_model.kind}'; change that, or leave the path out"
+        )
+
+
+def prompt_limit(config: RunConfig, context: int) -> int:
+    """Most tokens of a prompt, in a model that reads so many at once.
+
+    Raises:
+        ConfigError: a completion or a corpus row would not fit.
+    """
+    if config.sampler.max_new_tokens >= context:
+        raise ConfigError(
+            f"sampler.max_new_tokens = {config.sampler.max_new_tokens} leaves no room for a "
+            f"prompt: the model reads {context} tokens at once"
+        )
+    if (config.data.max_tokens or 0) > context:
+        raise ConfigError(
+            f"data.max_tokens = {config.data.max_tokens} is more than the {context} tokens that "
+            "the model reads at once; lower it, or leave it out"
+        )
+    return context - config.sampler.max_new_tokens
 
 
 def refuse_gradient_settings(method: MethodSection) -> None:
@@ -234,7 +265,7 @@ def make_learner(prepared: Prepared) -> Learner:
             method.beta,
             method.beta_min,
             method.beta_max,
-            method.target_rate if prepared.corpus else None,
+            method.target_rate if prepared.corpus and method.kind != "sft" else None,
         ),
         generator=torch.Generator().manual_seed(seed * 4 + 3),
         pad_id=prepared.loaded.pad_id,
@@ -272,6 +303,29 @@ def split_by_constraint(
     return [e for e, good in both if good], [e for e, good in both if not good]
 
 
+def cap_told(prepared: Prepared, sample_tokens: float) -> str | None:
+    """What violating rows that are kept cap the satisfaction rate at, in words; None: no cap.
+
+    The optimum is a mixture of corpus and target, so the rate stays under `(r + β') / (1 + β')`
+    with the corpus's own rate r and `β' = β · (mean corpus tokens) / (mean sample tokens)`.
+
+    Args:
+        prepared: corpus and configuration.
+        sample_tokens: mean length of the model's completions.
+    """
+    count, beta = prepared.count, prepared.config.method.beta
+    if prepared.config.method.kind == "sft" or beta == 0 or count.dropped == count.violating:
+        return None
+    tokens = sum(len(row.ids) - row.prompt_length for row in prepared.corpus)
+    rate = 1 - count.violating / count.rows
+    weight = beta * tokens / count.rows / sample_tokens
+    return (
+        f"data.violating = 'keep': {rate:.1%} of the corpus satisfies, so at beta = {beta:g} "
+        f"training cannot take the satisfaction rate above about "
+        f"{(rate + weight) / (1 + weight):.1%}"
+    )
+
+
 def _examples(config: RunConfig, loaded: hub.Loaded) -> tuple[list[Example], list[Example]]:
     """Corpus rows to train on and rows to validate on."""
 
@@ -280,8 +334,8 @@ def _examples(config: RunConfig, loaded: hub.Loaded) -> tuple[list[Example], lis
         rows = read_rows(path, setting=setting)
         return corpus_examples(rows, loaded.tokenizer, max_tokens=tokens, setting=setting)
 
-    corpus = read(config.data.corpus, "data.corpus") if config.data.corpus else []
-    if config.data.valid:
+    corpus = read(config.data.corpus, "data.corpus") if config.data.corpus is not None else []
+    if config.data.valid is not None:
         return corpus, read(config.data.valid, "data.valid")
     return hold_out(corpus) if corpus else ([], [])
 
@@ -289,7 +343,7 @@ def _examples(config: RunConfig, loaded: hub.Loaded) -> tuple[list[Example], lis
 def _prompts(
     config: RunConfig, loaded: hub.Loaded, examples: Sequence[Example], limit: int
 ) -> list[Prompt]:
-    if config.data.prompts:
+    if config.data.prompts is not None:
         rows = read_rows(config.data.prompts, setting="data.prompts")
         return prompt_list(rows, loaded.tokenizer, limit=limit, setting="data.prompts")
     return default_prompts(examples, loaded.tokenizer, limit=limit)

@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tiltune.actor import Actor, on_device
-from tiltune.assemble import Prepared, make_actor, make_learner, prepare
+from tiltune.actor import Actor, ActorPlan, on_device
+from tiltune.assemble import Prepared, cap_told, make_actor, make_learner, prepare
 from tiltune.config import RunConfig
 from tiltune.learner import Learner, Trained
+from tiltune.probe import PROMPTS
 from tiltune.records import wilson_interval
 from tiltune.sampler import Scored
 
@@ -46,6 +47,9 @@ def check_run(given: RunConfig, console: Console) -> None:
     actor.sampler.generator = on_device(actor.sampler.generator, device)
     scored = actor.sampler.draw(prepared.loaded.policy, SAMPLES, policy_version=0)
     _print_samples(scored, actor, console)
+    told = cap_told(prepared, scored.samples.tokens / SAMPLES)
+    if told:
+        console.print(told)
     _print_estimate(estimate(prepared, actor, learner, scored), prepared, console)
 
 
@@ -55,25 +59,37 @@ def estimate(prepared: Prepared, actor: Actor, learner: Learner, scored: Scored)
     rounds = config.method.rounds
     plan = actor.plan
     fits = rounds if plan.renew else 1
-    drawn = plan.samples * fits if plan.law != "none" else plan.measured * rounds
-    scale = (drawn + plan.measured) / SAMPLES
+    scale = draws(plan, rounds) / SAMPLES
     seconds = {
         "sampling": scored.sampling_seconds * scale,
         "scoring": scored.scoring_seconds * scale,
     }
-    values = None
+    values, law = None, actor.reference if plan.law == "reference" else actor.policy
     if actor.value_learner is not None:
         values = actor.value_learner.model
         values.set_constant(0.5)
         started = time.perf_counter()
-        actor.value_learner.fit(scored.samples, actor.policy, steps=STEPS)
+        actor.value_learner.fit(scored.samples, law, steps=STEPS)
         per_step = (time.perf_counter() - started) / STEPS
         seconds["values"] = per_step * fits * (config.value_model.steps_per_round or 1)
+    started = time.perf_counter()
+    prepared.measurer(actor.pair(0, scored, {}))
+    seconds["measuring"] = (time.perf_counter() - started) * (rounds + 1)
     learner.settings = replace(learner.settings, steps=STEPS)
-    trained = Trained(scored.samples, actor.policy, values) if plan.law != "none" else None
+    trained = Trained(scored.samples, law, values) if plan.law != "none" else None
     per_step = learner.update(trained)["learning_seconds"] / STEPS
     seconds["policy"] = per_step * rounds * (config.learner.steps_per_round or 0)
     return Estimate(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def draws(plan: ActorPlan, rounds: int) -> int:
+    """Completions that a run draws: to train on, to measure each version, and the fixed prompts'.
+
+    Version 0 of the policy is the reference, so its first draw serves both.
+    """
+    trained = 0 if plan.law == "none" else plan.samples * (rounds if plan.renew else 1)
+    apart = {"none": rounds, "reference": rounds - 1, "snapshot": 0}[plan.law]
+    return trained + plan.measured * (apart + 1) + 2 * PROMPTS
 
 
 def _print_settings(given: RunConfig, resolved: RunConfig, console: Console) -> None:
@@ -105,14 +121,6 @@ def _print_data(prepared: Prepared, console: Console) -> None:
         f"validation: {len(measurer.satisfying)} rows that satisfy, {len(measurer.violating)} that "
         "do not"
     )
-    if prepared.count.violating and not prepared.count.dropped and prepared.config.method.beta > 0:
-        rate = 1 - count.violating / count.rows
-        beta = prepared.config.method.beta
-        console.print(
-            f"data.violating = 'keep': with {rate:.1%} of the corpus satisfying, training cannot "
-            f"take the rate above about {(rate + beta) / (1 + beta):.1%} (a mixture of corpus and "
-            "target)"
-        )
 
 
 def _print_samples(scored: Scored, actor: Actor, console: Console) -> None:

@@ -19,6 +19,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from tiltune.errors import RunError
+from tiltune.run_folder import is_run_folder
 
 KEPT = 2
 STATE = "state.json"
@@ -107,10 +108,53 @@ def recover(run: Path) -> None:
             old.rename(folder)
 
 
+def replaced(run: Path) -> Path:
+    """Where a run that is overwritten stands until the new one has a checkpoint."""
+    return run.parent / f"{run.name}.replaced"
+
+
+def set_aside(run: Path) -> None:
+    """Make room for a new run; one that has saved nothing goes at once."""
+    if latest_checkpoint(run / "checkpoints") or (run / "model").is_dir():
+        run.rename(replaced(run))
+    else:
+        shutil.rmtree(run)
+
+
+def put_back(run: Path) -> None:
+    """Remove a run that has saved nothing; what it was to replace stands again."""
+    shutil.rmtree(run, ignore_errors=True)
+    if is_run_folder(replaced(run)):
+        replaced(run).rename(run)
+
+
+def drop_replaced(run: Path) -> None:
+    """Remove what the run replaces, now that it has a checkpoint."""
+    if is_run_folder(replaced(run)):
+        shutil.rmtree(replaced(run), ignore_errors=True)
+
+
+def settle(run: Path, *, resume: bool) -> None:
+    """End or undo a replacement that a kill cut short; a resume goes on with the new run."""
+    if latest_checkpoint(run / "checkpoints"):
+        drop_replaced(run)
+    elif is_run_folder(replaced(run)) and (not run.exists() or (not resume and is_run_folder(run))):
+        put_back(run)
+
+
 def read_folder(folder: Path) -> Saved:
-    """What `write_folder` wrote."""
-    tensors = {path.stem: load_file(path) for path in sorted(folder.glob("*.safetensors"))}
-    return Saved(tensors, json.loads((folder / STATE).read_text("utf-8")))
+    """What `write_folder` wrote.
+
+    Raises:
+        RunError: a file in it is damaged.
+    """
+    try:
+        tensors = {path.stem: load_file(path) for path in sorted(folder.glob("*.safetensors"))}
+        return Saved(tensors, json.loads((folder / STATE).read_text("utf-8")))
+    except (SafetensorError, ValueError, OSError) as error:
+        raise RunError(
+            f"{folder}: cannot be read: {error}; remove this folder to go on from the one before"
+        ) from error
 
 
 def latest_checkpoint(root: Path) -> Path | None:

@@ -4,12 +4,14 @@ Commands import what they run inside the function, so that `--help`, a bad confi
 report need no torch. A mistake of the user's ends in one message on stderr and exit code 2.
 """
 
+import contextlib
 import json
 import logging
 import os
+import shlex
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +33,7 @@ from tiltune.config import (
 from tiltune.errors import ConfigError, TiltuneError
 from tiltune.measurements import Evaluation
 from tiltune.records import RoundRecord
+from tiltune.run_folder import is_finished, is_run_folder
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 classifier_app = typer.Typer(
@@ -84,24 +87,32 @@ def fit(
     """Fine-tune; writes the run folder that `run.dir` names."""
     given = load_config(config, tuple(settings or ()))
     folder = Path(given.run.dir)
-    from tiltune.run import is_finished, open_run
-
     if resume and is_finished(folder, given):
         say(f"{folder}: finished already, nothing to do; a higher method.rounds goes on")
         return
-    say(f"loading {given.model.path} …")
-    run = open_run(given, resume=resume)
-    if resume:
-        say(f"{folder}: starting at round {run.next_round}")
-        if run.scorer_changed:
-            say("the constraint's file has changed; rounds from this one on are scored by it")
+    run = None
     try:
+        say(f"loading {given.model.path} …")
+        from tiltune.run import open_run
+
+        run = open_run(given, resume=resume)
+        if resume:
+            say(f"{folder}: starting at round {run.next_round}")
+            if run.scorer_changed:
+                say("the constraint's file has changed; rounds from this one on are scored by it")
         for record in run.rounds():
             say(describe(record))
+            if cap := run.cap(record):
+                say(cap)
             for alarm in record.alarms:
                 say("  ", ("alarm: ", "yellow"), alarm)
     except KeyboardInterrupt:
-        say(f"stopped; `tiltune fit {config} --resume` goes on at round {run.next_round}")
+        saved = run.next_round if run else 0
+        again = _fit_command(config, settings or [], resume=resume or saved > 0)
+        if saved:
+            say(f"stopped; `{again}` goes on at round {saved}")
+        else:
+            say(f"stopped before anything was saved; `{again}` starts again")
         raise typer.Exit(130) from None
     say(f"model: {folder / 'model'}   report: {folder / 'report.html'}")
 
@@ -122,8 +133,9 @@ def sample(
     from tiltune.complete import Request, complete
 
     request = Request(prompt, n, guided, round_, temperature, top_p, max_new_tokens, seed)
-    for completion in complete(run, request, say):
-        sys.stdout.write(json.dumps(completion, ensure_ascii=False) + "\n")
+    with _stdout_for_rows() as write:
+        for completion in complete(run, request, say):
+            write(json.dumps(completion, ensure_ascii=False) + "\n")
 
 
 @app.command()
@@ -136,7 +148,8 @@ def score(
     from tiltune.constraints import build_constraint
     from tiltune.scoring import score_file
 
-    count, satisfied = score_file(build_constraint(config), completions, _to_stdout)
+    with _stdout_for_rows() as write:
+        count, satisfied = score_file(build_constraint(config), completions, write)
     say(f"{satisfied} of {count} satisfy")
 
 
@@ -155,7 +168,7 @@ def evaluate(
 ) -> None:
     """Draw, score and measure; the same command goes on where it was stopped."""
     given = load_evaluate_config(config)
-    from tiltune.contender import open_contender, run_config
+    from tiltune.contender import open_contender
     from tiltune.evaluate import EVALUATION
     from tiltune.evaluate import evaluate as run_evaluation
 
@@ -166,7 +179,7 @@ def evaluate(
         f"best-of-{best_of}": best_of > 1,
     }
     way = "".join(f"-{each}" for each, asked in ways.items() if asked)
-    is_run = run_config(model) is not None
+    is_run = is_run_folder(model)
     name = name or model.resolve().name + way
     folder = out or (model / f"evaluation{way}" if is_run else Path(f"runs/evaluation-{name}"))
     say(f"loading {model} …")
@@ -305,8 +318,18 @@ def _show(evaluation: Evaluation) -> None:
         say("  ", ("alarm: ", "yellow"), alarm)
 
 
-def _to_stdout(line: str) -> None:
-    sys.stdout.write(line)
+def _fit_command(config: Path, settings: list[str], *, resume: bool) -> str:
+    """What to type to go on with the same settings."""
+    options = ["--resume"] * resume + [part for each in settings for part in ("--set", each)]
+    return shlex.join(["tiltune", "fit", str(config), *options])
+
+
+@contextlib.contextmanager
+def _stdout_for_rows() -> Generator[Callable[[str], object]]:
+    """Writes rows to stdout; what a user's scorer prints meanwhile goes to stderr."""
+    out = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):
+        yield out.write
 
 
 def main(command: Callable[..., object] = app) -> None:
@@ -319,9 +342,6 @@ def main(command: Callable[..., object] = app) -> None:
             traceback.print_exc()
         say(("error: ", "red"), str(error))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        say("stopped")
-        sys.exit(130)
 
 
 if __name__ == "__main__":

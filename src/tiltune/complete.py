@@ -1,6 +1,6 @@
 """`tiltune sample`: completions from a run folder, guided by its values if asked."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,12 @@ import torch
 
 from tiltune import hub
 from tiltune.constraints import build_constraint
-from tiltune.contender import open_contender, run_config
+from tiltune.constraints.base import Score
+from tiltune.contender import open_contender
 from tiltune.data import Prompt, Row, prompt_list
 from tiltune.decoding.texts import texts
-from tiltune.errors import RunError
+from tiltune.errors import ConstraintError
+from tiltune.run_folder import read_config
 from tiltune.types import SamplingLaw
 
 
@@ -33,15 +35,13 @@ class Request:
 def complete(run: Path, request: Request, warn: Callable[[str], None]) -> Iterator[dict[str, Any]]:
     """Rows {prompt, text, score, satisfied, reason, ended, log_probability_nats}.
 
+    A constraint that fails on them is a warning: score and satisfied are then null.
+
     Raises:
         RunError: no run folder, not finished, or no values of that round.
         DataError: the prompt is longer than the model's context allows.
     """
-    config = run_config(run)
-    if config is None:
-        raise RunError(
-            f"{run}: no config.json there, so it is no run folder; give a folder of `tiltune fit`"
-        )
+    config = read_config(run)
     limit = request.max_new_tokens or config.sampler.max_new_tokens
     if request.guided and limit != config.sampler.max_new_tokens:
         warn(
@@ -59,16 +59,19 @@ def complete(run: Path, request: Request, warn: Callable[[str], None]) -> Iterat
     samples.prompt_index.zero_()
     completions = texts(samples, [prompt], loaded.tokenizer)
     constraint = build_constraint(config.constraint)
+    try:
+        scores: Sequence[Score | None] = constraint.score(completions)
+    except ConstraintError as error:  # such as a scorer that reads a field of the prompt's row
+        warn(f"warning: not scored: {error}")
+        scores = [None] * len(completions)
     log_probs = samples.proposal_logprobs.sum(1).tolist()
-    for completion, score, log_prob in zip(
-        completions, constraint.score(completions), log_probs, strict=True
-    ):
+    for completion, score, log_prob in zip(completions, scores, log_probs, strict=True):
         yield {
             "prompt": completion.prompt,
             "text": completion.text,
-            "score": score.value,
-            "satisfied": constraint.satisfied(score),
-            "reason": score.reason,
+            "score": score.value if score else None,
+            "satisfied": constraint.satisfied(score) if score else None,
+            "reason": score.reason if score else "",
             "ended": completion.ended,
             "log_probability_nats": log_prob,
         }

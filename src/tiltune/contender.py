@@ -19,6 +19,7 @@ from tiltune.decoding.draw import Ending, draw
 from tiltune.decoding.guided_model import GuidedModel
 from tiltune.errors import RunError
 from tiltune.manifest import constraint_digest, digest
+from tiltune.run_folder import is_run_folder, read_config
 from tiltune.types import Samples, SamplingLaw
 from tiltune.value_model import ValueModel, make_values
 
@@ -98,7 +99,7 @@ def open_contender(
         RunError: the folder lacks what is asked of it, or two wishes exclude each other.
         TiltuneError: the model or the constraint cannot be loaded.
     """
-    run = run_config(path)
+    run = _run(path)
     _refuse(path, run, guided=guided or round is not None, best_of=best_of, base=base)
     values: ValueModel | None = None
     if run is not None and (guided or round is not None):
@@ -125,21 +126,9 @@ def open_contender(
     )
 
 
-def run_config(folder: Path) -> RunConfig | None:
-    """The configuration of a run folder; None for a folder that is none.
-
-    Both kinds of folder hold a config.json; a run's has the table `run`.
-    """
-    path = folder / "config.json"
-    if not path.is_file():
-        return None
-    text = path.read_text("utf-8")
-    try:
-        tree = json.loads(text)
-    except ValueError:  # loading the model will say so
-        return None
-    is_run = isinstance(tree, dict) and "run" in tree and "method" in tree
-    return RunConfig.model_validate_json(text) if is_run else None
+def _run(folder: Path) -> RunConfig | None:
+    """The configuration of a run folder; None for a folder that is none."""
+    return read_config(folder) if is_run_folder(folder) else None
 
 
 def _refuse(path: Path, run: RunConfig | None, *, guided: bool, best_of: int, base: bool) -> None:
@@ -178,6 +167,8 @@ def _pair(
     """A round's snapshot and, if guided, its values; and the hash of both."""
     folder = _pair_folder(path, number)
     saved: Saved = read_folder(folder)
+    if not guided:
+        _check_law(run, saved, number)
     loaded = hub.load(run.model, device=hub.device_named(run.learner.device, "learner"))
     reference = loaded.policy.base("reference")
     snapshot: dict[str, Tensor] = saved.tensors["snapshot"]
@@ -192,6 +183,17 @@ def _pair(
     values = make_values(run, loaded, loaded.policy, reference)
     values.load_state(saved.tensors["values"])
     return loaded, values, weights
+
+
+def _check_law(run: RunConfig, saved: Saved, number: int | None) -> None:
+    """The pair's law has to be the policy that the round's number promises."""
+    apart = run.method.schedule == "fixed" or run.method.anchor == "reference"
+    if apart and number and saved.state["policy_version"] > 0:
+        raise RunError(
+            f"--round {number}: with method.schedule = 'fixed' or method.anchor = 'reference' a "
+            "round's pair is the reference and its values, and the policy of that round is not "
+            "kept; add --guided, or leave --round out for the tuned model"
+        )
 
 
 def _pair_folder(run: Path, number: int | None) -> Path:
@@ -210,7 +212,7 @@ def _pair_folder(run: Path, number: int | None) -> Path:
 
 def _maker(path: Path) -> ConstraintConfig | None:
     """The constraint of the run that a bare `RUN/model` came from."""
-    run = run_config(path.resolve().parent) if path.name == "model" else None
+    run = _run(path.resolve().parent) if path.name == "model" else None
     return run.constraint if run is not None else None
 
 

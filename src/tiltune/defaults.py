@@ -52,14 +52,18 @@ def resolve(config: RunConfig, facts: Facts) -> RunConfig:
     usual = 256 if gradient else _even(4096 * millions**-0.25, 256, 4992)
     samples = config.sampler.samples_per_round or usual
     batch = 64 if millions < 1 else 32 if millions < 50 else 8
-    passes = (config.method.passes or PASSES) if gradient else 8 if millions < 1 else 4
+    # passes over a round's samples, by policy and by values: a tiny model gains from more, a larger
+    # one is past the knee of the curve and they are what a run's time goes into
+    passes, value_passes = (8, 10) if millions < 1 else (2, 4)
+    if gradient:
+        passes = config.method.passes or PASSES
     at_once = (config.learner.batch_size or batch) * config.learner.accumulation
     steps = max(1, samples * passes // at_once) if gradient else max(50, samples * passes // batch)
     choices: dict[str, dict[str, Any]] = {
         "data": {"max_tokens": min(facts.context, 512)},
         "sampler": {"samples_per_round": samples, "batch_size": 256 if millions < 50 else 32},
         "value_model": {
-            "steps_per_round": max(50, samples * 10 // 64),
+            "steps_per_round": max(50, samples * value_passes // 64),
             "batch_size": 64,
             "learning_rate": min(2e-3, value_rate),
         },
@@ -88,7 +92,8 @@ def _even(value: float, low: int, high: int) -> int:
 
 
 def _threads(config: RunConfig, facts: Facts) -> tuple[int, int]:
-    """Learner's and actor's: all cores, or half each where they work at the same time."""
+    """Learner's and actor's: half of the cores; beside an actor of its own an odd one goes to the
+    learner."""
     cores = facts.cores
     if facts.parameters < LEAST_FOR_THREADS:
         return 1, 1

@@ -44,7 +44,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Round:
-    """What a round leaves: its record, the pair it trained on, what was submitted meanwhile."""
+    """What a round leaves: its record and the pair it trained on."""
 
     record: RoundRecord
     pair: Pair

@@ -6,6 +6,7 @@ run.
 """
 
 import contextlib
+import logging
 import textwrap
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -80,10 +81,11 @@ def load(section: ModelSection, *, device: torch.device) -> Loaded:
     Raises:
         ModelError: no such folder, no causal language model, unreadable weights, no EOS.
     """
-    _config(section.path)  # what is no language model at all is told first
-    tokenizer: Any = load_tokenizer(section.path)
-    module = load_module(section.path, dtype=_dtype(section))
-    eos_ids = end_ids(tokenizer, module, section.path)
+    with named("model.path"):
+        _config(section.path)  # what is no language model at all is told first
+        tokenizer: Any = load_tokenizer(section.path)
+        module = load_module(section.path, dtype=_dtype(section))
+        eos_ids = end_ids(tokenizer, module, section.path)
     if section.adapter == "lora":
         module = _with_adapter(module, section)
     module.to(device)
@@ -129,13 +131,7 @@ def load_module(path: str, *, dtype: torch.dtype) -> Any:
             output_loading_info=True,
         )
     module, loading = loaded
-    missing = sorted(loading["missing_keys"])
-    if missing:
-        raise ModelError(
-            f"{path}: its weights lack {', '.join(missing[:3])}{' …' if missing[3:] else ''} "
-            f"({len(missing)} in all), so it holds no whole causal language model; give one "
-            "that does"
-        )
+    _check_whole(path, loading, "causal language model")
     return module
 
 
@@ -153,7 +149,7 @@ def end_ids(tokenizer: Any, module: Any, path: str) -> tuple[int, ...]:
     """The ids that end a completion: the tokenizer's EOS first, then the model's further ones."""
     if tokenizer.eos_token_id is None:
         raise ModelError(
-            f"model.path = {path}: its tokenizer has no EOS token, so no completion could end; set "
+            f"{path}: its tokenizer has no EOS token, so no completion could end; set "
             "`eos_token` in the folder's tokenizer_config.json"
         )
     further = module.generation_config.eos_token_id if module.generation_config else None
@@ -165,6 +161,9 @@ def save_model(policy: LanguageModel, tokenizer: PreTrainedTokenizerBase, folder
     """Plain weights that `AutoModelForCausalLM` and `AutoTokenizer` load.
 
     With an adapter the folder holds the merged model, and `adapter/` the adapter alone.
+
+    Raises:
+        OSError, SafetensorError: the disk is full or not writable.
     """
     module: Any = policy.module
     with _quiet():
@@ -177,7 +176,10 @@ def save_model(policy: LanguageModel, tokenizer: PreTrainedTokenizerBase, folder
                 path.rename(apart / path.name)
             (apart / policy.adapter).rmdir()
             policy.inner.save_pretrained(folder, state_dict=merged(policy))
-        tokenizer.save_pretrained(folder)
+        try:
+            tokenizer.save_pretrained(folder)
+        except Exception as error:  # the tokenizers library raises no narrower kind on a full disk
+            raise OSError(str(error)) from error
 
 
 def merged(policy: LanguageModel) -> dict[str, torch.Tensor]:
@@ -231,11 +233,18 @@ def load_sequence_classifier(path: str) -> SequenceClassifier:
     try:
         tokenizer = load_tokenizer(path)
         with _quiet(), _explained(path):
-            module: Any = AutoModelForSequenceClassification.from_pretrained(
-                path, use_safetensors=True, trust_remote_code=False
+            loaded: Any = AutoModelForSequenceClassification.from_pretrained(
+                path, use_safetensors=True, trust_remote_code=False, output_loading_info=True
             )
+        module, loading = loaded
+        _check_whole(path, loading, "sequence classifier")
     except ModelError as error:
-        raise ConstraintError(f"constraint.path: {error}") from error
+        raise ConstraintError(f"constraint.path = {error}") from error
+    if tokenizer.pad_token_id is None:
+        raise ConstraintError(
+            f"constraint.path = {path}: its tokenizer has no pad token, so texts cannot be judged "
+            "side by side; set `pad_token` in the folder's tokenizer_config.json"
+        )
     module.eval()
     names: dict[int, str] = module.config.id2label
     if len(names) < 2 and module.config.problem_type != "multi_label_classification":
@@ -289,7 +298,12 @@ def _check_folder(path: str) -> None:
             raise ModelError(
                 f"{path} holds no config.json (it holds {held}); give a Hugging Face model folder"
             )
-    elif folder.exists() or path.startswith((".", "/", "~")) or path.count("/") != 1:
+    elif (
+        folder.exists()
+        or path.startswith((".", "/", "~"))
+        or path.count("/") != 1
+        or folder.parent.is_dir()  # a slip of the pen, whose name the hub need not be asked for
+    ):
         raise ModelError(
             f"{path}: no such folder; give a local Hugging Face folder or a hub id such as org/name"
         )
@@ -315,6 +329,25 @@ def _config(path: str) -> Any:
     return config
 
 
+def _check_whole(path: str, loading: dict[str, Any], kind: str) -> None:
+    """Refuse weights that are missing, which the library would draw at random."""
+    missing = sorted(loading["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"{path}: its weights lack {', '.join(missing[:3])}{' …' if missing[3:] else ''} "
+            f"({len(missing)} in all), so it holds no whole {kind}; give one that does"
+        )
+
+
+@contextlib.contextmanager
+def named(setting: str) -> Generator[None]:
+    """Puts the setting that holds the path before the message of a ModelError."""
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(f"{setting} = {error}") from error
+
+
 @contextlib.contextmanager
 def _explained(path: str) -> Generator[None]:
     """Whatever the library raises for a bad folder, as one sentence."""
@@ -322,7 +355,9 @@ def _explained(path: str) -> Generator[None]:
         yield
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         text = " ".join(str(error).split()) or type(error).__name__
-        raise ModelError(f"{path}: cannot be loaded: {textwrap.shorten(text, 300)}") from error
+        where = "" if Path(path).is_dir() else " from the hub, and there is no such folder here"
+        text = textwrap.shorten(text, 300)
+        raise ModelError(f"{path}: cannot be loaded{where}: {text}") from error
 
 
 @contextlib.contextmanager
@@ -330,11 +365,15 @@ def _quiet() -> Generator[None]:
     """No progress bars and no reports of the library on the user's terminal; we check and say."""
     shown = transformers.utils.logging.is_progress_bar_enabled()
     level = transformers.utils.logging.get_verbosity()
+    hub_log = logging.getLogger("huggingface_hub")
+    hub_level = hub_log.level
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
+    hub_log.setLevel(logging.ERROR)
     try:
         yield
     finally:
+        hub_log.setLevel(hub_level)
         transformers.utils.logging.set_verbosity(level)
         if shown:
             transformers.utils.logging.enable_progress_bar()

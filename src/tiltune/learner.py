@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -13,6 +13,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from tiltune.checkpoint import load_optimizer, optimizer_tensors
 from tiltune.data import Cursor, Example, corpus_batch, length_parts, micro_batches
+from tiltune.errors import RunError
 from tiltune.functional import (
     PrefixWeights,
     effective_sample_size,
@@ -125,15 +126,20 @@ class Learner:
             trained: the round's target; None, or beta = 0, is plain fine-tuning.
         """
         started = time.perf_counter()
-        target = self._target(trained)
-        estimates = self._estimates(target)
         totals = _Totals(self.settings.steps)
+        target = self._target(trained, totals)
+        estimates = self._estimates(target)
         for step in range(self.settings.steps):
             share = self._rate(step)
             for group in self.optimizer.param_groups:
                 group["lr"] = self.settings.learning_rate * share
             self._backward(estimates or target, totals)
-            clip_grad_norm_(self.parameters, 1.0)
+            if not clip_grad_norm_(self.parameters, 1.0).isfinite():
+                raise RunError(
+                    f"the policy diverged: the gradient of step {step + 1} of {self.settings.steps}"
+                    f" is not finite, at learner.learning_rate = {self.settings.learning_rate:g} "
+                    f"and beta = {self.beta:g}; lower learner.learning_rate or method.beta_max"
+                )
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             if estimates is not None and self.policy_gradient is not None:
@@ -188,7 +194,7 @@ class Learner:
         most = self._most_tokens(target.samples.sequence()[0].shape[1])
         return self.policy_gradient.estimate(target.samples, self.generator, most_tokens=most)
 
-    def _target(self, trained: Trained | None) -> Trained | None:
+    def _target(self, trained: Trained | None, totals: "_Totals") -> Trained | None:
         if trained is None or self.beta == 0 or self.settings.objective == "sft":
             return None
         if self.settings.objective == "filter":
@@ -196,7 +202,33 @@ class Learner:
             if not len(kept):
                 return None
             return Trained(trained.samples.select(kept), trained.law, None)
-        return trained
+        return self._with_target(trained, totals) if trained.values is not None else trained
+
+    def _with_target(self, trained: Trained, totals: "_Totals") -> Trained | None:
+        """Without completions of prompts from which nothing satisfies; None if none is left."""
+        index = trained.samples.prompt_index.tolist()
+        first = {prompt: row for row, prompt in reversed(list(enumerate(index)))}
+        starts = trained.samples.select(torch.tensor(list(first.values()))).crop(0, 0)
+        log_z = self._log_z(trained, starts)
+        hopeless = {prompt for prompt, z in log_z.items() if z < math.log(LEAST_VALUE)}
+        totals.without_target = len(hopeless)
+        if not hopeless:
+            return trained
+        kept = [row for row, prompt in enumerate(index) if prompt not in hopeless]
+        if not kept:
+            return None
+        return replace(trained, samples=trained.samples.select(torch.tensor(kept)))
+
+    @torch.no_grad()
+    def _log_z(self, trained: Trained, starts: Samples) -> dict[int, float]:
+        """`log R(x)` of each prompt by its index."""
+        assert trained.values is not None
+        found: dict[int, float] = {}
+        for part in micro_batches(starts, self.policy.width, self.settings.most_logits):
+            law, values = trained.values.with_law(trained.law, *part.sequence(), keep=1)
+            log_z = tilt(log_softmax(law), logsigmoid(values)).log_z[:, -1]
+            found |= dict(zip(part.prompt_index.tolist(), log_z.tolist(), strict=True))
+        return found
 
     def _rate(self, step: int) -> float:
         warm = min(1.0, (self.steps_done + 1) / WARM_UP_STEPS)
@@ -223,23 +255,24 @@ class Learner:
             logits = self.policy.forward(batch.ids[:, :-1], batch.mask[:, :-1]).logits
             output = corpus_loss(logits, batch.ids[:, 1:], batch.loss_mask[:, 1:], count=count)
             output.loss.backward()
-            totals.add("corpus_loss_nats_per_token", output.loss.item())
+            totals.add(output.metrics)
         totals.tokens += sum(len(example.ids) for example in examples)
 
     def _samples_backward(self, target: Trained, picked: Samples, totals: "_Totals") -> None:
-        count = float(picked.tokens)
+        count = float(picked.written.sum())
         limit = self._most_tokens(picked.sequence()[0].shape[1]) * self.policy.width
         for part in micro_batches(picked, self.policy.width, limit):
             ids, mask = (columns[:, :-1] for columns in part.sequence())
             keep = part.ids.shape[1]
             if target.values is None:
                 logits = self.policy.forward(ids, mask, keep=keep).logits
-                loss = corpus_loss(logits, part.ids, part.mask, count=count).loss
+                loss = corpus_loss(logits, part.ids, part.written, count=count).loss
             else:
                 log_q, weights = self._tilted(target, part, totals)
                 logits = self.policy.forward(ids, mask, keep=keep).logits
-                loss = target_loss(logits, log_q, weights, part.mask, count=count).loss
-                totals.add("kl_target_policy_nats_per_token", loss.item())
+                output = target_loss(logits, log_q, weights, part.written, count=count)
+                totals.add(output.metrics)
+                loss = output.loss
             (self.beta * loss).backward()
         totals.tokens += picked.tokens
 
@@ -253,8 +286,7 @@ class Learner:
         gap = numbers.pop("gap")
         if totals.first_gap is None:
             totals.first_gap = gap
-        for name, number in numbers.items():
-            totals.add(name, number)
+        totals.add(numbers)
 
     def _most_tokens(self, longest: int) -> int:
         """Padded tokens of a micro-batch: `batch_size` rows, less where the vocabulary is wide."""
@@ -270,9 +302,8 @@ class Learner:
         law, values = target.values.with_law(target.law, ids, mask, keep=part.ids.shape[1])
         log_p = log_softmax(law)
         log_q, log_z = tilt(log_p, logsigmoid(values))
-        log_z = torch.where(log_z[:, :1] < math.log(LEAST_VALUE), -torch.inf, log_z)
-        weights = prefix_weights(log_z, part.mask, clip=self.settings.prefix_weight_clip)
-        totals.watch(part, weights, log_z, gather(log_p, part.ids) - part.proposal_logprobs)
+        weights = prefix_weights(log_z, part.written, clip=self.settings.prefix_weight_clip)
+        totals.watch(part, weights, gather(log_p, part.ids) - part.proposal_logprobs)
         return log_q, weights.weights
 
 
@@ -285,32 +316,33 @@ class _Totals:
         self.losses: dict[str, float] = {}
         self.weights: list[Tensor] = []
         self.clipped, self.gap = 0, 0.0
-        self.without_target: set[int] = set()
+        self.without_target: int | None = None
         self.first_gap: float | None = None
 
-    def add(self, name: str, loss: float) -> None:
-        """A micro-batch's part of its step's mean."""
-        self.losses[name] = self.losses.get(name, 0.0) + loss / self.steps
+    def add(self, metrics: dict[str, float]) -> None:
+        """A micro-batch's part of its step's means."""
+        for name, value in metrics.items():
+            self.losses[name] = self.losses.get(name, 0.0) + value / self.steps
 
-    def watch(self, part: Samples, weights: PrefixWeights, log_z: Tensor, gap: Tensor) -> None:
-        """Prefix weights, prompts without a target, and the gap between two log-probabilities."""
-        self.weights.append(weights.weights[part.mask].cpu())
-        self.clipped += int((weights.clipped & part.mask).sum())
-        self.gap += float(gap[part.mask].abs().sum())
-        self.without_target |= set(part.prompt_index[log_z[:, 0] == -torch.inf].tolist())
+    def watch(self, part: Samples, weights: PrefixWeights, gap: Tensor) -> None:
+        """Prefix weights, and the gap between two log-probabilities, of the policy's own tokens."""
+        self.weights.append(weights.weights[part.written].cpu())
+        self.clipped += int((weights.clipped & part.written).sum())
+        self.gap += float(gap[part.written].abs().sum())
 
     def numbers(self) -> dict[str, Any]:
         """Record fields; what did not happen is absent."""
         fields: dict[str, Any] = {**self.losses, "learner_tokens": self.tokens}
         if self.first_gap is not None:
             fields["logprob_gap_nats"] = self.first_gap
+        if self.without_target is not None:
+            fields["prompts_without_target"] = self.without_target
         if self.weights:
             weights = torch.cat(self.weights).double()
             share = effective_sample_size(weights, torch.ones_like(weights))
             fields |= {
                 "effective_sample_size_share": share.item(),
                 "weight_clipped_share": self.clipped / len(weights),
-                "prompts_without_target": len(self.without_target),
                 "logprob_gap_nats": self.gap / len(weights),
             }
         return fields

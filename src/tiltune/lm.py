@@ -112,25 +112,15 @@ class LanguageModel:
             hidden: also return the last hidden states.
         """
         self.activate()
-        length = ids.shape[1]
-        arguments: dict[str, Any] = {
-            "input_ids": ids,
-            "attention_mask": mask.long(),
-            "use_cache": use_cache,
-        }
-        accepted = _accepted(type(self.inner))
-        if "position_ids" in accepted:
-            arguments["position_ids"] = positions(mask)[:, -length:]
-        if cache is not None:
-            arguments["past_key_values"] = cache
-        if keep and "logits_to_keep" in accepted:
+        arguments = self._arguments(ids, mask, cache, use_cache=use_cache)
+        if keep and "logits_to_keep" in _accepted(type(self.inner)):
             arguments["logits_to_keep"] = keep
         if hidden:
             arguments["output_hidden_states"] = True
         with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.autocast):
             output = self.inner(**arguments)
         states = output.hidden_states[-1][:, -keep:] if hidden else None
-        logits = self._disown(output.logits[:, -keep:])
+        logits = disown(output.logits[:, -keep:], self.owned)
         return Output(logits, states, output.past_key_values if use_cache else None)
 
     def log_probs(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Float[Tensor, "N K V"]:
@@ -142,18 +132,9 @@ class LanguageModel:
     ) -> tuple[Float[Tensor, "N L d"], Cache]:
         """Last hidden states of the new tokens, and the cache."""
         self.activate()
-        arguments: dict[str, Any] = {
-            "input_ids": ids,
-            "attention_mask": mask.long(),
-            "use_cache": use_cache,
-        }
-        body = self.inner.base_model
-        if "position_ids" in _accepted(type(self.inner)):
-            arguments["position_ids"] = positions(mask)[:, -ids.shape[1] :]
-        if cache is not None:
-            arguments["past_key_values"] = cache
+        arguments = self._arguments(ids, mask, cache, use_cache=use_cache)
         with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.autocast):
-            output = body(**arguments)
+            output = self.inner.base_model(**arguments)
         return output.last_hidden_state, output.past_key_values if use_cache else None
 
     def unembedding(self) -> Float[Tensor, "V d"]:
@@ -215,11 +196,28 @@ class LanguageModel:
             return self.clone(adapter)
         return LanguageModel(self.module, owned=self.owned, autocast=self.autocast)
 
-    def _disown(self, logits: Tensor) -> Tensor:
-        if self.owned is None or self.owned >= logits.shape[-1]:
-            return logits
-        padding = torch.arange(logits.shape[-1], device=logits.device) >= self.owned
-        return logits.masked_fill(padding, UNOWNED_LOGIT)
+    def _arguments(
+        self, ids: Tensor, mask: Tensor, cache: Cache, *, use_cache: bool
+    ) -> dict[str, Any]:
+        """What the module and its trunk are both called with."""
+        arguments: dict[str, Any] = {
+            "input_ids": ids,
+            "attention_mask": mask.long(),
+            "use_cache": use_cache,
+        }
+        if "position_ids" in _accepted(type(self.inner)):
+            arguments["position_ids"] = positions(mask)[:, -ids.shape[1] :]
+        if cache is not None:
+            arguments["past_key_values"] = cache
+        return arguments
+
+
+def disown(logits: Float[Tensor, "*batch V"], owned: int | None) -> Float[Tensor, "*batch V"]:
+    """The logits with probability 0 for ids from `owned` on."""
+    if owned is None or owned >= logits.shape[-1]:
+        return logits
+    padding = torch.arange(logits.shape[-1], device=logits.device) >= owned
+    return logits.masked_fill(padding, UNOWNED_LOGIT)
 
 
 @functools.cache

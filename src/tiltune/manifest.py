@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tiltune.config import ConstraintConfig, RunConfig
-from tiltune.errors import RunError
+from tiltune.errors import ConfigError, RunError
 from tiltune.records import write_json
 
 PACKAGES = ("tiltune", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
@@ -56,16 +56,37 @@ def check_unchanged(manifest: Path, config: RunConfig, *, next_round: int) -> bo
     return False
 
 
+def check_apart(config: RunConfig) -> None:
+    """Refuse to read from the folder that the run writes, and replaces if told to.
+
+    Raises:
+        ConfigError: names the setting whose file or folder lies in run.dir.
+    """
+    judged = {f"constraint.{n}": getattr(config.constraint, n, None) for n in ("file", "path")}
+    run = Path(config.run.dir).resolve()
+    for setting, path in (inputs(config) | judged).items():
+        if path and Path(path).exists() and Path(path).resolve().is_relative_to(run):
+            raise ConfigError(
+                f"{setting} = {path}: lies in run.dir = {config.run.dir}, which is for what the "
+                "run writes; move it, or choose another run.dir"
+            )
+
+
+def inputs(config: RunConfig) -> dict[str, str]:
+    """The files and folders that a run reads beside its constraint's, by setting."""
+    named = {
+        "model.path": config.model.path,
+        "data.corpus": config.data.corpus,
+        "data.prompts": config.data.prompts,
+        "data.valid": config.data.valid,
+        "value_model.path": config.value_model.path,
+    }
+    return {setting: path for setting, path in named.items() if path is not None}
+
+
 def hashes(config: RunConfig) -> dict[str, str]:
     """SHA-256 by setting; a hub id, which has no local folder, goes by its name."""
-    found = {"model.path": digest([Path(config.model.path)], config.model.path)}
-    for name in ("corpus", "prompts", "valid"):
-        path = getattr(config.data, name)
-        if path is not None:
-            found[f"data.{name}"] = digest([Path(path)], path)
-    if config.value_model.path is not None:
-        path = config.value_model.path
-        found["value_model.path"] = digest([Path(path)], path)
+    found = {setting: digest([Path(path)], path) for setting, path in inputs(config).items()}
     found["constraint"] = constraint_digest(config.constraint)
     return found
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from tiltune.actor import Pair
@@ -12,16 +13,23 @@ from tiltune.decoding.draw import Ending, draw
 from tiltune.decoding.texts import texts
 from tiltune.functional import gather
 from tiltune.types import Samples, SamplingLaw
+from tiltune.value_model import ValueModel
 
 PROMPTS = 16
 SEED = 20_559
 
 
 @torch.no_grad()
-def probe(prepared: Prepared, pair: Pair) -> tuple[Samples, list[list[float]] | None]:
+def probe(
+    prepared: Prepared, pair: Pair, snapshot: dict[str, Tensor] | None = None
+) -> tuple[Samples, list[list[float]] | None]:
     """One completion of each fixed prompt by the pair's policy, and `log R` after each token, nats.
 
-    The values are the pair's own; None for a method without.
+    Args:
+        prepared: holds the prompts.
+        pair: its policy draws; the values are its own, None for a method without.
+        snapshot: weights of the law that the values were fitted to, where the law's view has moved
+            on since.
     """
     picks = Cursor(len(prepared.prompts), seed=SEED).next(PROMPTS)
     lm = pair.policy
@@ -35,13 +43,23 @@ def probe(prepared: Prepared, pair: Pair) -> tuple[Samples, list[list[float]] | 
     samples.prompt_index.copy_(torch.tensor(picks))
     if pair.values is None:
         return samples, None
-    log_values: list[list[float]] = []
-    for row in range(len(samples)):  # one at a time: logits over a wide vocabulary are large
+    moved = pair.law.state()
+    if snapshot is not None:
+        pair.law.load_state(snapshot)
+    log_values = _log_values(pair.values, samples)
+    pair.law.load_state(moved)
+    return samples, log_values
+
+
+def _log_values(values: ValueModel, samples: Samples) -> list[list[float]]:
+    """`log R(s_t, y_{t+1})` by row, one row at a time: logits over a wide vocabulary are large."""
+    found: list[list[float]] = []
+    for row in range(len(samples)):
         part = samples.select(torch.tensor([row]))
         ids, mask = (columns[:, :-1] for columns in part.sequence())
-        logits = pair.values.logits(ids, mask, keep=part.ids.shape[1])
-        log_values += gather(logsigmoid(logits), part.ids).tolist()
-    return samples, log_values
+        logits = values.logits(ids, mask, keep=part.ids.shape[1])
+        found += logsigmoid(gather(logits, part.ids)).tolist()
+    return found
 
 
 def probe_rows(

@@ -49,8 +49,10 @@ class RoundRecord(BaseModel):
     score_mean: float | None = None
     completion_tokens_mean: float | None = None
     clipped_share: float | None = None
+    clipped_share_interval: Interval | None = None
     distinct_share: float | None = None
     empty_share: float | None = None
+    empty_share_interval: Interval | None = None
     kl_policy_reference_nats_per_token: float | None = None
     kl_policy_reference_nats_per_completion: float | None = None
     kl_policy_reference_nats_per_completion_interval: Interval | None = None

@@ -7,11 +7,14 @@ If either side dies the other stops: the parent sees the child's end while it wa
 watches its parent.
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
 import traceback
+from collections.abc import Generator
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -24,7 +27,7 @@ from torch import Tensor, nn
 from tiltune import errors
 from tiltune.actor import Actor, Pair
 from tiltune.checkpoint import contiguous
-from tiltune.errors import RunError, TiltuneError
+from tiltune.errors import RunError
 
 
 class RemoteActor:
@@ -51,7 +54,8 @@ class RemoteActor:
             target=_serve, args=(actor, theirs, threads, device), name="tiltune-actor", daemon=True
         )
         try:
-            self._process.start()
+            with interrupts_held():
+                self._process.start()
         except Exception as error:  # whatever says that something cannot be pickled
             raise RunError(
                 f"the actor cannot be sent to its own process: {error}; give the constraint as a "
@@ -136,9 +140,33 @@ class RemoteActor:
             f"killed by signal {-code}" if code is not None and code < 0 else f"exit code {code}"
         )
         return RunError(
-            f"the actor process died ({cause}); the last checkpoint stands, go on with --resume. "
-            "If it ran out of memory, lower sampler.batch_size or value_model.batch_size"
+            f"the actor process died ({cause}); --resume goes on from the last checkpoint, or from "
+            "the start where there is none. If it ran out of memory, lower sampler.batch_size or "
+            "value_model.batch_size"
         )
+
+
+@contextlib.contextmanager
+def interrupts_held() -> Generator[None]:
+    """Ctrl-C waits for the end of the block, and a process that starts in it never hears it.
+
+    A child's first seconds pass before `_serve` can ignore the signal, and Ctrl-C reaches it too;
+    but a signal that is blocked stays so in what is started meanwhile.
+    """
+    if threading.current_thread() is not threading.main_thread():  # where no handler may be set
+        yield
+        return
+    resource_tracker.ensure_running()  # it would unblock the signal as it starts
+    came: list[bool] = []
+    handler = signal.signal(signal.SIGINT, lambda *_: came.append(True))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+    if came:
+        raise KeyboardInterrupt
 
 
 def share_weights(modules: list[nn.Module]) -> None:
@@ -173,8 +201,6 @@ def _serve(actor: Actor, pipe: Connection, threads: int, device: torch.device) -
             pipe.send(("done", _work(actor, kind, from_bytes(weights), version)))
     except EOFError:
         return
-    except TiltuneError as error:
-        pipe.send(("error", (type(error).__name__, str(error), traceback.format_exc())))
     except Exception as error:
         pipe.send(("error", (type(error).__name__, str(error), traceback.format_exc())))
 

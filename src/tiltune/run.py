@@ -2,7 +2,8 @@
 
 The run folder is written in this order: configuration and manifest once; after each round its
 samples, its row in `records.jsonl` and, last, its checkpoint; at the end the model and the report.
-What a checkpoint does not know of is written again on resume.
+What a checkpoint does not know of is written again on resume. A run that is overwritten stands
+aside, as `RUN.replaced`, until the new one has a checkpoint.
 """
 
 import json
@@ -18,27 +19,32 @@ import torch
 from tiltune import hub
 from tiltune.actor import Actor, ActorLike, Pair
 from tiltune.alarms import find_alarms
-from tiltune.assemble import Prepared, make_actor, make_learner, prepare
+from tiltune.assemble import Prepared, cap_told, make_actor, make_learner, prepare
+from tiltune.best import COMPARED, Aim
 from tiltune.checkpoint import (
+    STATE,
     Saved,
+    drop_replaced,
     latest_checkpoint,
     publish,
+    put_back,
     read_folder,
     recover,
     save_checkpoint,
     saving,
+    set_aside,
+    settle,
     write_folder,
 )
 from tiltune.config import MethodSection, RunConfig
-from tiltune.errors import RunError, TiltuneError
+from tiltune.errors import TiltuneError
 from tiltune.fit import Round, Schedule, close, fit
 from tiltune.manifest import check_unchanged, make_manifest
 from tiltune.probe import probe, probe_rows
 from tiltune.records import RoundRecord, read_records, write_json, write_records
 from tiltune.remote import RemoteActor
 from tiltune.report import write_report
-
-FINISHED = "finished.json"
+from tiltune.run_folder import FINISHED, check_free, is_run_folder, stored_config
 
 
 class Run:
@@ -70,6 +76,7 @@ class Run:
             self.scorer_changed = check_unchanged(
                 self.folder / "manifest.json", self.config, next_round=self.next_round
             )
+            (self.folder / FINISHED).unlink(missing_ok=True)  # until it is so again
             self._save_config()  # it may ask for more rounds than before
         else:
             self._begin(resume)
@@ -78,7 +85,8 @@ class Run:
         """Run to the end, yielding each round's record when it is safely on disk.
 
         Raises:
-            TiltuneError: what stopped the run; where no round had been saved the folder is removed.
+            TiltuneError: what stopped the run; where no round had been saved the folder is removed,
+                and one that it was to replace stands again.
         """
         actor: ActorLike = self.actor
         schedule = self._schedule()
@@ -95,23 +103,41 @@ class Run:
             if not self.records[-1].closing:
                 closing = close(actor, self.learner, schedule, measure, number=self.next_round)
                 yield self._keep_closing(closing)
-        except TiltuneError:
-            if latest_checkpoint(self.folder / "checkpoints") is None:
-                shutil.rmtree(self.folder, ignore_errors=True)
+        except (TiltuneError, KeyboardInterrupt):
+            self._leave()
             raise
         finally:
             actor.close()
         self._finish()
 
+    def cap(self, record: RoundRecord) -> str | None:
+        """What kept violating rows cap the rate at, told once, with round 0."""
+        tokens = record.completion_tokens_mean
+        if record.round > 0 or record.closing or tokens is None:
+            return None
+        return cap_told(self.prepared, tokens)
+
     def _begin(self, resume: bool) -> None:
+        manifest = make_manifest(self.config, asdict(self.prepared.count))
         if self.folder.exists():
             check_free(self.folder, overwrite=resume or self.config.run.overwrite)
-            shutil.rmtree(self.folder)
-        manifest = make_manifest(self.config, asdict(self.prepared.count))
-        with self._saving():
-            self.folder.mkdir(parents=True)  # config.json first: it makes this a run folder
-            self._save_config()
-            write_json(self.folder / "manifest.json", manifest)
+            with self._saving():
+                set_aside(self.folder)
+        try:
+            with self._saving():
+                self.folder.mkdir(parents=True)  # config.json first: it makes this a run folder
+                self._save_config()
+                write_json(self.folder / "manifest.json", manifest)
+        except (TiltuneError, KeyboardInterrupt):
+            self._leave()
+            raise
+
+    def _leave(self) -> None:
+        """What is saved says where a resume goes on; where nothing is, no trace remains."""
+        last = latest_checkpoint(self.folder / "checkpoints")
+        self.next_round = int(last.name.removeprefix("round-")) + 1 if last else 0
+        if last is None:
+            put_back(self.folder)
 
     def _save_config(self) -> None:
         with self._saving():
@@ -140,12 +166,13 @@ class Run:
             record = self._record(done)
         self.next_round = number + 1
         save_checkpoint(self.folder / "checkpoints", number, self._state(actor))
+        drop_replaced(self.folder)
         return record
 
     def _keep_closing(self, closing: Round) -> RoundRecord:
         with self._saving():
             record = self._record(closing)
-            self._probe(closing.pair, "after")
+            self._probe(closing.pair, "after", self._snapshot())
         return record
 
     def _record(self, done: Round) -> RoundRecord:
@@ -159,26 +186,29 @@ class Run:
         return record
 
     def _consider(self, pair: Pair, record: RoundRecord) -> None:
-        """Keep the best version's weights: target met, then validation loss."""
+        """Keep this version's weights if it is better than the one kept so far."""
+        folder = self.folder / "best"
         if record.policy_version == 0:
             return
-        folder, key = self.folder / "best", ranking(record, self.config.method.target_rate)
-        if not folder.exists() or key <= read_folder(folder).state["key"]:
-            best = {"policy_version": record.policy_version, "key": key}
-            write_folder(folder, Saved({"weights": pair.policy.state()}, best))
+        if (folder / STATE).exists():
+            kept = RoundRecord.model_validate_json((folder / STATE).read_text("utf-8"))
+            if not self._aim().prefers(record, kept):
+                return
+        numbers = record.model_dump(mode="json", include=COMPARED)
+        write_folder(folder, Saved({"weights": pair.policy.state()}, numbers))
+
+    def _aim(self) -> Aim:
+        method = self.config.method
+        return Aim(method.target_rate, method.kl_max_nats, corpus=bool(self.prepared.corpus))
 
     def _stopped(self) -> bool:
         """The target rate is reached, the reference too far away, or the budget spent."""
         if not self.records:
             return False
-        last, method = self.records[-1], self.config.method
-        if last.closing:
-            return True
-        far = last.kl_policy_reference_nats_per_completion or 0.0
-        reached = meets(last, method.target_rate) and last.policy_version > 0
-        reached = reached and not self.prepared.corpus
-        reached = reached or (method.kl_max_nats is not None and far > method.kl_max_nats)
-        return reached or spent(self.records, method)
+        last, aim = self.records[-1], self._aim()
+        reached = aim.meets(last) and last.policy_version > 0 and not aim.corpus
+        reached = reached or aim.too_far(last) or spent(self.records, self.config.method)
+        return last.closing or reached
 
     def _state(self, actor: ActorLike) -> Saved:
         tensors, state = self.actor.state()
@@ -220,13 +250,21 @@ class Run:
             if old.name not in ("round-000", f"round-{number:03d}"):
                 shutil.rmtree(old)
 
-    def _probe(self, pair: Pair, name: str) -> None:
-        rows = probe_rows(probe(self.prepared, pair), self.prepared)
+    def _snapshot(self) -> dict[str, torch.Tensor] | None:
+        """What the last pair's values were fitted to; None without values."""
+        folder = self.folder / "value" / f"round-{self.next_round - 1:03d}"
+        return read_folder(folder).tensors["snapshot"] if folder.exists() else None
+
+    def _probe(
+        self, pair: Pair, name: str, snapshot: dict[str, torch.Tensor] | None = None
+    ) -> None:
+        rows = probe_rows(probe(self.prepared, pair, snapshot), self.prepared)
         write_lines(self.folder / "samples" / f"{name}.jsonl", rows)
 
     def _finish(self) -> None:
         """The best version as plain weights, and the report."""
         best = read_folder(self.folder / "best")
+        version = {"policy_version": best.state["policy_version"]}
         policy = self.prepared.loaded.policy
         policy.load_state(best.tensors["weights"])
         partial = self.folder / "model.partial"
@@ -236,13 +274,7 @@ class Run:
             hub.save_model(policy, self.prepared.loaded.tokenizer, partial)
             publish(partial, self.folder / "model")
             write_report(self.folder)
-            write_json(self.folder / FINISHED, asked | best.state)
-
-
-def meets(record: RoundRecord, target_rate: float | None) -> bool:
-    """Whether the interval's lower end reaches the target."""
-    interval = record.satisfaction_rate_interval
-    return target_rate is not None and interval is not None and interval[0] >= target_rate
+            write_json(self.folder / FINISHED, asked | version)
 
 
 def spent(records: Sequence[RoundRecord], method: MethodSection) -> bool:
@@ -259,12 +291,6 @@ def training_seconds(record: RoundRecord) -> float:
     """Seconds of value fit and policy update, and of the sampling and scoring they needed."""
     drawing = (record.sampling_seconds, record.scoring_seconds) if record.samples_drawn else ()
     return sum(part or 0.0 for part in (*drawing, record.value_seconds, record.learning_seconds))
-
-
-def ranking(record: RoundRecord, target_rate: float | None) -> list[float]:
-    """Lower is better, later wins a tie: target met, then validation loss on satisfying rows."""
-    loss = record.validation_satisfying_nats_per_token
-    return [0.0 if meets(record, target_rate) else 1.0, loss if loss is not None else 0.0]
 
 
 def sample_rows(pair: Pair, actor: Actor) -> list[dict[str, Any]]:
@@ -289,66 +315,6 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
 
 
-def stored_config(folder: Path, given: RunConfig) -> RunConfig:
-    """The configuration a run is resumed with: the stored one, more rounds allowed.
-
-    What the given one leaves to its default is not a change. How a scoring service is asked may
-    change too, since that is what gets a run going again that the service had stopped.
-
-    Raises:
-        RunError: the given configuration differs in anything else; names what and both values.
-    """
-    stored = RunConfig.model_validate_json((folder / "config.json").read_text("utf-8"))
-    differences: list[str] = []
-    for table in RunConfig.model_fields:
-        asked = getattr(given, table)
-        for name in sorted(asked.model_fields_set):
-            value = getattr(asked, name)
-            kept = getattr(getattr(stored, table), name, None)
-            free = (table, name) in (("method", "rounds"), ("run", "overwrite"), ("run", "dir"))
-            free = free or (table == "constraint" and name in stored.constraint.effort)
-            if not free and value is not None and value != kept:
-                differences.append(
-                    f"{table}.{name} is {value!r}, the run was started with {kept!r}"
-                )
-    if differences:
-        raise RunError(
-            f"{folder}: a run goes on with the configuration it was started with: "
-            + "; ".join(differences)
-            + ". Only method.rounds may grow"
-        )
-    rounds = max(asked_rounds(given), stored.method.rounds)
-    if 0 < asked_rounds(given) < rounds:
-        raise RunError(
-            f"{folder}: method.rounds is {given.method.rounds}, the run was started with "
-            f"{stored.method.rounds}; it may only grow"
-        )
-    effort = given.constraint.model_dump(include=set(stored.constraint.effort), exclude_unset=True)
-    changes = {
-        "constraint": stored.constraint.model_copy(update=effort),
-        "method": stored.method.model_copy(update={"rounds": rounds}),
-        "run": stored.run.model_copy(update={"dir": given.run.dir}),  # it may have been moved
-    }
-    return stored.model_copy(update=changes)
-
-
-def asked_rounds(given: RunConfig) -> int:
-    """The rounds that a configuration names; 0 if it leaves them to their default."""
-    return given.method.rounds if "rounds" in given.method.model_fields_set else 0
-
-
-def finished_rounds(folder: Path) -> int:
-    """The rounds a finished run was asked for; 0 for one that is not finished or does not exist."""
-    path = folder / FINISHED
-    return int(json.loads(path.read_text("utf-8"))["rounds_asked"]) if path.exists() else 0
-
-
-def is_finished(folder: Path, given: RunConfig) -> bool:
-    """Whether the run has ended and no further rounds are asked for."""
-    done = finished_rounds(folder)
-    return done > 0 and done >= asked_rounds(given)
-
-
 def open_run(given: RunConfig, *, resume: bool) -> Run:
     """Load everything and open the run folder.
 
@@ -356,24 +322,9 @@ def open_run(given: RunConfig, *, resume: bool) -> Run:
         TiltuneError: whatever is wrong with the configuration, the files it names, or the folder.
     """
     folder = Path(given.run.dir)
-    if resume and (folder / "config.json").exists():
+    settle(folder, resume=resume)
+    if resume and is_run_folder(folder):
         return Run(prepare(stored_config(folder, given)), resume=True)
-    if folder.exists() and not resume:
-        check_free(folder, overwrite=given.run.overwrite)
+    if folder.exists():
+        check_free(folder, overwrite=resume or given.run.overwrite)
     return Run(prepare(given), resume=resume)
-
-
-def check_free(folder: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that is in the way, before anything costly is done."""
-    if not overwrite:
-        raise RunError(
-            f"run.dir = {folder}: exists; choose another, set run.overwrite = true, or go on with "
-            "--resume"
-        )
-    if folder.is_dir() and (folder / "config.json").exists():
-        return
-    if not folder.is_dir() or any(path.suffix != ".partial" for path in folder.iterdir()):
-        raise RunError(
-            f"run.dir = {folder}: holds no config.json, so it is no run folder and is not "
-            "overwritten; choose another"
-        )

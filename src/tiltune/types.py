@@ -41,7 +41,8 @@ class Samples:
     Attributes:
         prompt_ids, prompt_mask: the prompts; padding on the left.
         ids, mask: the completions, end of sequence included; padding on the right.
-        written: tokens that the policy itself wrote; equals `mask` as long as there is one turn.
+        written: tokens that the policy itself wrote, which the losses are about; equals `mask` as
+            long as there is one turn.
         proposal_logprobs: log-probability of each token under `law`, nats; 0 where masked.
         ended: True with an end of sequence, False where the token limit cut.
         prompt_index: which prompt of the data each row completes.

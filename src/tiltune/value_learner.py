@@ -67,20 +67,25 @@ class ValueLearner:
         self.fits = 0
 
     def fit(
-        self, samples: Samples, snapshot: LanguageModel, *, steps: int | None = None
+        self,
+        samples: Samples,
+        snapshot: LanguageModel,
+        *,
+        fresh: int | None = None,
+        steps: int | None = None,
     ) -> ValueFit:
-        """Fit to these completions' labels; a tenth of them is held out to measure calibration.
+        """Fit to these completions' labels; a tenth of the fresh ones is held out to measure
+        calibration.
 
         Args:
             samples: drawn from the snapshot by its own law, labelled.
             snapshot: the law whose values are learnt; needed for the consistency loss.
+            fresh: how many of them, at the end, no earlier fit has seen; None: all.
             steps: instead of the settings' number.
         """
         settings = self.settings
         steps = steps or settings.steps
-        order = torch.randperm(len(samples), generator=self.generator)
-        held = order[: math.ceil(HELD_OUT_SHARE * len(samples))]
-        train = order[len(held) :] if len(order) > len(held) else order
+        train, held = self._split(len(samples), len(samples) if fresh is None else fresh)
         parameters = [p for _, p in self.model.own_parameters()]
         optimizer = torch.optim.AdamW(
             parameters, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
@@ -104,10 +109,18 @@ class ValueLearner:
         measured = self.calibration(samples.select(held), float(samples.labels[train].mean()))
         return ValueFit(value, consistency, tokens, measured)
 
+    def _split(self, count: int, fresh: int) -> tuple[Tensor, Tensor]:
+        """Rows to train on and rows to measure on; the same row where there is one alone."""
+        first = count - fresh
+        order = first + torch.randperm(fresh, generator=self.generator)
+        held = order[: math.ceil(HELD_OUT_SHARE * fresh)]
+        train = torch.cat((torch.arange(first), order[len(held) :]))
+        return (train if len(train) else held), held
+
     def _backward(self, batch: Samples, snapshot: LanguageModel) -> tuple[float, float]:
         """Gradients of one step, in micro-batches that bound the logits in memory."""
-        count = float(batch.tokens)
-        pairs = float((batch.mask[:, 1:] & batch.mask[:, :-1]).sum())
+        count = float(batch.written.sum())
+        pairs = float((batch.written[:, 1:] & batch.written[:, :-1]).sum())
         value_total, consistency_total = 0.0, 0.0
         for part in micro_batches(batch, snapshot.width, self.settings.most_logits):
             ids, mask = (columns[:, :-1] for columns in part.sequence())
@@ -117,27 +130,28 @@ class ValueLearner:
                 log_p = log_softmax(law.detach())
             else:
                 log_p, logits = None, self.model.logits(ids, mask, keep=keep)
-            fitted = value_loss(logits, part.ids, part.labels, part.mask, count=count)
+            fitted = value_loss(logits, part.ids, part.labels, part.written, count=count)
             loss = fitted.loss
-            value_total += fitted.loss.item()
+            value_total += fitted.metrics["value_loss_nats_per_token"]
             if log_p is not None:
-                consistent = consistency_loss(logits, log_p, part.ids, part.mask, count=pairs)
+                consistent = consistency_loss(logits, log_p, part.ids, part.written, count=pairs)
                 loss = loss + self.settings.consistency * consistent.loss
-                consistency_total += consistent.loss.item()
+                consistency_total += consistent.metrics["consistency_loss_nats_per_token"]
             loss.backward()
         return value_total, consistency_total
 
     @torch.no_grad()
     def calibration(self, samples: Samples, train_rate: float) -> Calibration:
-        """Reliability of `R_φ(s_t, y_{t+1})` against the label, over all real tokens."""
+        """Reliability of `R_φ(s_t, y_{t+1})` against the label, over the policy's own tokens."""
         predicted: list[Tensor] = []
         observed: list[Tensor] = []
         for part in micro_batches(samples, self.model.width, self.settings.most_logits):
             ids, mask = part.sequence()
             logits = self.model.logits(ids[:, :-1], mask[:, :-1], keep=part.ids.shape[1])
-            values = gather(logsigmoid(logits), part.ids).exp()
-            predicted.append(values[part.mask].double().cpu())
-            observed.append(part.labels[:, None].expand_as(values)[part.mask].double().cpu())
+            values = logsigmoid(gather(logits, part.ids)).exp()
+            labels = part.labels[:, None].expand_as(values)
+            predicted.append(values[part.written].double().cpu())
+            observed.append(labels[part.written].double().cpu())
         return reliability(torch.cat(predicted), torch.cat(observed), train_rate)
 
 

@@ -189,6 +189,7 @@ class HeadValue(ValueModel):
         self, snapshot: LanguageModel, ids: Tensor, mask: Tensor, *, keep: int
     ) -> tuple[Float[Tensor, "N K V"], Float[Tensor, "N K V"]]:
         """One forward pass of the snapshot serves both."""
+        assert snapshot is self.snapshot, "a head reads the hidden states of its own snapshot alone"
         with torch.no_grad():
             output = self.snapshot.forward(ids, mask, hidden=True)
         assert output.hidden is not None
@@ -255,8 +256,9 @@ def make_values(
         return HeadValue(law).to(policy.device)
     if section.kind == "copy":
         return TrunkValue(policy.clone("values"), reference).to(policy.device)
-    smaller = hub.load_module(str(section.path), dtype=torch.float32).to(policy.device)
-    tokenizer = hub.load_tokenizer(str(section.path))
+    with hub.named("value_model.path"):
+        smaller = hub.load_module(str(section.path), dtype=torch.float32).to(policy.device)
+        tokenizer = hub.load_tokenizer(str(section.path))
     if tokenizer.get_vocab() != loaded.tokenizer.get_vocab():
         raise ModelError(
             f"value_model.path = {section.path}: its vocabulary is not that of model.path = "

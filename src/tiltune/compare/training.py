@@ -6,7 +6,8 @@ from pathlib import Path
 from tiltune.compare.plan import Planned
 from tiltune.errors import TiltuneError
 from tiltune.records import RoundRecord, read_records, write_json
-from tiltune.run import is_finished, open_run, stored_config
+from tiltune.run import open_run
+from tiltune.run_folder import is_finished, stored_config
 
 Say = Callable[[str], None]
 

@@ -9,7 +9,6 @@ from tiltune.config.constraint import (
     ProfanityConfig,
     PythonConfig,
     RegexConfig,
-    load_constraint_config,
 )
 from tiltune.config.evaluate import (
     DetectorConfig,
@@ -35,6 +34,7 @@ from tiltune.config.run import (
     SamplerSection,
     ValueModelSection,
     load_config,
+    load_constraint_config,
 )
 
 __all__ = [

@@ -1,11 +1,10 @@
 """The `[constraint]` table: what is judged, by which kind of constraint, with its settings."""
 
-from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from tiltune.config.parse import Section, parse_config, read_toml
+from tiltune.config.parse import Section
 
 
 class ConstraintSection(Section):
@@ -118,18 +117,3 @@ ConstraintConfig = Annotated[
     LexiconConfig | RegexConfig | ClassifierConfig | PythonConfig | ProfanityConfig | HttpConfig,
     Field(discriminator="kind"),
 ]
-
-
-def load_constraint_config(path: str | Path) -> ConstraintConfig:
-    """Read `constraint.toml`: the keys of a `[constraint]` table, with or without the table's
-    header."""
-    tree = read_toml(path)
-    if "constraint" not in tree:
-        tree = {"constraint": tree}
-    return parse_config(
-        _ConstraintFile, {"constraint": tree["constraint"]}, source=str(path)
-    ).constraint
-
-
-class _ConstraintFile(Section):
-    constraint: ConstraintConfig

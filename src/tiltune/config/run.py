@@ -15,7 +15,9 @@ from tiltune.config.parse import Section, apply_override, parse_config, read_tom
 
 class RunSection(Section):
     dir: str = Field(description="Folder that the run writes; must not exist unless `overwrite`.")
-    seed: int = Field(default=0, ge=0, description="Seed of every random generator of the run.")
+    seed: int = Field(
+        default=0, ge=0, lt=2**60, description="Seed of every random generator of the run."
+    )
     overwrite: bool = Field(default=False, description="Replace an existing run folder.")
 
 
@@ -185,7 +187,9 @@ class LearnerSection(Section):
     learning_rate: float | None = Field(default=None, gt=0, description="Peak rate.")
     device: str = Field(default="auto", description="'auto', 'cpu', 'cuda' or 'cuda:N'.")
     threads: int | None = Field(
-        default=None, ge=1, description="CPU threads; none: all, or half of them beside an actor."
+        default=None,
+        ge=1,
+        description="CPU threads; none: half of the cores, one for a small model.",
     )
 
 
@@ -223,3 +227,23 @@ def load_config(path: str | Path, overrides: tuple[str, ...] = ()) -> RunConfig:
     for override in overrides:
         apply_override(tree, override)
     return parse_config(RunConfig, tree, source=str(path))
+
+
+def load_constraint_config(path: str | Path) -> ConstraintConfig:
+    """Read `constraint.toml`: the keys of a `[constraint]` table, with or without the header.
+
+    A whole `run.toml` will do, too.
+
+    Raises:
+        ConfigError: see `load_config`; so is a key that belongs to neither.
+    """
+    tree = read_toml(path)
+    if "constraint" not in tree:
+        tree = {"constraint": tree}
+    unknown = {name: table for name, table in tree.items() if name not in RunConfig.model_fields}
+    tree = {"constraint": tree["constraint"], **unknown}
+    return parse_config(_ConstraintFile, tree, source=str(path)).constraint
+
+
+class _ConstraintFile(Section):
+    constraint: ConstraintConfig

@@ -194,7 +194,11 @@ def describe_error(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     outside = [frame for frame in frames if not _within(frame.filename, (_PACKAGE,))]
     users = [frame for frame in outside if not _within(frame.filename, _LIBRARIES)]
-    message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    try:
+        told = str(error)
+    except Exception:  # an exception of the user's whose own text is broken
+        told = ""
+    message = f"{type(error).__name__}: {told}" if told else type(error).__name__
     if isinstance(error, SyntaxError) and not users:  # the module itself could not be parsed
         return f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})"
     chosen = (users or outside or frames)[-1:]

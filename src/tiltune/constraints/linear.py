@@ -1,6 +1,7 @@
 """Train the linear text classifier on a file of labelled texts, and measure it on held-out ones."""
 
 import hashlib
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from tiltune.constraints.base import shown
 from tiltune.constraints.linear_model import fit_linear_classifier, require_sklearn
@@ -60,8 +62,10 @@ def train_linear_classifier(path: Path, out: Path, *, label_field: str | None) -
     }
     try:
         classifier.save(out, facts)
-    except OSError as error:
-        raise ConstraintError(f"--out {str(out)!r} cannot be written: {error.strerror}") from error
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(out, ignore_errors=True)
+        cause = (error.strerror if isinstance(error, OSError) else None) or error
+        raise ConstraintError(f"--out {str(out)!r} cannot be written: {cause}") from error
     return {"labels": labels, **facts}
 
 
@@ -136,7 +140,7 @@ def _choose_field(rows: list[Row], given: str | None, path: Path) -> tuple[str, 
         raise DataError(
             f"{path}: there is no field 'label', and {len(switches)} fields hold only 0 and 1 "
             f"({', '.join(map(repr, switches)) or 'none'}); name the label's field with "
-            f"--label-field; the fields: {', '.join(map(repr, fields)) or 'only text'}"
+            f"--label; the fields: {', '.join(map(repr, fields)) or 'only text'}"
         )
     return switches[0], "the only field of 0 and 1"
 

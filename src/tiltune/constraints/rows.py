@@ -10,14 +10,20 @@ from tiltune.errors import DataError
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each line's place ("file:line") and its JSON object, in order.
+    """Each line's place ("file:line") and its JSON object, in order; blank lines may end a file.
 
     Raises:
         DataError: the file cannot be read, or a line is not a JSON object in UTF-8.
     """
     try:
         with path.open("rb") as file:  # bytes, so that a faulty encoding has a line too
+            blank = 0
             for number, line in enumerate(file, start=1):
+                if not line.strip():
+                    blank = blank or number
+                    continue
+                if blank:
+                    raise DataError(f"{path}:{blank}: the line is empty; expected a JSON object")
                 place = f"{path}:{number}"
                 yield place, _parse(line, place)
     except OSError as error:

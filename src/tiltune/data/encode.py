@@ -196,7 +196,8 @@ class _Encoder:
         if len(context) >= max_tokens:
             raise DataError(
                 f"prompt longer than a row may be: its {len(context)} tokens leave none of "
-                f"`data.max_tokens` = {max_tokens} for the completion; shorten it or raise that"
+                f"`data.max_tokens` = {max_tokens} for the completion; shorten it, or raise that "
+                "as far as the model's context allows"
             )
         ids = context + body if body[-1:] == [self.eos] else [*context, *body, self.eos]
         return Example(

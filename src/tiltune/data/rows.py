@@ -25,7 +25,7 @@ class Row:
 
 
 def read_rows(path: str | Path, *, setting: str) -> list[Row]:
-    """The rows of a JSON-lines or Parquet file; blank lines are skipped.
+    """The rows of a JSON-lines or Parquet file; blank lines may stand at its end only.
 
     Args:
         path: the file, ending in .jsonl, .json or .parquet.
@@ -53,18 +53,22 @@ def read_rows(path: str | Path, *, setting: str) -> list[Row]:
 
 def _json_rows(path: Path, setting: str) -> Iterator[Row]:
     with path.open("rb") as lines:  # bytes break at \n alone, text also where a string may not
+        blank = 0
         for number, raw in enumerate(lines, start=1):
-            if raw.strip():
-                location = f"{path}:{number}"
-                with located(setting, location):
-                    fields = _json_object(raw, "utf-8-sig" if number == 1 else "utf-8")
-                yield Row(location, fields)
+            if not raw.strip():
+                blank = blank or number
+                continue
+            with located(setting, f"{path}:{blank or number}"):
+                if blank:
+                    raise DataError("the line is empty; each line must be one JSON object")
+                fields = _json_object(raw, "utf-8-sig" if number == 1 else "utf-8")
+            yield Row(f"{path}:{number}", fields)
 
 
 def _json_object(raw: bytes, encoding: str) -> dict[str, Any]:
     try:
         value = json.loads(raw.decode(encoding))
-    except ValueError as error:  # of the encoding or of JSON
+    except (ValueError, RecursionError) as error:  # of the encoding or of JSON
         raise DataError(f"not JSON: {error}; each line must be one JSON object") from None
     if not isinstance(value, dict):
         kind = type(value).__name__

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from tiltune.functional import log_softmax
-from tiltune.lm import Cache
+from tiltune.lm import Cache, disown
 from tiltune.types import SamplingLaw
 
 
@@ -59,11 +59,16 @@ class GuidanceProcessor:
     Args:
         values: the value model, fitted to the model that generates.
         attention_mask: of the prompts given to `generate` (left padding), [N, P].
+        owned: ids below this number belong to the tokenizer; the rest get probability 0, which
+            `generate`'s own scores do not give them. None: all belong to it.
     """
 
-    def __init__(self, values: Values, attention_mask: Bool[Tensor, "N P"]) -> None:
+    def __init__(
+        self, values: Values, attention_mask: Bool[Tensor, "N P"], *, owned: int | None = None
+    ) -> None:
         self.values = values
         self.attention_mask = attention_mask.bool()
+        self.owned = owned
         self._seen: Tensor | None = None
         self._cache: Cache = None
 
@@ -84,5 +89,6 @@ class GuidanceProcessor:
         fresh = input_ids[:, -1:] if grown else input_ids
         logits, self._cache = self.values.step(fresh, mask, self._cache if grown else None)
         self._seen = input_ids
+        scores = disown(scores, self.owned)
         # normalised: beams add scores up, and only log q adds up to a sentence's log-probability
         return log_softmax(log_softmax(scores) + logsigmoid(logits))

@@ -67,11 +67,14 @@ def read_folder(path: Path) -> RunFolder:
         raise RunError(
             f"{path}: no config.json in it (found: {names}); a run folder holds {CONTENTS}"
         )
+    config = _read_object(path / "config.json")
+    if not isinstance(config.get("run"), dict):
+        raise RunError(f"{path}: its config.json is not that of a run; a run folder is expected")
     samples, measured = path / "samples", path / "evaluation" / "evaluation.json"
     rounds = sorted(samples.glob("round-*.jsonl"))
     return RunFolder(
         path=path,
-        config=_read_object(path / "config.json"),
+        config=config,
         manifest=_read_object(path / "manifest.json"),
         records=_read_records(path / "records.jsonl"),
         before=_read_samples(samples / "before.jsonl"),

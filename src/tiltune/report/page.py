@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
+from tiltune.errors import RunError
 from tiltune.records import Interval, write_atomically
 from tiltune.report.curves import calibration, curves
 from tiltune.report.evaluation import evaluation_section
@@ -37,11 +38,14 @@ def write_report(run_dir: Path) -> Path:
         Path of the page.
 
     Raises:
-        RunError: `run_dir` is no run folder, or a file in it is damaged.
+        RunError: `run_dir` is no run folder, a file in it is damaged, the page cannot be written.
     """
     run = read_folder(run_dir)
     page = run_dir / "report.html"
-    write_atomically(page, _page(run))
+    try:
+        write_atomically(page, _page(run))
+    except OSError as error:
+        raise RunError(f"{page}: cannot be written: {error.strerror}; make room") from error
     return page
 
 
