@@ -1,4 +1,4 @@
-"""A verb a command: demo · check · fit · sample · score · evaluate · rescore · compare · report · ….
+"""A verb a command: demo, check, fit, sample, score, evaluate, rescore, compare, report, ….
 
 Commands import what they run inside the function, so that `--help`, a bad configuration and a
 report need no torch. A mistake of the user's ends in one message on stderr and exit code 2.

@@ -65,9 +65,9 @@ def device_named(name: str, side: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ConfigError(
-            f"{side}.device = '{name}': give 'auto', 'cpu', 'cuda' or 'cuda:N'"
-        ) from None
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"{side}.device = '{name}': give 'auto', 'cpu', 'cuda' or 'cuda:N'")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
             f"{side}.device = '{name}': this machine has {torch.cuda.device_count()} GPUs"
