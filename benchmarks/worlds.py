@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from tiltune.automata import DFA
+from tiltune.automata.dfa import DFA
 from tiltune.constraints.base import Completion
 from tiltune.exact import Chain, ExactTarget
 

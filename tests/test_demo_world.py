@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import tiltune.demo
-from tiltune.automata import DFA
+from tiltune.automata.dfa import DFA
 from tiltune.constraints.base import Completion
 from tiltune.demo.grammar import compile_grammar
 from tiltune.demo.measure import kl_world_model_nats, mean_of, measure_world, tilt_floor_nats

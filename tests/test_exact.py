@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiltune.automata import DFA
+from tiltune.automata.dfa import DFA
 from tiltune.errors import ConstraintError
 from tiltune.exact import Chain, ExactTarget
 

@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from tiltune.automata import DFA
+from tiltune.automata.dfa import DFA
 from tiltune.errors import ConstraintError
 
 Floats = NDArray[np.float64]

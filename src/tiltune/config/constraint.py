@@ -13,18 +13,25 @@ class ConstraintSection(Section):
     effort: ClassVar[frozenset[str]] = frozenset()
     """Fields that change how scores are fetched, never a score: a run may go on with others."""
 
-    text: Literal["completion", "prompt+completion"] = Field(
-        default="completion", description="The text that is judged."
-    )
     threshold: Annotated[float, Field(ge=0, le=1)] | Literal["none"] = Field(
         default=0.5, description="A score at or above it satisfies; 'none' keeps raw soft scores."
     )
 
 
-class LexiconConfig(ConstraintSection):
+class TextSection(ConstraintSection):
+    """A constraint that judges one text."""
+
+    text: Literal["completion", "prompt+completion"] = Field(
+        default="completion", description="The text that is judged."
+    )
+
+
+class LexiconConfig(TextSection):
     kind: Literal["lexicon"]
-    words: tuple[str, ...] = Field(
-        default=(), description="Words or phrases; matched whole, letter case ignored."
+    words: tuple[str | tuple[str, ...], ...] = Field(
+        default=(),
+        description="Words or phrases; matched whole, letter case ignored. A list within the list "
+        "is one entry in several forms, as in ['run', 'ran', 'running'].",
     )
     file: str | None = Field(default=None, description="File with one word or phrase a line.")
     mode: Literal["forbid", "require"] = Field(
@@ -32,7 +39,7 @@ class LexiconConfig(ConstraintSection):
     )
 
 
-class RegexConfig(ConstraintSection):
+class RegexConfig(TextSection):
     kind: Literal["regex"]
     pattern: str = Field(description="Python regular expression, searched anywhere in the text.")
     mode: Literal["forbid", "require"] = Field(
@@ -40,7 +47,7 @@ class RegexConfig(ConstraintSection):
     )
 
 
-class ClassifierConfig(ConstraintSection):
+class ClassifierConfig(TextSection):
     kind: Literal["classifier"]
     path: str = Field(
         description="Folder of `tiltune classifier train`, or of a Hugging Face sequence "
@@ -52,20 +59,20 @@ class ClassifierConfig(ConstraintSection):
     )
 
 
-class PythonConfig(ConstraintSection):
+class PythonConfig(TextSection):
     kind: Literal["python"]
     path: str = Field(
         description="'module:attribute' of a callable, see `tiltune.constraints.base`."
     )
 
 
-class ProfanityConfig(ConstraintSection):
+class ProfanityConfig(TextSection):
     """The model inside alt-profanity-check; score = 1 - P(profane)."""
 
     kind: Literal["profanity"]
 
 
-class HttpConfig(ConstraintSection):
+class HttpConfig(TextSection):
     """A scoring service; score = 1 - its number (forbid), or the number itself (require)."""
 
     effort: ClassVar[frozenset[str]] = frozenset(
@@ -113,7 +120,137 @@ class HttpConfig(ConstraintSection):
     )
 
 
+class LengthConfig(TextSection):
+    """Bounds on how much is written."""
+
+    kind: Literal["length"]
+    unit: Literal["characters", "words", "lines", "sentences"] = Field(
+        default="words", description="What is counted; see `tiltune.automata.steps`."
+    )
+    at_least: int | None = Field(default=None, ge=0, description="Fewest; none: no bound.")
+    at_most: int | None = Field(default=None, ge=0, description="Most; none: no bound.")
+
+
+class TemporalConfig(TextSection):
+    """A formula of linear temporal logic on finite traces over the steps of a text."""
+
+    kind: Literal["temporal"]
+    formula: str = Field(description="! & | -> <-> X WX U R W F G true false and names of atoms.")
+    step: Literal["word", "line", "sentence"] = Field(
+        default="word", description="What a step of the trace is; see `tiltune.automata.steps`."
+    )
+    atoms: dict[str, "str | tuple[str, ...] | ConstraintConfig"] = Field(
+        description="Each atom's meaning on a step: a list of words (any occurs), a regular "
+        "expression (searched), or a table with the keys of a constraint, judged on each step."
+    )
+
+
+class GrammarConfig(TextSection):
+    """The whole text is a sentence of a grammar; checked by llguidance."""
+
+    kind: Literal["grammar"]
+    format: Literal["json_schema", "regex", "lark"] = Field(
+        description="json_schema: a JSON Schema. regex: the whole text matches. lark: a "
+        "context-free grammar in Lark's notation, rule `start`."
+    )
+    grammar: str | None = Field(default=None, description="The grammar itself.")
+    file: str | None = Field(default=None, description="The file that holds it instead.")
+
+
+class PythonSyntaxConfig(TextSection):
+    """The text parses as Python."""
+
+    kind: Literal["python_syntax"]
+
+
+class ExecutionConfig(TextSection):
+    """The text is Python code that passes the tests of its row, run in a sandbox."""
+
+    effort: ClassVar[frozenset[str]] = frozenset({"parallel"})
+
+    kind: Literal["execution"]
+    tests_field: str = Field(
+        default="tests", description="Field of the row: Python source that is run after the code."
+    )
+    public_tests_field: str | None = Field(
+        default=None,
+        description="Field of the row: tests whose outcome may be shown to the model as feedback.",
+    )
+    timeout_seconds: float = Field(
+        default=10.0, gt=0, allow_inf_nan=False, description="Wall clock for a completion's run."
+    )
+    memory_mb: int = Field(default=512, ge=64, description="Address space of the run, MiB.")
+    parallel: int = Field(default=2, ge=1, le=256, description="Runs under way at once.")
+    isolation: Literal["required", "none"] = Field(
+        default="required",
+        description="required: namespaces or Landlock, or no run at all. none: process limits "
+        "alone, for code you trust.",
+    )
+
+
+class CombinedSection(ConstraintSection):
+    """What combinations share; each part names the text that it judges."""
+
+    parts: tuple["ConstraintConfig", ...] = Field(
+        min_length=1, description="Tables of constraints."
+    )
+
+
+class AllConfig(CombinedSection):
+    """Every part is satisfied; the least of the parts' labels."""
+
+    kind: Literal["all"]
+
+
+class AnyConfig(CombinedSection):
+    """At least one part is satisfied; the greatest of the parts' labels."""
+
+    kind: Literal["any"]
+
+
+class NotConfig(CombinedSection):
+    """Its one part is not satisfied; 1 - the part's label."""
+
+    kind: Literal["not"]
+    parts: tuple["ConstraintConfig"] = Field(description="One table of a constraint.")
+
+
+class MeanConfig(CombinedSection):
+    """The weighted mean of the parts' labels."""
+
+    kind: Literal["mean"]
+    weights: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] | None = Field(
+        default=None, description="One a part; none: all equal."
+    )
+
+
+class PopulationConfig(CombinedSection):
+    """A bound on the share of all completions that satisfy the one part."""
+
+    kind: Literal["population"]
+    parts: tuple["ConstraintConfig"] = Field(description="One table of a constraint.")
+    at_least: float | None = Field(default=None, ge=0, le=1, description="Lowest share.")
+    at_most: float | None = Field(default=None, ge=0, le=1, description="Highest share.")
+
+
 ConstraintConfig = Annotated[
-    LexiconConfig | RegexConfig | ClassifierConfig | PythonConfig | ProfanityConfig | HttpConfig,
+    LexiconConfig
+    | RegexConfig
+    | ClassifierConfig
+    | PythonConfig
+    | ProfanityConfig
+    | HttpConfig
+    | LengthConfig
+    | TemporalConfig
+    | GrammarConfig
+    | PythonSyntaxConfig
+    | ExecutionConfig
+    | AllConfig
+    | AnyConfig
+    | NotConfig
+    | MeanConfig
+    | PopulationConfig,
     Field(discriminator="kind"),
 ]
+for _recursive in (TemporalConfig, AllConfig, AnyConfig, NotConfig, MeanConfig, PopulationConfig):
+    _recursive.model_rebuild()

@@ -120,10 +120,14 @@ def _members(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _tags(kind: type[BaseModel]) -> set[str]:
-    """The tags of every union of tables within a model."""
-    fields = kind.model_fields.values()
-    inner = {member for field in fields for member in _members(field.annotation)}
-    return {tag for member in inner for tag in (*_tag(member), *_tags(member))}
+    """The tags of every union of tables within a model; a table may hold its own kind."""
+    met: set[type[BaseModel]] = set()
+    todo = [kind]
+    while todo:
+        found = {m for f in todo.pop().model_fields.values() for m in _members(f.annotation)}
+        todo += found - met
+        met |= found
+    return {tag for member in met for tag in _tag(member)}
 
 
 def _tag(member: type[BaseModel]) -> tuple[str, ...]:

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, SupportsFloat, final
 
+from tiltune.automata import TextAutomaton
 from tiltune.errors import ConstraintError, ScorerUnavailable, TiltuneError
+
+JudgedText = Literal["completion", "prompt+completion"]
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,16 @@ class Completion:
 
 @dataclass(frozen=True)
 class Score:
-    """A value in [0, 1], 1 = satisfied; why; and the characters [start, end) that decided it."""
+    """A value in [0, 1], 1 = satisfied; why; and the characters [start, end) that decided it.
+
+    `reason` is for the person who reads a report. `feedback` is for the model: what may be shown to
+    it before another attempt, such as the output of a public test; empty: nothing may.
+    """
 
     value: float
     reason: str = ""
     span: tuple[int, int] | None = None
+    feedback: str = ""
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,22 @@ class Failure:
     """
 
     reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """What is known exactly of a constraint, before any text is complete.
+
+    Attributes:
+        automaton: reads the judged text; a text that it does not accept never satisfies.
+        text: which text is judged.
+        complete: whether every text that it accepts satisfies, too. False where the automaton is
+            but a part of the constraint: then only its dead ends are known.
+    """
+
+    automaton: TextAutomaton
+    text: JudgedText
+    complete: bool = True
 
 
 ScoreFunction = Callable[[Sequence[Completion]], Sequence[float | Score | Failure]]
@@ -56,8 +80,6 @@ class Constraint(Protocol):
 
     def label(self, score: Score) -> float: ...
 
-
-JudgedText = Literal["completion", "prompt+completion"]
 
 _PACKAGE = str(Path(__file__).resolve().parents[1])
 _LIBRARIES = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
@@ -81,6 +103,7 @@ class TextConstraint:
         recipe: builds the same constraint again, in the actor's own process.
         forgiving: what scores for `score_or_missing`, where `scorer` itself stops at the first
             failure instead of trying the other texts; none: `scorer` does both.
+        make_rule: the automaton behind the constraint; none: only texts tell.
     """
 
     name: str
@@ -89,6 +112,7 @@ class TextConstraint:
     threshold: float | Literal["none"] = 0.5
     recipe: Callable[[], "TextConstraint"] | None = field(default=None, compare=False)
     forgiving: ScoreFunction | None = field(default=None, compare=False)
+    make_rule: Callable[[], Rule | None] | None = field(default=None, compare=False)
 
     def __reduce__(self) -> Any:
         """A constraint with a recipe crosses to another process as its recipe."""
@@ -122,6 +146,12 @@ class TextConstraint:
             result if isinstance(result, Failure) else self._checked(result, text)
             for result, text in self._results(self.forgiving or self.scorer, completions)
         ]
+
+    def rule(self) -> Rule | None:
+        """The automaton of "a text satisfies"; None: there is none, or the threshold has no use
+        for one (0 is reached by every score).
+        """
+        return None if self.make_rule is None or self.threshold == 0 else self.make_rule()
 
     def _results(
         self, scorer: ScoreFunction, completions: Sequence[Completion]
@@ -170,7 +200,7 @@ class TextConstraint:
                 f"0 <= start <= end <= {len(text)}, in characters of `constraint.text` = "
                 f"{self.text!r}; the text: {shown(text)}"
             )
-        return Score(value, str(score.reason), score.span)
+        return Score(value, str(score.reason), score.span, str(score.feedback))
 
 
 def on_texts(

@@ -11,7 +11,7 @@ from functools import cache, cached_property
 
 import numpy as np
 
-from tiltune.automata import DFA
+from tiltune.automata.dfa import DFA
 from tiltune.constraints.base import Completion, Score
 from tiltune.demo.grammar import compile_grammar
 from tiltune.exact import ExactTarget

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tiltune.automata import DFA
+from tiltune.automata.dfa import DFA
 
 NEVER_BB = DFA(np.array([[0, 1], [2, 3], [2, 1], [3, 3]]), np.array([False, True, True, False]))
 """At least one b (symbol 1) and never bb: method.md, section 6."""

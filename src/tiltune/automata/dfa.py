@@ -1,0 +1,148 @@
+"""Deterministic finite automata over symbols 0..V-1: what a constraint with memory remembers."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class DFA:
+    """A complete deterministic automaton; a sentence satisfies it if it ends in an accepting state.
+
+    Attributes:
+        transitions: next state given state and symbol, int [D, V].
+        accepting: whether a sentence may end in the state, bool [D].
+        start: the state before the first symbol.
+
+    Raises:
+        ValueError: the shapes do not fit, or a state is not in 0..D-1.
+    """
+
+    transitions: NDArray[np.int64]
+    accepting: Flags
+    start: int = 0
+
+    def __post_init__(self) -> None:
+        states = len(self.accepting)
+        if self.transitions.ndim != 2 or len(self.transitions) != states:
+            raise ValueError(
+                f"transitions have shape {self.transitions.shape}; "
+                f"with {states} accepting flags they must be [{states}, V]"
+            )
+        inside = (self.transitions >= 0) & (self.transitions < states)
+        if not (inside.all() and 0 <= self.start < states):
+            raise ValueError(f"the start and every transition must be a state in 0..{states - 1}")
+
+    def run(self, symbols: Iterable[int], start: int | None = None) -> int:
+        """The state after the symbols, from `start` (None: the automaton's own)."""
+        state = self.start if start is None else start
+        for symbol in symbols:
+            state = int(self.transitions[state, symbol])
+        return state
+
+    def accepts(self, symbols: Iterable[int]) -> bool:
+        """Whether a sentence of these symbols satisfies the constraint."""
+        return bool(self.accepting[self.run(symbols)])
+
+    @cached_property
+    def dead(self) -> Flags:
+        """States from which no sentence is accepted any more, bool [D]."""
+        return ~can_reach(self.transitions, self.accepting)
+
+    @cached_property
+    def certain(self) -> Flags:
+        """States from which every sentence is accepted, bool [D]."""
+        return ~can_reach(self.transitions, ~self.accepting)
+
+    @property
+    def never(self) -> bool:
+        """Whether it accepts nothing: a contradiction."""
+        return bool(self.dead[self.start])
+
+    @property
+    def always(self) -> bool:
+        """Whether it accepts everything: no constraint at all."""
+        return bool(self.certain[self.start])
+
+    def complement(self) -> "DFA":
+        """Accepts what this one does not."""
+        return replace(self, accepting=~self.accepting)
+
+    def minimised(self) -> "DFA":
+        """The smallest automaton of the same sentences; its states in the order of first visit.
+
+        By refinement: states stay together while they agree on acceptance and on the classes of
+        all their successors.
+        """
+        here = self.reachable()
+        classes = here.accepting.astype(np.int64)
+        while True:
+            rows = np.concatenate([classes[:, None], classes[here.transitions]], axis=1)
+            _, first, finer = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+            finer = finer.ravel()
+            if len(first) == len(np.unique(classes)):
+                merged = DFA(finer[here.transitions[first]], here.accepting[first], finer[0])
+                return merged.reachable()
+            classes = finer
+
+    def reachable(self) -> "DFA":
+        """Without the states that no sentence visits; numbered as a walk in breadth finds them."""
+        order = walk(self.start, lambda state: self.transitions[state].tolist())
+        number = np.full(len(self.accepting), -1)
+        number[order] = np.arange(len(order))
+        return DFA(number[self.transitions[order]], self.accepting[order], 0)
+
+
+def product(first: DFA, second: DFA, accept: Callable[[Flags, Flags], Flags]) -> DFA:
+    """Both at once, over the same symbols; accepting by a rule on the two acceptances.
+
+    Args:
+        first, second: automata over V symbols each.
+        accept: such as `np.logical_and`.
+
+    Raises:
+        ValueError: they have different numbers of symbols.
+    """
+    if first.transitions.shape[1] != second.transitions.shape[1]:
+        raise ValueError(
+            f"one automaton has {first.transitions.shape[1]} symbols, the other "
+            f"{second.transitions.shape[1]}; a product needs the same symbols"
+        )
+    width = len(second.accepting)
+
+    def successors(pair: int) -> NDArray[np.int64]:
+        one, other = divmod(pair, width)
+        return first.transitions[one] * width + second.transitions[other]
+
+    start = first.start * width + second.start
+    order = np.array(walk(start, lambda pair: successors(pair).tolist()))
+    number = {pair: place for place, pair in enumerate(order.tolist())}
+    transitions = np.array([[number[n] for n in successors(pair).tolist()] for pair in order])
+    ones, others = np.divmod(order, width)
+    return DFA(transitions, accept(first.accepting[ones], second.accepting[others]), 0)
+
+
+def can_reach(transitions: NDArray[np.int64], goal: Flags) -> Flags:
+    """States from which a state of `goal` can be reached, itself included, bool [D]."""
+    reached = goal
+    while True:
+        further = reached | reached[transitions].any(1)
+        if (further == reached).all():
+            return reached
+        reached = further
+
+
+def walk(start: int, successors: Callable[[int], Iterable[int]]) -> list[int]:
+    """States in the order in which a walk in breadth from the start meets them."""
+    met = {start: None}
+    todo = [start]
+    for state in todo:  # grows while it is walked
+        new = [each for each in dict.fromkeys(successors(state)) if each not in met]
+        met.update(dict.fromkeys(new))
+        todo += new
+    return todo
