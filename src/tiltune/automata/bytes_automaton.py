@@ -150,7 +150,7 @@ class _Pending:
 
 
 def _stripped(plain: ByteAutomaton, valid: Integers, count: int) -> tuple[ByteAutomaton, Integers]:
-    """With a second state for each of the `count` first ones, in which nothing has been read yet."""
+    """With a second state for each of the `count` first ones, where nothing has been read yet."""
     states = len(plain.base)
     order = np.concatenate([np.arange(count), np.arange(count), np.arange(count, states)])
     number = np.concatenate([np.arange(count), np.arange(count, states) + count, [-1]])

@@ -2,14 +2,15 @@
 
 A token is a string of bytes that may end in the middle of a character. So the automaton is first
 composed with a UTF-8 decoder (`bytes_automaton.py`); then every token is run from every state.
-A state with bytes pending reads most tokens as the state does that it becomes when the pending bytes
-are given up. The table therefore holds one row for each of those, and a patch for the few tokens
-that may go on with the character.
+A state with bytes pending reads most tokens as the state does that it becomes when they are given
+up. The table therefore holds one row for each of those, and a patch for the few tokens that may go
+on with the character.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,19 +37,38 @@ class Vocabulary:
         tokens: bytes by token id; None for an id that leaves no trace in the text.
         strip: whether one space at the start of a decoded text is dropped.
         fallback: ids of tokens that stand for one byte each in a vocabulary of whole characters: a
-            run of them that is not UTF-8 becomes one U+FFFD a byte. In a byte-level vocabulary none.
+            run of them that is not UTF-8 becomes one U+FFFD a byte. None if byte-level.
     """
 
     tokens: tuple[bytes | None, ...]
     strip: bool = False
     fallback: frozenset[int] = frozenset()
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of these ids, as the tokenizer decodes them without special tokens."""
+        pairs = [(i, token) for i in ids if (token := self.tokens[i]) is not None]
+        text = "".join(
+            _run_text(part) if lone else part.decode("utf-8", errors="replace")
+            for lone, part in (
+                (lone, b"".join(token for _, token in group))
+                for lone, group in groupby(pairs, lambda pair: pair[0] in self.fallback)
+            )
+        )
+        return text[1:] if self.strip and text.startswith(" ") else text
+
+
+def _run_text(run: bytes) -> str:
+    try:
+        return run.decode("utf-8")
+    except UnicodeDecodeError:
+        return "\ufffd" * len(run)
+
 
 @dataclass(frozen=True, eq=False)
 class TokenTable:
     """The automaton over D states and V tokens; state numbers are the table's own.
 
-    The state after token v in state s is `patch[s, c]` if v is `columns[c]`, else `rows[row[s], v]`.
+    After token v in state s comes `patch[s, c]` if v is `columns[c]`, else `rows[row[s], v]`.
 
     Attributes:
         rows: next states, int32 [R, V].
@@ -142,8 +162,8 @@ def check_size(text: TextAutomaton, reader: ByteAutomaton, tokens: int, patched:
     entries = len(np.unique(reader.base)) * tokens + len(reader.base) * patched
     if entries > MOST_ENTRIES:
         raise ConstraintError(
-            f"the constraint's automaton has {len(text.dfa.accepting)} states over characters; over "
-            f"{tokens} tokens its table would have {entries} entries, and at most {MOST_ENTRIES} "
+            f"the constraint's automaton has {len(text.dfa.accepting)} states over characters; its "
+            f"table over {tokens} tokens would have {entries} entries, and at most {MOST_ENTRIES} "
             "are built; simplify the constraint, or set value_model.automaton = false"
         )
 
