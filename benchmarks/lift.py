@@ -1,4 +1,4 @@
-"""Seconds to lift an automaton to a synthetic byte-level vocabulary: `python benchmarks/lift.py`."""
+"""How long it takes to lift an automaton to a synthetic byte-level vocabulary, and its size."""
 
 import argparse
 import time

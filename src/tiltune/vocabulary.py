@@ -11,7 +11,6 @@ from functools import lru_cache
 from typing import Any
 
 from tiltune.automata.lift import Vocabulary
-from tiltune.constraints.base import shown
 from tiltune.errors import ModelError
 
 SEQUENCES = 600
