@@ -13,6 +13,7 @@ import torch
 
 from tiltune import hub
 from tiltune.actor import Actor, ActorPlan
+from tiltune.automaton_values import ExactEnds, make_automaton
 from tiltune.config import MethodSection, RunConfig
 from tiltune.constraints import build_constraint
 from tiltune.constraints.base import Completion, Constraint
@@ -37,7 +38,7 @@ from tiltune.policy_gradient import GradientSettings, PolicyGradient, StateValue
 from tiltune.sampler import Sampler
 from tiltune.types import SamplingLaw
 from tiltune.value_learner import ValueLearner, ValueSettings
-from tiltune.value_model import make_values
+from tiltune.value_model import ValueModel, make_values
 
 MEASURED = 1024
 """Completions drawn to measure the final policy, or one whose round trains on another law's."""
@@ -219,7 +220,7 @@ def make_actor(prepared: Prepared) -> Actor:
     if config.method.kind == "tilt":
         law = view if plan(config).law == "snapshot" else prepared.reference
         learner = ValueLearner(
-            make_values(config, prepared.loaded, law, prepared.reference),
+            make_exact_values(prepared, law),
             ValueSettings(
                 steps=config.value_model.steps_per_round or 1,
                 batch_size=config.value_model.batch_size or 1,
@@ -229,6 +230,17 @@ def make_actor(prepared: Prepared) -> Actor:
             torch.Generator().manual_seed(config.run.seed * 4 + 2),
         )
     return Actor(plan(config), sampler, view, prepared.reference, learner)
+
+
+def make_exact_values(prepared: Prepared, law: LanguageModel) -> ValueModel:
+    """The values to learn, with what the constraint's automaton knows, if it has one."""
+    config, loaded = prepared.config, prepared.loaded
+    values = make_values(config, loaded, law, prepared.reference)
+    automaton = make_automaton(config, prepared.constraint, loaded)
+    if isinstance(automaton, str):
+        return values
+    automaton.read_prompts((prompt.ids, prompt.text) for prompt in prepared.prompts)
+    return ExactEnds(values, automaton)
 
 
 def plan(config: RunConfig) -> ActorPlan:

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from tiltune.actor import Actor, ActorPlan, on_device
 from tiltune.assemble import Prepared, cap_told, make_actor, make_learner, prepare
+from tiltune.automaton_values import automaton_told, make_automaton
 from tiltune.config import RunConfig
 from tiltune.learner import Learner, Trained
 from tiltune.probe import PROMPTS
@@ -47,6 +48,9 @@ def check_run(given: RunConfig, console: Console) -> None:
     actor.sampler.generator = on_device(actor.sampler.generator, device)
     scored = actor.sampler.draw(prepared.loaded.policy, SAMPLES, policy_version=0)
     _print_samples(scored, actor, console)
+    if actor.value_learner is not None:
+        found = make_automaton(prepared.config, prepared.constraint, prepared.loaded)
+        console.print(escape(automaton_told(found)))
     told = cap_told(prepared, scored.samples.tokens / SAMPLES)
     if told:
         console.print(told)

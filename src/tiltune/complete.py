@@ -40,6 +40,7 @@ def complete(run: Path, request: Request, warn: Callable[[str], None]) -> Iterat
     Raises:
         RunError: no run folder, not finished, or no values of that round.
         DataError: the prompt is longer than the model's context allows.
+        ConstraintError: guidance knows that no completion of the prompt meets the constraint.
     """
     config = read_config(run)
     limit = request.max_new_tokens or config.sampler.max_new_tokens
@@ -51,6 +52,7 @@ def complete(run: Path, request: Request, warn: Callable[[str], None]) -> Iterat
     contender = open_contender(run, guided=request.guided, round=request.round)
     loaded = contender.loaded
     prompt = _prompt(request.prompt, loaded, limit)
+    contender.read_prompts([prompt])
     samples = contender.draw(
         [prompt.ids] * request.n,
         SamplingLaw(limit, request.temperature, request.top_p),

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from tiltune import hub
+from tiltune.automaton_values import ExactEnds, make_automaton
 from tiltune.checkpoint import Saved, read_folder
 from tiltune.config import ConstraintConfig, ModelSection, RunConfig
 from tiltune.constraints import build_constraint
 from tiltune.constraints.base import TextConstraint
+from tiltune.data import Prompt
 from tiltune.decoding.draw import Ending, draw
 from tiltune.decoding.guided_model import GuidedModel
 from tiltune.errors import RunError
@@ -25,6 +27,9 @@ from tiltune.value_model import ValueModel, make_values
 
 WEIGHTS = (".safetensors", ".json", ".jinja", ".model", ".txt")
 """Files of a model folder that decide what it writes: weights, shape, tokenizer."""
+
+WITHOUT_AUTOMATON = ("classifier", "execution", "http", "profanity", "python")
+"""Kinds of constraint that only whole texts tell; they need not be built to decode."""
 
 
 @final
@@ -59,21 +64,37 @@ class Contender:
         """The model whose next-token law is the contender's own, guidance included.
 
         Choosing among `best_of` whole completions has no next-token law: it is the model's then.
+        What an automaton knows is left out: it is about completions of a prompt within the token
+        limit, and would make any other text impossible.
         """
         if self.values is None:
             return self.loaded
-        return replace(self.loaded, policy=GuidedModel(self.loaded.policy, self.values))
+        values = self.values.inner if isinstance(self.values, ExactEnds) else self.values
+        return replace(self.loaded, policy=GuidedModel(self.loaded.policy, values))
+
+    def read_prompts(self, prompts: Sequence[Prompt]) -> None:
+        """Tell guidance the texts of prompts that will be given to `draw`."""
+        if isinstance(self.values, ExactEnds):
+            self.values.automaton.read_prompts((prompt.ids, prompt.text) for prompt in prompts)
 
     def draw(
         self, prompts: Sequence[Sequence[int]], law: SamplingLaw, *, generator: torch.Generator
     ) -> Samples:
-        """Complete each prompt once; `law.guided` is set here, by whether there are values."""
+        """Complete each prompt once; `law.guided` is set here, by whether there are values.
+
+        Raises:
+            ModelError: the model's law is not a number.
+            NothingAllowed: guidance knows that no completion of a prompt meets the constraint.
+        """
         law = SamplingLaw(
             law.max_new_tokens, law.temperature, law.top_p, guided=self.values is not None
         )
         loaded = self.loaded
         ending = Ending(loaded.eos_ids, loaded.pad_id)
-        return draw(loaded.policy, prompts, law, ending, generator=generator, values=self.values)
+        values = self.values
+        if isinstance(values, ExactEnds):
+            values = values.limited(law.max_new_tokens)
+        return draw(loaded.policy, prompts, law, ending, generator=generator, values=values)
 
 
 def open_contender(
@@ -182,7 +203,18 @@ def _pair(
         return loaded, None, weights
     values = make_values(run, loaded, loaded.policy, reference)
     values.load_state(saved.tensors["values"])
-    return loaded, values, weights
+    exact = _with_automaton(run, loaded, values)
+    if exact is not values:
+        weights += constraint_digest(run.constraint)
+    return loaded, exact, weights
+
+
+def _with_automaton(run: RunConfig, loaded: hub.Loaded, values: ValueModel) -> ValueModel:
+    """The values with what the automaton of the run's constraint knows, if it has one."""
+    if run.constraint.kind in WITHOUT_AUTOMATON:
+        return values
+    automaton = make_automaton(run, build_constraint(run.constraint), loaded)
+    return values if isinstance(automaton, str) else ExactEnds(values, automaton)
 
 
 def _check_law(run: RunConfig, saved: Saved, number: int | None) -> None:

@@ -19,11 +19,12 @@ from typing import Any, TypeVar
 import torch
 
 from tiltune.config import PromptsSection, ProtocolSection
-from tiltune.constraints.base import Completion
+from tiltune.constraints.base import Completion, shown
 from tiltune.contender import Contender
 from tiltune.data import Prompt, Row, prompt_list, read_rows
+from tiltune.decoding.guidance import NothingAllowed
 from tiltune.decoding.texts import texts
-from tiltune.errors import ConfigError, DataError, ModelError
+from tiltune.errors import ConfigError, ConstraintError, DataError, ModelError
 from tiltune.metrics.base import Generated
 from tiltune.types import SamplingLaw
 
@@ -241,8 +242,15 @@ def _batch(plan: Plan, number: int) -> list[JsonRow]:
     generator = torch.Generator(contender.loaded.policy.device)
     generator.manual_seed(int.from_bytes(digest[:7], "big"))
     law = SamplingLaw(protocol.max_new_tokens, protocol.temperature, protocol.top_p)
+    contender.read_prompts([prompts[p] for p in dict.fromkeys(picks)])
     try:
         samples = contender.draw([prompts[p].ids for p in picks], law, generator=generator)
+    except NothingAllowed as error:
+        place = picks[error.row]
+        raise ConstraintError(
+            f"{contender.path}: row {place + 1} of the prompts, {shown(prompts[place].text)}: "
+            f"{error.told}"
+        ) from error
     except ModelError as error:
         raise ModelError(f"{contender.path}: {error}") from error
     samples.prompt_index.copy_(torch.tensor(picks))

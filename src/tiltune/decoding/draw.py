@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from tiltune.data import left_padded
-from tiltune.decoding.guidance import Values, shape_law
+from tiltune.decoding.guidance import NothingAllowed, Values, shape_law
 from tiltune.errors import ModelError
+from tiltune.functional import log_softmax
 from tiltune.lm import LanguageModel
 from tiltune.types import Samples, SamplingLaw
 
@@ -54,6 +55,7 @@ def draw(
 
     Raises:
         ModelError: the law is not a number.
+        NothingAllowed: by the values no token of a row is possible.
     """
     if (values is not None) != law.guided:
         raise ValueError(
@@ -69,7 +71,10 @@ def draw(
             logits, value_cache = values.step(fresh, mask, caches[1])
             log_values = logsigmoid(logits)
         log_probs = shape_law(output.logits[:, -1], law, log_values)
-        if log_probs[:, 0].isnan().any():  # one such logit makes its whole row so
+        broken = log_probs[:, 0].isnan()  # one such logit makes its whole row so
+        if broken.any():
+            if log_values is not None:
+                _refuse_dead_end(output.logits[:, -1], log_values, places, column)
             raise ModelError(
                 f"the next-token law at token {column} of a completion is not a number (NaN or "
                 "infinite logits); the weights are broken, or overflow in the precision they run in"
@@ -88,6 +93,13 @@ def draw(
                     cache.batch_select_indices(kept)
         fresh, mask = token, torch.nn.functional.pad(mask, (0, 1), value=True)
     return rows.samples(law)
+
+
+def _refuse_dead_end(logits: Tensor, log_values: Tensor, places: Tensor, written: int) -> None:
+    """Stop where the model's law is sound, and the values leave nothing of it."""
+    stuck = (log_softmax(logits) + log_values == -torch.inf).all(1)
+    if stuck.any():
+        raise NothingAllowed(int(places[stuck][0]), written)
 
 
 @dataclass

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from tiltune.errors import ConstraintError
 from tiltune.functional import log_softmax
 from tiltune.lm import Cache, disown
 from tiltune.types import SamplingLaw
@@ -49,12 +50,32 @@ def nucleus(log_probs: Float[Tensor, "N V"], top_p: float) -> Bool[Tensor, "N V"
     return torch.zeros_like(kept).scatter(-1, places, kept)
 
 
+class NothingAllowed(ConstraintError):
+    """Guidance knows that a completion cannot meet the constraint any more, whatever comes.
+
+    Args:
+        row: of the prompts given, from 0.
+        written: tokens of the completion so far.
+    """
+
+    def __init__(self, row: int, written: int) -> None:
+        self.row = row
+        where = f"after {written} tokens of a completion" if written else "of the prompt alone"
+        self.told = (
+            f"no token is allowed {where}: the constraint cannot be met any more within the token "
+            "limit by what the model can write; take out the prompt, loosen the constraint, or "
+            "raise the limit (sampler.max_new_tokens, --max-new-tokens)"
+        )
+        super().__init__(f"prompt {row + 1}: {self.told}")
+
+
 class GuidanceProcessor:
     """Turns a model's scores into `log q(·|s)`: pass it to `generate(logits_processor=[…])`.
 
     `generate` runs custom processors before its own temperature and top-p, so the order is the one
     this module states. Values are kept incrementally; when the rows are not last time's rows with
-    one more token (beam search reorders them), they are computed afresh.
+    one more token (beam search reorders them), they are computed afresh. Values with an automaton
+    (`ExactEnds`) must have the token limit given to `generate`.
 
     Args:
         values: the value model, fitted to the model that generates.
@@ -76,6 +97,7 @@ class GuidanceProcessor:
     def __call__(
         self, input_ids: Int[Tensor, "N L"], scores: Float[Tensor, "N V"]
     ) -> Float[Tensor, "N V"]:
+        """The guided scores; raises NothingAllowed if a prompt has no way on."""
         written = input_ids.shape[1] - self.attention_mask.shape[1]
         if written < 0 or len(input_ids) % len(self.attention_mask):
             raise ValueError(
@@ -87,8 +109,22 @@ class GuidanceProcessor:
         mask = torch.nn.functional.pad(rows, (0, written), value=True)
         grown = self._seen is not None and torch.equal(self._seen, input_ids[:, :-1])
         fresh = input_ids[:, -1:] if grown else input_ids
-        logits, self._cache = self.values.step(fresh, mask, self._cache if grown else None)
+        cache = self._cache if grown else None
+        if cache is None and written:  # values are told apart what is the prompt
+            width = rows.shape[1]
+            _, cache = self.values.step(input_ids[:, :width], rows, None)
+            fresh = input_ids[:, width:]
+        logits, self._cache = self.values.step(fresh, mask, cache)
         self._seen = input_ids
-        scores = disown(scores, self.owned)
+        joint = log_softmax(disown(scores, self.owned)) + logsigmoid(logits)
+        stuck = (joint == -torch.inf).all(1)
+        if stuck.any():
+            self._refuse(stuck, written)
         # normalised: beams add scores up, and only log q adds up to a sentence's log-probability
-        return log_softmax(log_softmax(scores) + logsigmoid(logits))
+        return torch.where(stuck[:, None], -torch.inf, log_softmax(joint))
+
+    def _refuse(self, stuck: Bool[Tensor, " N"], written: int) -> None:
+        """Stop where no row of a prompt has a way on; of several beams some may have been dead."""
+        none = stuck.view(len(self.attention_mask), -1).all(1)
+        if none.any():
+            raise NothingAllowed(int(none.int().argmax()), written)

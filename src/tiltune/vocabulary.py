@@ -1,0 +1,139 @@
+"""The bytes that each token of a tokenizer adds to a decoded text, checked against the tokenizer.
+
+Tokenizers do not say how they decode. So the known ways are tried in turn, and one is taken that
+agrees with `decode` on every token alone, on pairs after a space, and on random sequences.
+"""
+
+import random
+import re
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any
+
+from tiltune.automata.lift import Vocabulary
+from tiltune.errors import ModelError
+
+SEQUENCES = 600
+"""Random sequences that are decoded to check; a third of them of short tokens only."""
+
+CLEANED = "a . b ? c ! d , e ' f n't g 'm h 's i 've j 're k"
+"""What a decoder that tidies up spaces would change."""
+
+METASPACE = "\u2581"
+LONE_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+
+
+@lru_cache(maxsize=8)
+def vocabulary(tokenizer: Any, width: int) -> Vocabulary:
+    """What each id adds to `decode(ids, skip_special_tokens=True)`.
+
+    Args:
+        tokenizer: of transformers.
+        width: number of ids, those that the tokenizer does not own included.
+
+    Raises:
+        ModelError: its decoding is none of the known ways; the message shows where it differs.
+    """
+    names: list[str | None] = [None] * width
+    for name, place in tokenizer.get_vocab().items():
+        if place < width:
+            names[place] = name
+    for place in _special_ids(tokenizer):
+        if place < width:
+            names[place] = None
+    differs = ""
+    for reading in (_byte_level, _metaspace, _words, _plain):
+        found = reading(names)
+        if found is None:
+            continue
+        differs = _difference(found, tokenizer)
+        if not differs:
+            return found
+    raise ModelError(
+        "the tokenizer's texts are no plain sequence of its tokens' bytes, so what a constraint's "
+        f"automaton knows cannot be told of tokens{differs}"
+    )
+
+
+def _special_ids(tokenizer: Any) -> set[int]:
+    added: dict[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
+    return {i for i, token in added.items() if token.special} | set(tokenizer.all_special_ids)
+
+
+def _byte_level(names: list[str | None]) -> Vocabulary | None:
+    """GPT-2's alphabet: a printable character for each byte."""
+    alphabet = byte_alphabet()
+
+    def content(name: str) -> bytes:
+        if all(letter in alphabet for letter in name):
+            return bytes(alphabet[letter] for letter in name)
+        return name.encode()  # added as it is
+
+    return Vocabulary(tuple(None if name is None else content(name) for name in names))
+
+
+def _metaspace(names: list[str | None]) -> Vocabulary | None:
+    """SentencePiece: spaces as U+2581, `<0xNN>` for bytes, the first space dropped."""
+    if not any(name and METASPACE in name for name in names):
+        return None
+    lone = {i: LONE_BYTE.fullmatch(name) for i, name in enumerate(names) if name is not None}
+    return Vocabulary(
+        tuple(
+            None
+            if name is None
+            else bytes([int(match[1], 16)])
+            if (match := lone[i])
+            else name.replace(METASPACE, " ").encode()
+            for i, name in enumerate(names)
+        ),
+        strip=True,
+        fallback=frozenset(i for i, match in lone.items() if match),
+    )
+
+
+def _words(names: list[str | None]) -> Vocabulary:
+    """Whole words, joined by spaces."""
+    return Vocabulary(
+        tuple(None if name is None else f" {name}".encode() for name in names), strip=True
+    )
+
+
+def _plain(names: list[str | None]) -> Vocabulary:
+    """Tokens one after the other as they are written."""
+    return Vocabulary(tuple(None if name is None else name.encode() for name in names))
+
+
+def _difference(found: Vocabulary, tokenizer: Any) -> str:
+    """Where the tokenizer decodes otherwise, in words; nothing if nowhere."""
+    decode: Callable[..., str] = tokenizer.decode
+    for ids in _sequences(found, tokenizer):
+        text = decode(ids, skip_special_tokens=True)
+        if text != found.decode(ids):
+            return f" (ids {ids[:8]} decode to {text[:60]!r})"
+    return ""
+
+
+def _sequences(found: Vocabulary, tokenizer: Any) -> Iterator[list[int]]:
+    owned = min(len(found.tokens), len(tokenizer))
+    yield tokenizer.encode(CLEANED, add_special_tokens=False)
+    draw = random.Random(0)
+    short = [i for i in range(owned) if len(found.tokens[i] or b"") <= 2]
+    silent = [i for i in range(owned) if found.tokens[i] is None]
+    pools = [range(owned), short or range(owned), [*found.fallback, *silent] or range(owned)]
+    for number in range(SEQUENCES):
+        pool = pools[number % 3]
+        ids = [draw.choice(pool) for _ in range(draw.randint(1, 8))]
+        if number % 2:
+            ids[draw.randrange(len(ids))] = draw.randrange(owned)
+        yield ids
+    for place in range(owned):
+        yield [place]
+
+
+def byte_alphabet() -> dict[str, int]:
+    """GPT-2's character for each byte: itself where printable, else the next one from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [value for value in range(256) if value not in printable]
+    return {chr(value): value for value in printable} | {
+        chr(0x100 + place): value for place, value in enumerate(others)
+    }
