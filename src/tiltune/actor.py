@@ -210,6 +210,8 @@ class Actor:
     def _fit(self, samples: Samples, *, fresh: int) -> dict[str, Any]:
         if self.value_learner is None:
             return {}
+        count = len(samples)
+        self.value_learner.model.observe(samples.select(torch.arange(count - fresh, count)))
         if self.value_learner.fits == 0:
             rate = float(samples.labels.mean())
             self.value_learner.model.set_constant(min(max(rate, LEAST_RATE), MOST_RATE))

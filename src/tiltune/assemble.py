@@ -13,7 +13,7 @@ import torch
 
 from tiltune import hub
 from tiltune.actor import Actor, ActorPlan
-from tiltune.automaton_values import ExactEnds, make_automaton
+from tiltune.automaton_values import make_automaton, with_automaton
 from tiltune.config import MethodSection, RunConfig
 from tiltune.constraints import build_constraint
 from tiltune.constraints.base import Completion, Constraint
@@ -240,7 +240,7 @@ def make_exact_values(prepared: Prepared, law: LanguageModel) -> ValueModel:
     if isinstance(automaton, str):
         return values
     automaton.read_prompts((prompt.ids, prompt.text) for prompt in prepared.prompts)
-    return ExactEnds(values, automaton)
+    return with_automaton(config, values, automaton)
 
 
 def plan(config: RunConfig) -> ActorPlan:

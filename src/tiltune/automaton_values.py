@@ -1,7 +1,8 @@
 """Values that know what the constraint's automaton knows: R = 0 at dead ends, R = 1 where certain.
 
-What is learnt speaks only where neither holds. `ExactEnds` is a value model like any other, so that
-the losses, the target, calibration and guidance all have the same values.
+What is learnt speaks only where neither holds, as a correction of what the automaton's state alone
+says: `logit R = logit Φ(state) + f(prefix)`, see `state_prior.py`. `ExactEnds` is a value model
+like any other, so that the losses, the target, calibration and guidance all have the same values.
 """
 
 from collections.abc import Iterator
@@ -16,11 +17,15 @@ from tiltune.config import RunConfig
 from tiltune.constraints.base import Constraint, TextConstraint
 from tiltune.errors import ConstraintError, ModelError
 from tiltune.lm import Cache, LanguageModel
-from tiltune.token_automaton import Facts, TokenAutomaton
+from tiltune.state_prior import MOST_STATES, StatePrior
+from tiltune.token_automaton import TokenAutomaton
+from tiltune.types import Samples
 from tiltune.value_model import ValueModel
 
 CERTAIN_LOGIT = 1e4
 """Its sigmoid is 1 in 32 bit, that of its negative 0; finite, so that losses stay numbers."""
+COUNTS = "automaton.counts"
+"""The prior's entry in a state."""
 
 
 @final
@@ -30,14 +35,25 @@ class ExactEnds(ValueModel):
     Nothing is learnt there: the gradient is 0. While decoding (`step`) the logits are infinite.
 
     Args:
-        inner: the learnt values, whose weights are all there is to train and to save.
+        inner: the learnt values; f, where there is a prior.
         automaton: over the same tokens.
+        prior: logit Φ(state), added everywhere else.
+        ends: whether dead ends and what is certain count; without, on any text R is in (0, 1).
     """
 
-    def __init__(self, inner: ValueModel, automaton: TokenAutomaton) -> None:
+    def __init__(
+        self,
+        inner: ValueModel,
+        automaton: TokenAutomaton,
+        prior: StatePrior | None = None,
+        *,
+        ends: bool = True,
+    ) -> None:
         super().__init__()
         self.inner = inner
         self.automaton = automaton
+        self.prior = prior
+        self.ends = ends
 
     @property
     def width(self) -> int:
@@ -52,21 +68,26 @@ class ExactEnds(ValueModel):
         """The same values under another token limit."""
         if max_new_tokens == self.automaton.max_new_tokens:
             return self
-        return ExactEnds(self.inner, self.automaton.limited(max_new_tokens))
+        return ExactEnds(self.inner, self.automaton.limited(max_new_tokens), self.prior)
+
+    def without_ends(self) -> ValueModel:
+        """What is learnt alone, for text that is no completion within the token limit."""
+        if self.prior is None:
+            return self.inner
+        return ExactEnds(self.inner, self.automaton, self.prior, ends=False)
 
     def logits(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Float[Tensor, "N K V"]:
         """See `ValueModel`; what precedes the first of the `keep` prefixes' ends is the prompt.
 
         A completion starts after the prompt, so `keep` has to be its number of prefixes.
         """
-        facts = self._facts(ids, mask, keep)
-        return _certain(self.inner.logits(ids, mask, keep=keep), facts, CERTAIN_LOGIT)
+        return self._exact(self.inner.logits(ids, mask, keep=keep), ids, mask, keep)
 
     def with_law(
         self, snapshot: LanguageModel, ids: Tensor, mask: Tensor, *, keep: int
     ) -> tuple[Float[Tensor, "N K V"], Float[Tensor, "N K V"]]:
         law, logits = self.inner.with_law(snapshot, ids, mask, keep=keep)
-        return law, _certain(logits, self._facts(ids, mask, keep), CERTAIN_LOGIT)
+        return law, self._exact(logits, ids, mask, keep)
 
     def step(
         self, ids: Tensor, mask: Tensor, cache: "Cache | _Progress" = None
@@ -79,21 +100,46 @@ class ExactEnds(ValueModel):
         else:
             states = self.automaton.along(cache.states, ids)[:, -1]
             written = cache.written + ids.shape[1]
-        facts = self.automaton.facts(states, written)
-        return _certain(logits, facts, torch.inf), _Progress(inner, states, written)
+        return self._known(logits, states, written, torch.inf), _Progress(inner, states, written)
 
     def own_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         return self.inner.own_parameters()
 
     def set_constant(self, rate: float) -> None:
-        self.inner.set_constant(rate)
+        """Start at `R = rate`; at `R = Φ(state)` with a prior, which knows the rate."""
+        self.inner.set_constant(rate if self.prior is None else 0.5)
 
-    def _facts(self, ids: Tensor, mask: Tensor, keep: int) -> Facts:
+    def observe(self, samples: Samples) -> None:
+        """Count the completions' transitions for the prior."""
+        if self.prior is not None:
+            self.prior.observe(samples)
+
+    def state(self) -> dict[str, Tensor]:
+        counts = {} if self.prior is None else {COUNTS: self.prior.counts.to("cpu", copy=True)}
+        return self.inner.state() | counts
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        if self.prior is not None:
+            if COUNTS not in state:
+                raise ValueError("these values were learnt without the automaton's prior")
+            self.prior.load_counts(state[COUNTS])
+        self.inner.load_state({name: value for name, value in state.items() if name != COUNTS})
+
+    def _exact(self, logits: Tensor, ids: Tensor, mask: Tensor, keep: int) -> Tensor:
         prompt = ids.shape[1] - (keep or ids.shape[1]) + 1
         start = self.automaton.start(ids[:, :prompt], mask[:, :prompt])
         states = self.automaton.along(start, ids[:, prompt:])
         written = torch.arange(states.shape[1], device=ids.device).expand_as(states)
-        return self.automaton.facts(states, written)
+        return self._known(logits, states, written, CERTAIN_LOGIT)
+
+    def _known(self, logits: Tensor, states: Tensor, written: Tensor, bound: float) -> Tensor:
+        """The logits with the prior, and with what is known for certain in their place."""
+        if self.prior is not None:
+            logits = logits + self.prior.logits(states)
+        if not self.ends:
+            return logits
+        facts = self.automaton.facts(states, written)
+        return logits.masked_fill(facts.dead, -bound).masked_fill(facts.certain, bound)
 
 
 @final
@@ -127,12 +173,22 @@ class NoValues(ValueModel):
         """There is no constant to set."""
 
 
+def with_automaton(config: RunConfig, values: ValueModel, automaton: TokenAutomaton) -> ExactEnds:
+    """The values with what the automaton knows, and its prior where the run's settings ask for it.
+
+    An incomplete automaton has none: which of its states satisfy is not known.
+    """
+    wanted = config.value_model.automaton == "prior" and automaton.complete
+    prior = StatePrior(automaton) if wanted and automaton.free <= MOST_STATES else None
+    return ExactEnds(values, automaton, prior)
+
+
 def make_automaton(
     config: RunConfig, constraint: Constraint, loaded: hub.Loaded
 ) -> TokenAutomaton | str:
     """The run's constraint over its model's tokens; or why there is no such automaton."""
-    if not config.value_model.automaton:
-        return "value_model.automaton = false"
+    if config.value_model.automaton == "none":
+        return "value_model.automaton = 'none'"
     if config.constraint.threshold == "none":
         return "constraint.threshold = 'none': values are of raw scores, the automaton's of labels"
     try:
@@ -177,7 +233,3 @@ class _Nothing:
 
     def batch_select_indices(self, rows: Tensor) -> None:
         """No row holds anything."""
-
-
-def _certain(logits: Tensor, facts: Facts, bound: float) -> Tensor:
-    return logits.masked_fill(facts.dead, -bound).masked_fill(facts.certain, bound)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tiltune import hub
-from tiltune.automaton_values import ExactEnds, make_automaton
+from tiltune.automaton_values import ExactEnds, make_automaton, with_automaton
 from tiltune.checkpoint import Saved, read_folder
 from tiltune.config import ConstraintConfig, ModelSection, RunConfig
 from tiltune.constraints import build_constraint
@@ -69,7 +69,8 @@ class Contender:
         """
         if self.values is None:
             return self.loaded
-        values = self.values.inner if isinstance(self.values, ExactEnds) else self.values
+        exact = isinstance(self.values, ExactEnds)
+        values = self.values.without_ends() if exact else self.values
         return replace(self.loaded, policy=GuidedModel(self.loaded.policy, values))
 
     def read_prompts(self, prompts: Sequence[Prompt]) -> None:
@@ -202,8 +203,8 @@ def _pair(
     if not guided:
         return loaded, None, weights
     values = make_values(run, loaded, loaded.policy, reference)
-    values.load_state(saved.tensors["values"])
     exact = _with_automaton(run, loaded, values)
+    exact.load_state(saved.tensors["values"])
     if exact is not values:
         weights += constraint_digest(run.constraint)
     return loaded, exact, weights
@@ -214,7 +215,7 @@ def _with_automaton(run: RunConfig, loaded: hub.Loaded, values: ValueModel) -> V
     if run.constraint.kind in WITHOUT_AUTOMATON:
         return values
     automaton = make_automaton(run, build_constraint(run.constraint), loaded)
-    return values if isinstance(automaton, str) else ExactEnds(values, automaton)
+    return values if isinstance(automaton, str) else with_automaton(run, values, automaton)
 
 
 def _check_law(run: RunConfig, saved: Saved, number: int | None) -> None:

@@ -21,6 +21,7 @@ from tiltune.config import RunConfig
 from tiltune.errors import ModelError
 from tiltune.lm import Cache, LanguageModel
 from tiltune.product import frozen_product
+from tiltune.types import Samples
 
 WIDE_VOCABULARY = 16_384
 """Above this many ids the output is tied: a full-width layer would outweigh the model."""
@@ -103,6 +104,9 @@ class ValueModel(ABC, nn.Module):
     def set_constant(self, rate: float) -> None:
         """Start at `R = rate` everywhere."""
         self.output.set_constant(torch.logit(torch.tensor(rate, dtype=torch.float64)).item())
+
+    def observe(self, samples: Samples) -> None:
+        """Look at fresh completions before a fit; what is learnt by gradients alone does not."""
 
     def state(self) -> dict[str, Tensor]:
         return {name: value.detach().to("cpu", copy=True) for name, value in self.own_parameters()}

@@ -172,10 +172,11 @@ class ValueModelSection(Section):
     batch_size: int | None = Field(default=None, ge=1, description="Completions a step.")
     learning_rate: float | None = Field(default=None, gt=0, description="Peak rate.")
     consistency: float = Field(default=0.5, ge=0, description="Weight of the consistency loss.")
-    automaton: bool = Field(
-        default=True,
-        description="Where the constraint has an automaton, take what it knows from it: R = 0 at "
-        "dead ends, R = 1 where satisfied for certain.",
+    automaton: Literal["prior", "ends", "none"] = Field(
+        default="prior",
+        description="What values take from the constraint's automaton, if it has one. ends: R = 0 "
+        "at dead ends, R = 1 where satisfied for certain. prior: besides, what its state says of R "
+        "by the transitions counted so far. none: nothing.",
     )
 
 
