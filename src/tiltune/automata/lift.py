@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,7 +112,7 @@ class TokenTable:
         return found
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=4)
 def lift(
     automaton: TextAutomaton,
     vocabulary: Vocabulary,
@@ -219,7 +220,7 @@ class _Edges:
     row: NDArray[np.int64]
     columns: NDArray[np.int64]
     patch: States
-    ends: NDArray[np.int64]
+    ends: States
     """Next states by the tokens that end, [D, E]."""
     going: Flags
     """Columns of the patch that do not end, [C]."""
@@ -244,12 +245,12 @@ class _Edges:
             patch[:, np.flatnonzero(columns == end)[0]] if end in columns else rows[row, end]
             for end in ends
         ]
-        stacked = np.stack(after, 1) if after else np.zeros((len(patch), 0), dtype=np.int32)
+        stacked: Any = np.stack(after, 1) if after else np.zeros((len(patch), 0), dtype=np.int32)
         return _Edges(rows, row, columns, patch, stacked, ~last[columns], meets)
 
     def before(self, goal: Flags) -> Flags:
         """States with a token to a state of the goal, bool [D]."""
-        by_row = self.meets[:, goal].any(1)
+        by_row: Flags = self.meets[:, goal].any(axis=1)
         return by_row[self.row] | goal[self.patch[:, self.going]].any(1)
 
     def reachable(self, starts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -258,7 +259,7 @@ class _Edges:
         fresh = np.unique(starts)
         while len(fresh):
             reached[fresh] = True
-            further = self.meets[np.unique(self.row[fresh])].any(0)
+            further: Flags = self.meets[np.unique(self.row[fresh])].any(axis=0)
             further[self.patch[fresh]] = True
             further[self.ends[fresh]] = True
             fresh = np.flatnonzero(further & ~reached)
