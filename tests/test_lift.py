@@ -16,7 +16,8 @@ from tiltune import hub
 from tiltune.automata import TextAutomaton
 from tiltune.automata import lift as lifting
 from tiltune.automata.bytes_automaton import byte_automaton
-from tiltune.automata.lift import FAR, TokenTable, Vocabulary, lift
+from tiltune.automata.lift import lift
+from tiltune.automata.tokens import FAR, TokenTable, Vocabulary
 from tiltune.errors import ConstraintError, ModelError
 from tiltune.vocabulary import vocabulary
 

@@ -12,7 +12,7 @@ import torch
 from small_automata import contains, random_automaton, whole_word, without
 from small_tokenizers import byte_level
 from tiltune.automata import TextAutomaton
-from tiltune.automata.lift import FAR
+from tiltune.automata.tokens import FAR
 from tiltune.constraints.base import JudgedText, Rule
 from tiltune.token_automaton import TokenAutomaton
 from tiltune.vocabulary import vocabulary

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
-from tiltune.automata.lift import FAR, TokenTable, lift
+from tiltune.automata.lift import lift
+from tiltune.automata.tokens import FAR, TokenTable
 from tiltune.constraints.base import Rule
 from tiltune.vocabulary import vocabulary
 

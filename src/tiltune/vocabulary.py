@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
-from tiltune.automata.lift import Vocabulary
+from tiltune.automata.tokens import Vocabulary
 from tiltune.errors import ModelError
 
 SEQUENCES = 600
