@@ -19,11 +19,15 @@ from tiltune.assemble import make_actor, make_learner, prepare
 from tiltune.automata import TextAutomaton
 from tiltune.automaton_values import ExactEnds, NoValues, automaton_told, make_automaton
 from tiltune.complete import Request, complete
+from tiltune.config import PromptsSection, ProtocolSection
 from tiltune.constraints.base import JudgedText, Rule, TextConstraint, on_texts
+from tiltune.contender import open_contender
 from tiltune.data import left_padded
 from tiltune.decoding.draw import Ending, draw
 from tiltune.decoding.guidance import GuidanceProcessor, NothingAllowed
+from tiltune.errors import ConstraintError
 from tiltune.functional import log_softmax, prefix_weights, tilt
+from tiltune.generations import Plan, generate, read_group
 from tiltune.learner import Trained
 from tiltune.lm import LanguageModel
 from tiltune.losses import target_loss
@@ -396,3 +400,48 @@ def test_the_remote_actor_has_the_same_values(ruled: TextAutomaton, tmp_path: Pa
     numbers = here.collect().numbers
     for name in ("value_loss_nats_per_token", "brier_score"):
         assert away[name] == pytest.approx(numbers[name], rel=1e-6)
+
+
+def test_a_run_that_stops_and_goes_on(ruled: TextAutomaton, tmp_path: Path) -> None:
+    tree = tiny.workplace(tmp_path)
+    tiny.finish(tree)
+    whole = tiny.outcome(tmp_path / "run")
+    again = tiny.changed(tree, run={"dir": str(tmp_path / "again")})
+
+    def stop() -> None:
+        raise InterruptedError
+
+    with tiny.Nth("tiltune.learner.clip_grad_norm_", 4, stop), pytest.raises(InterruptedError):
+        tiny.finish(again)
+    tiny.finish(again, resume=True)
+    assert tiny.outcome(tmp_path / "again") == whole
+
+
+def test_an_evaluation_names_the_prompt_without_hope(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rule judges prompt and completion; the values are told the prompts' own texts."""
+    made = Rule(without("dog  ran"), "prompt+completion")
+
+    def build(config: Any) -> TextConstraint:
+        scorer = on_texts(
+            lambda texts: [float(made.automaton.accepts(text)) for text in texts], made.text
+        )
+        return TextConstraint("no dog  ran", scorer, made.text, make_rule=lambda: made)
+
+    monkeypatch.setitem(constraints.BUILDERS, "lexicon", build)
+    tiny.finish(tiny.workplace(tmp_path, constraint={"text": "prompt+completion"}))
+    tiny.write_rows(
+        tmp_path / "prompts.jsonl",
+        # two spaces: what the ids of the last one decode to is allowed, its text is not
+        [{"prompt": "the cat"}, {"prompt": "the dog "}, {"prompt": "the dog  ran"}],
+    )
+    contender = open_contender(tmp_path / "run", guided=True)
+    section = PromptsSection(name="all", path=str(tmp_path / "prompts.jsonl"))
+    group = read_group(section, contender, max_new_tokens=6)
+    protocol = ProtocolSection(k=20, max_new_tokens=6, batch_size=40, seed=5)
+    batches = generate(Plan(contender, group, protocol), tmp_path / "all.jsonl")
+    texts = [row["prompt"] + row["text"] for row in next(iter(batches))]
+    assert all(made.automaton.accepts(text) for text in texts) and len(texts) == 40
+    with pytest.raises(ConstraintError, match=r"run: row 3 of the prompts, 'the dog  ran': no tok"):
+        list(batches)
