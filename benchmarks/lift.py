@@ -6,8 +6,9 @@ import time
 import numpy as np
 
 from tiltune.automata import DFA, TextAutomaton
-from tiltune.automata.lift import Vocabulary, lift
+from tiltune.automata.lift import lift
 from tiltune.automata.text import CODEPOINTS
+from tiltune.automata.tokens import Vocabulary
 
 
 def vocabulary(count: int, seed: int) -> Vocabulary:

@@ -4,14 +4,15 @@ States are numbers 0..D-1 of the table in `automata/lift.py`; D is one further s
 which nothing is known. A completion is there once it has ended.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, final
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
-from tiltune.automata.lift import FAR, TokenTable, lift
+from tiltune.automata.lift import lift
+from tiltune.automata.tokens import FAR, TokenTable
 from tiltune.constraints.base import Rule
 from tiltune.vocabulary import vocabulary
 
@@ -29,12 +30,16 @@ class Facts(NamedTuple):
 class TokenAutomaton(nn.Module):
     """Tables on the model's device; no weights, nothing to save.
 
+    Of a state's table there is a row, shared by the states that differ in their pending bytes only,
+    and a patch for the few tokens that may go on with these; see `automata/lift.py`.
+
     Args:
         rule: the constraint's automaton and the text it judges.
         tokenizer: decodes; pickled with this object, which is built anew where it is unpickled.
         width: number of the model's logits, V.
         eos_ids: tokens that end a completion.
         max_new_tokens: the token limit; a completion that it cuts is judged as it is.
+        prompts: states after prompts, by their ids, that another automaton of the rule has read.
 
     Attributes:
         table: the lifted automaton, in numpy.
@@ -52,6 +57,15 @@ class TokenAutomaton(nn.Module):
     dead: Tensor
     certain: Tensor
     distance: Tensor
+    _row: Tensor
+    _columns: Tensor
+    _column: Tensor
+    _rows: Tensor
+    _patch: Tensor
+    _need_rows: Tensor
+    _need_patch: Tensor
+    _sure_rows: Tensor
+    _sure_patch: Tensor
 
     def __init__(
         self,
@@ -61,6 +75,7 @@ class TokenAutomaton(nn.Module):
         width: int,
         eos_ids: Sequence[int],
         max_new_tokens: int,
+        prompts: Mapping[tuple[int, ...], int] | None = None,
     ) -> None:
         super().__init__()
         self.rule = rule
@@ -76,7 +91,7 @@ class TokenAutomaton(nn.Module):
         )
         self.free = len(self.table.accepting)
         self.states = self.free + 1
-        self._prompts: dict[tuple[int, ...], int] = {}
+        self._prompts = dict(prompts or {})
         self._hold()
 
     def __reduce__(self) -> Any:
@@ -221,15 +236,18 @@ def rebuilt(
     width: int,
     eos_ids: Sequence[int],
     max_new_tokens: int,
-    prompts: dict[tuple[int, ...], int],
+    prompts: Mapping[tuple[int, ...], int],
     device: str,
 ) -> TokenAutomaton:
-    """The automaton of these arguments with the prompts that another one had read."""
-    made = TokenAutomaton(
-        rule, tokenizer, width=width, eos_ids=eos_ids, max_new_tokens=max_new_tokens
-    )
-    made._prompts.update(prompts)
-    return made.to(device)
+    """The automaton of these arguments, where one was unpickled."""
+    return TokenAutomaton(
+        rule,
+        tokenizer,
+        width=width,
+        eos_ids=eos_ids,
+        max_new_tokens=max_new_tokens,
+        prompts=prompts,
+    ).to(device)
 
 
 def _with(values: Any, last: int) -> Tensor:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
-from tiltune.automata.lift import Vocabulary
+from tiltune.automata.tokens import Vocabulary
 from tiltune.errors import ModelError
 
 SEQUENCES = 600
@@ -74,9 +74,9 @@ def _byte_level(names: list[str | None]) -> Vocabulary | None:
 
 def _metaspace(names: list[str | None]) -> Vocabulary | None:
     """SentencePiece: spaces as U+2581, `<0xNN>` for bytes, the first space dropped."""
-    if not any(name and METASPACE in name for name in names):
-        return None
     lone = {i: LONE_BYTE.fullmatch(name) for i, name in enumerate(names) if name is not None}
+    if not any(lone.values()) and not any(name and METASPACE in name for name in names):
+        return None
     return Vocabulary(
         tuple(
             None

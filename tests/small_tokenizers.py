@@ -1,0 +1,55 @@
+"""Tokenizers of every way of decoding, small enough for tests."""
+
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer, decoders, models
+from transformers import PreTrainedTokenizerFast
+
+from tiltune.vocabulary import byte_alphabet
+
+SPECIAL = ("<pad>", "<bos>", "<eos>")
+
+
+def byte_level(*words: str) -> Any:
+    """Every byte, then these words as one token each; an added token that holds a space."""
+    letters = {value: letter for letter, value in byte_alphabet().items()}
+    names = [letters[value] for value in range(256)]
+    names += ["".join(letters[value] for value in word.encode()) for word in words]
+    bpe = Tokenizer(models.BPE(_numbered(names), []))
+    bpe.decoder = decoders.ByteLevel()
+    bpe.add_tokens([AddedToken("two words", normalized=False)])
+    return _fast(bpe)
+
+
+def fallback(*words: str) -> Any:
+    """As Llama's: bytes for what is no word, a space as U+2581, the first space dropped."""
+    names = [f"<0x{value:02X}>" for value in range(256)]
+    names += [word.replace(" ", "\u2581") for word in words]
+    bpe = Tokenizer(models.BPE(_numbered(names), [], byte_fallback=True))
+    bpe.decoder = decoders.Sequence(
+        [
+            decoders.Replace("\u2581", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    return _fast(bpe)
+
+
+def word_pieces() -> Any:
+    """As BERT's, whose decoder tidies up."""
+    pieces = Tokenizer(models.WordPiece(_numbered(["a", "##b", ".", "[UNK]"]), unk_token="[UNK]"))
+    pieces.decoder = decoders.WordPiece()
+    return _fast(pieces)
+
+
+def _numbered(names: list[str]) -> dict[str, int]:
+    return {name: place for place, name in enumerate([*SPECIAL, *names])}
+
+
+def _fast(tokenizer: Tokenizer) -> Any:
+    pad, bos, eos = SPECIAL
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=pad, bos_token=bos, eos_token=eos
+    )
