@@ -87,7 +87,10 @@ def _why_not_together(whole: Part, goal: bool) -> str:
     if alone:
         return "; ".join(_why_not(part, goal) for part in alone)
     groups = [list(pair) for pair in combinations(readers, 2) if _excluded(pair)]
-    groups = groups or [_fewest(readers)]
+    if not groups and readers and _excluded(readers):
+        groups = [_fewest(readers)]
+    if not groups:  # the parts' own automata do not show it
+        return f"{whole[0]} is " + ("met by no text" if goal else "met by every text")
     told = (" and ".join(part[0] for part, _ in group) for group in groups)
     return "; ".join(
         f"{names} contradict each other" if goal else f"every text meets one of {names}"
@@ -116,7 +119,7 @@ def _excluded(group: Sequence[tuple[Part, _Reader]]) -> bool:
 
 
 def _fewest(group: Sequence[tuple[Part, _Reader]]) -> list[tuple[Part, _Reader]]:
-    """Members that conflict, none of which could be left out; all where the conflict is not seen."""
+    """Members that conflict, none of which could be left out; all where no conflict is seen."""
     kept = list(group)
     for member in group:
         rest = [each for each in kept if each is not member]
