@@ -1,7 +1,8 @@
 """Composition root: a configuration becomes objects and a run folder; a kill loses no round.
 
-The run folder is written in this order: configuration, manifest and what the constraint is, once; after each round its
-samples, its row in `records.jsonl` and, last, its checkpoint; at the end the model and the report.
+The run folder is written in this order: configuration, manifest and the constraint's drawing once;
+after each round its samples, its row in `records.jsonl` and, last, its checkpoint; at the end the
+model and the report.
 What a checkpoint does not know of is written again on resume. A run that is overwritten stands
 aside, as `RUN.replaced`, until the new one has a checkpoint.
 """

@@ -43,7 +43,7 @@ def edges(automaton: TextAutomaton) -> list[tuple[int, int, str]]:
     for state, row in enumerate(dfa.transitions):
         targets = np.unique(row[sizes > 0])
         widest = max(targets, key=lambda target: sizes[row == target].sum())
-        for target in targets.tolist():
+        for target in sorted(targets.tolist(), key=lambda target: target == widest):
             if len(targets) > 1 and target == widest:
                 label = OTHERWISE
             else:

@@ -15,7 +15,7 @@ from tiltune.errors import ConstraintError
 
 Verdict = Literal["never", "always"]
 Part = tuple[str, ConstraintConfig, TextConstraint]
-"""How messages call a part, its table, and what was built of it."""
+"""Where it stands ("" for the whole), its table, and what was built of it."""
 
 
 def verdict(constraint: TextConstraint) -> Verdict | None:
@@ -42,7 +42,7 @@ def conflict(config: ConstraintConfig, constraint: TextConstraint) -> str | None
     found = verdict(constraint)
     if found is None:
         return None
-    whole: Part = ("the constraint", config, constraint)
+    whole: Part = ("", config, constraint)
     if found == "never":
         return (
             f"constraint: no text can satisfy it: {_why_not(whole, True)}; loosen it or leave a "
@@ -67,15 +67,23 @@ def refuse_conflict(config: ConstraintConfig, constraint: TextConstraint) -> Non
 
 def _why_not(part: Part, goal: bool) -> str:
     """Why no text makes the part satisfied (`goal` true), or violated (`goal` false)."""
-    name, config, _ = part
-    kind = config.kind
+    kind = part[1].kind
     if kind == "not":
         return _why_not(_parts(part)[0], not goal)
     if (kind == "all" and goal) or (kind == "any" and not goal):
         return _why_not_together(part, goal)
     if kind in ("all", "any"):
         return "; ".join(_why_not(each, goal) for each in _parts(part))
-    return f"{name} is " + ("met by no text" if goal else "met by every text")
+    return _alone(part, goal)
+
+
+def _alone(part: Part, goal: bool) -> str:
+    return f"{_called(part)} is met by " + ("no text" if goal else "every text")
+
+
+def _called(part: Part) -> str:
+    place, _, constraint = part
+    return f"{place} ({constraint.name})" if place else f"the whole ({constraint.name})"
 
 
 def _why_not_together(whole: Part, goal: bool) -> str:
@@ -90,8 +98,8 @@ def _why_not_together(whole: Part, goal: bool) -> str:
     if not groups and readers and _excluded(readers):
         groups = [_fewest(readers)]
     if not groups:  # the parts' own automata do not show it
-        return f"{whole[0]} is " + ("met by no text" if goal else "met by every text")
-    told = (" and ".join(part[0] for part, _ in group) for group in groups)
+        return _alone(whole, goal)
+    told = (" and ".join(_called(part) for part, _ in group) for group in groups)
     return "; ".join(
         f"{names} contradict each other" if goal else f"every text meets one of {names}"
         for names in told
@@ -129,11 +137,10 @@ def _fewest(group: Sequence[tuple[Part, _Reader]]) -> list[tuple[Part, _Reader]]
 
 
 def _parts(whole: Part) -> list[Part]:
-    name, config, _ = whole
-    inside = "" if name == "the constraint" else f" of {name}"
+    place, config, _ = whole
+    inside = f" of {place}" if place else ""
     tables: Sequence[ConstraintConfig] = getattr(config, "parts", ())
-    built = [build_constraint(table) for table in tables]
     return [
-        (f"part {place}{inside} ({constraint.name})", table, constraint)
-        for place, (table, constraint) in enumerate(zip(tables, built, strict=True), start=1)
+        (f"part {number}{inside}", table, build_constraint(table))
+        for number, table in enumerate(tables, start=1)
     ]

@@ -10,8 +10,9 @@ from tiltune.records import AutomatonRecord
 from tiltune.report.markup import escape
 
 RADIUS = 17.0
-ACROSS, DOWN = 150.0, 92.0
+ACROSS, DOWN = 165.0, 108.0
 MARGIN_X, MARGIN_Y = 64.0, 78.0
+MOST_BEND = 120.0
 LONGEST_LABEL = 26
 
 Place = tuple[float, float]
@@ -26,14 +27,22 @@ def automaton_figure(automaton: AutomatonRecord) -> str:
         )
     places = _places(automaton)
     width = max(x for x, _ in places.values()) + MARGIN_X
-    height = max(y for _, y in places.values()) + MARGIN_Y
-    marks = "".join(_edge(edge, places) for edge in automaton.edges)
+    apexes = [
+        _apex(places[source], places[target])
+        for source, target, _ in automaton.edges
+        if source != target and source in places
+    ]
+    top = min(y for _, y in [*places.values(), *apexes]) - MARGIN_Y
+    height = max(y for _, y in [*places.values(), *apexes]) + MARGIN_Y / 2 - top
+    arrows, labels = zip(*[_edge(edge, places) for edge in automaton.edges], strict=True)
+    marks = "".join((*arrows, *labels))  # no arrow crosses a label
     marks += _start(places[automaton.start])
     marks += "".join(_state(state, place, automaton) for state, place in places.items())
     told = f"automaton of {automaton.states} states, {len(automaton.accepting)} accepting"
     return (
         '<figure class="automaton" tabindex="0">'
-        f'<svg viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}" '
+        f'<svg viewBox="0 {top:.0f} {width:.0f} {height:.0f}" '
+        f'width="{width:.0f}" height="{height:.0f}" '
         f'role="img" aria-label="{told}"><defs><marker id="tip" viewBox="0 0 8 8" refX="7" '
         'refY="4" markerWidth="7" markerHeight="7" orient="auto-start-reverse">'
         f'<path class="tip" d="M0 0L8 4L0 8Z"/></marker></defs>{marks}</svg></figure>'
@@ -88,42 +97,50 @@ def _start(place: Place) -> str:
     )
 
 
-def _edge(edge: tuple[int, int, str], places: dict[int, Place]) -> str:
+def _edge(edge: tuple[int, int, str], places: dict[int, Place]) -> tuple[str, str]:
+    """The arrow and its label; nothing where no text comes."""
     source, target, label = edge
     if source not in places:
-        return ""
+        return "", ""
     if source == target:
         return _loop(places[source], label)
     return _arrow(places[source], places[target], label)
 
 
-def _loop(place: Place, label: str) -> str:
+def _loop(place: Place, label: str) -> tuple[str, str]:
     x, y = place
     top, side = y - RADIUS + 2, 8.0
     curve = (
         f"M{x - side:.1f} {top:.1f}C{x - 22:.1f} {top - 34:.1f} {x + 22:.1f} {top - 34:.1f} "
         f"{x + side:.1f} {top:.1f}"
     )
-    return _path(curve) + _label((x, top - 30), label)
+    return _path(curve), _label((x, top - 30), label)
 
 
-def _arrow(source: Place, target: Place, label: str) -> str:
-    """A bent arrow; the further it goes, and if it goes back, the more it bends."""
-    dx, dy = target[0] - source[0], target[1] - source[1]
-    length = math.hypot(dx, dy)
-    ahead = dx > 0 and dx < 1.5 * ACROSS
-    bend = 0.12 * length if ahead else 0.28 * length
-    # to the left of the way, so that an edge and the one back lie on two sides
-    across = (dy / length, -dx / length)
-    middle = ((source[0] + target[0]) / 2, (source[1] + target[1]) / 2)
-    control = (middle[0] + 2 * bend * across[0], middle[1] + 2 * bend * across[1])
+def _arrow(source: Place, target: Place, label: str) -> tuple[str, str]:
+    top = _apex(source, target)
+    # a quadratic curve passes half-way between its control point and the middle of its ends
+    control = (2 * top[0] - (source[0] + target[0]) / 2, 2 * top[1] - (source[1] + target[1]) / 2)
     start, end = _towards(source, control), _towards(target, control)
     curve = (
         f"M{start[0]:.1f} {start[1]:.1f}Q{control[0]:.1f} {control[1]:.1f} "
         f"{end[0]:.1f} {end[1]:.1f}"
     )
-    return _path(curve) + _label(
-        (middle[0] + bend * across[0], middle[1] + bend * across[1]), label
+    return _path(curve), _label(top, label)
+
+
+def _apex(source: Place, target: Place) -> Place:
+    """Where an arrow is furthest from the straight way; back and within a layer it bends more.
+
+    It bends to the left of the way, so that an edge and the one back lie on two sides.
+    """
+    dx, dy = target[0] - source[0], target[1] - source[1]
+    length = math.hypot(dx, dy)
+    share = 0.5 if not dx else 0.12 if 0 < dx < 1.5 * ACROSS else 0.28
+    bend = min(share * length, MOST_BEND)
+    return (
+        (source[0] + target[0]) / 2 + bend * dy / length,
+        (source[1] + target[1]) / 2 - bend * dx / length,
     )
 
 

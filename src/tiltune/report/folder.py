@@ -13,7 +13,10 @@ from tiltune.errors import RunError
 from tiltune.measurements import Evaluation, read_evaluation
 from tiltune.records import ConstraintRecord, RoundRecord, read_records
 
-CONTENTS = "config.json, manifest.json, constraint.json, records.jsonl, samples/, checkpoints/, model/, value/"
+CONTENTS = (
+    "config.json, manifest.json, constraint.json, records.jsonl, samples/, checkpoints/, model/, "
+    "value/"
+)
 
 
 @dataclass(frozen=True)

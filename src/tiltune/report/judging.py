@@ -39,7 +39,7 @@ def _reasons(run: RunFolder) -> str:
 
 
 def reasons(violating: Sequence[Sample]) -> list[tuple[str, str, int]]:
-    """(reason, feedback, how many samples), the commonest first; samples without either left out."""
+    """(reason, feedback, how many samples), the commonest first; those without either left out."""
     told = Counter(
         (sample.reason, sample.feedback) for sample in violating if sample.reason or sample.feedback
     )
