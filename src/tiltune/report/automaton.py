@@ -12,7 +12,7 @@ from tiltune.report.markup import escape
 RADIUS = 17.0
 ACROSS, DOWN = 165.0, 108.0
 MARGIN_X, MARGIN_Y = 64.0, 78.0
-MOST_BEND = 120.0
+MOST_BEND, TIP = 120.0, 8.0
 LONGEST_LABEL = 26
 
 Place = tuple[float, float]
@@ -43,9 +43,7 @@ def automaton_figure(automaton: AutomatonRecord) -> str:
         '<figure class="automaton" tabindex="0">'
         f'<svg viewBox="0 {top:.0f} {width:.0f} {height:.0f}" '
         f'width="{width:.0f}" height="{height:.0f}" '
-        f'role="img" aria-label="{told}"><defs><marker id="tip" viewBox="0 0 8 8" refX="7" '
-        'refY="4" markerWidth="7" markerHeight="7" orient="auto-start-reverse">'
-        f'<path class="tip" d="M0 0L8 4L0 8Z"/></marker></defs>{marks}</svg></figure>'
+        f'role="img" aria-label="{told}">{marks}</svg></figure>'
     )
 
 
@@ -91,10 +89,8 @@ def _state(state: int, place: Place, automaton: AutomatonRecord) -> str:
 
 def _start(place: Place) -> str:
     x, y = place
-    return (
-        f'<path class="edge start" d="M{x - RADIUS - 32:.1f} {y:.1f}L{x - RADIUS - 1:.1f} {y:.1f}" '
-        'marker-end="url(#tip)"/>'
-    )
+    end = (x - RADIUS - 1, y)
+    return _path(f"M{end[0] - 30:.1f} {y:.1f}L{end[0]:.1f} {y:.1f}", (end[0] - 30, y), end)
 
 
 def _edge(edge: tuple[int, int, str], places: dict[int, Place]) -> tuple[str, str]:
@@ -114,7 +110,7 @@ def _loop(place: Place, label: str) -> tuple[str, str]:
         f"M{x - side:.1f} {top:.1f}C{x - 22:.1f} {top - 34:.1f} {x + 22:.1f} {top - 34:.1f} "
         f"{x + side:.1f} {top:.1f}"
     )
-    return _path(curve), _label((x, top - 30), label)
+    return _path(curve, (x + 22, top - 34), (x + side, top)), _label((x, top - 30), label)
 
 
 def _arrow(source: Place, target: Place, label: str) -> tuple[str, str]:
@@ -126,7 +122,7 @@ def _arrow(source: Place, target: Place, label: str) -> tuple[str, str]:
         f"M{start[0]:.1f} {start[1]:.1f}Q{control[0]:.1f} {control[1]:.1f} "
         f"{end[0]:.1f} {end[1]:.1f}"
     )
-    return _path(curve), _label(top, label)
+    return _path(curve, control, end), _label(top, label)
 
 
 def _apex(source: Place, target: Place) -> Place:
@@ -151,8 +147,18 @@ def _towards(place: Place, control: Place) -> Place:
     return place[0] + dx / length * (RADIUS + 1), place[1] + dy / length * (RADIUS + 1)
 
 
-def _path(curve: str) -> str:
-    return f'<path class="edge" d="{curve}" marker-end="url(#tip)"/>'
+def _path(curve: str, before: Place, end: Place) -> str:
+    """A line with its tip, which points from `before` to `end`."""
+    dx, dy = end[0] - before[0], end[1] - before[1]
+    length = math.hypot(dx, dy) or 1.0
+    along, across = (dx / length * TIP, dy / length * TIP), (dy / length * 4, -dx / length * 4)
+    corners = [
+        end,
+        (end[0] - along[0] + across[0], end[1] - along[1] + across[1]),
+        (end[0] - along[0] - across[0], end[1] - along[1] - across[1]),
+    ]
+    steps = "L".join(f"{x:.1f} {y:.1f}" for x, y in corners)
+    return f'<path class="edge" d="{curve}"/><path class="tip" d="M{steps}Z"/>'
 
 
 def _label(place: Place, label: str) -> str:
