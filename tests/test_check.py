@@ -8,8 +8,11 @@ import pytest
 from rich.console import Console
 
 import tiny
+from hand_made import ruled, shorter_than, somewhere, without
 from tiltune.assemble import Prepared, cap_told, plan, prepare
+from tiltune.automata import TextAutomaton
 from tiltune.check import check_run, draws
+from tiltune.constraints import BUILDERS
 
 
 def prepared_for(folder: Path, **tables: Any) -> Prepared:
@@ -76,3 +79,118 @@ def test_the_estimate_names_every_phase(tmp_path: Path) -> None:
     line = told[told.index("estimated minutes") :].splitlines()[0]
     for phase in ("sampling", "scoring", "values", "policy", "measuring"):
         assert phase in line
+
+
+OTHER = 'kind = "lexicon"\nwords = ["rude", "dog"]\n'
+
+
+def replaced(patch: pytest.MonkeyPatch, automaton: TextAutomaton, name: str = "hand-made") -> None:
+    """Every regex constraint is this automaton."""
+    patch.setitem(BUILDERS, "regex", lambda config: ruled(automaton, name=name))
+
+
+def whole_corpus(folder: Path, **tables: Any) -> tiny.Tree:
+    """A run that holds no rows of its corpus out."""
+    tree = tiny.workplace(folder, **tables)
+    rows = [{"prompt": "the", "completion": " cat sat and sat and ran"}]
+    tree["data"]["valid"] = str(tiny.write_rows(folder / "valid.jsonl", rows))
+    return tree
+
+
+def regex_run(folder: Path, **tables: Any) -> Path:
+    tree = whole_corpus(folder, **({"data": {"violating": "keep"}} | tables))
+    tree["constraint"] = {"kind": "regex", "pattern": "x"}
+    return tiny.write_toml(tree, folder / "run.toml")
+
+
+def test_check_explains_the_constraint_on_256_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replaced(monkeypatch, without("u"), "no u")
+    with tiny.Nth("tiltune.sampler.draw", -1, lambda: None) as batches:
+        assert tiny.tiltune("check", str(regex_run(tmp_path))) == 0
+    assert batches.calls * 16 == 256
+    told = capsys.readouterr().err
+    assert "no u judges the completion; a score of 0.5 or more satisfies" in told
+    assert "u → 1; any other: stays" in told
+    assert "samples of the model: " in told and "rows of the corpus: 32 of 40 satisfy" in told
+    assert "ms a text scored alone (median)" in told
+    assert "nearest to the border (by characters to come):" in told
+    assert "(1 more character can change it)" in told
+    assert "(refused; nothing that follows can change it)" in told
+    assert "estimated minutes" in told
+
+
+def test_check_against_another_constraint_counts_both_ways(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toml = tiny.write_toml(whole_corpus(tmp_path), tmp_path / "run.toml")
+    other = tmp_path / "other.toml"
+    other.write_text(OTHER, "utf-8")
+    assert tiny.tiltune("check", str(toml), "--against", str(other)) == 0
+    lines = capsys.readouterr().err.splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith("rows of the corpus: the ru"))
+    # of 40 rows 8 hold "rude", 8 others "dog"; none "bad"
+    assert "agree on 32 of 40 (80.0% [65.2%, 89.5%])" in lines[start]
+    assert lines[start + 2].split()[-2:] == ["24", "8"]
+    assert lines[start + 3].split()[-2:] == ["0", "8"]
+    assert (
+        lines[start + 4] == "  only the run's is satisfied:"
+        and "contains 'dog'" in lines[start + 5]
+    )
+    assert sum(line.startswith("samples of the model: the run's") for line in lines) == 1
+
+
+def test_check_against_a_file_that_is_none_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toml = tiny.write_toml(tiny.workplace(tmp_path), tmp_path / "run.toml")
+    assert tiny.tiltune("check", str(toml), "--against", str(tmp_path / "none.toml")) == 2
+    assert "none.toml: no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("automaton", "told"),
+    [
+        (shorter_than(0), "no text can satisfy it: the whole (odd) is met by no text"),
+        (shorter_than(0).complement(), "every text satisfies it: the whole (odd) is met by every"),
+    ],
+    ids=["contradictory", "trivial"],
+)
+@pytest.mark.parametrize("violating", ["keep", "drop"])
+def test_fit_refuses_what_check_and_score_warn_of(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    automaton: TextAutomaton,
+    told: str,
+    violating: str,
+) -> None:
+    replaced(monkeypatch, automaton, "odd")
+    toml = regex_run(tmp_path, data={"violating": violating})
+    with tiny.Nth("tiltune.hub.load", -1, lambda: None) as loading:
+        assert tiny.tiltune("fit", str(toml)) == 2
+    assert loading.calls == 0 and not (tmp_path / "run").exists()
+    assert f"error: constraint: {told}" in capsys.readouterr().err
+    assert tiny.tiltune("check", str(toml)) == 0
+    said = capsys.readouterr().err
+    assert f"warning: constraint: {told}" in said and "there is no estimate" in said
+    rows = tiny.write_rows(tmp_path / "rows.jsonl", [{"text": "a"}])
+    constraint = tmp_path / "constraint.toml"
+    constraint.write_text('kind = "regex"\npattern = "x"\n', "utf-8")
+    assert tiny.tiltune("score", str(constraint), str(rows)) == 0
+    out, err = capsys.readouterr()
+    assert f"warning: constraint: {told}" in err and out.count("\n") == 1
+
+
+def test_check_runs_where_no_row_satisfies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replaced(monkeypatch, somewhere("q"))
+    toml = regex_run(tmp_path, data={"violating": "drop"})
+    assert tiny.tiltune("fit", str(toml)) == 2
+    assert "none of its" in capsys.readouterr().err
+    assert tiny.tiltune("check", str(toml)) == 0
+    said = capsys.readouterr().err
+    assert "warning: no row of the corpus satisfies" in said
+    assert "none of 256 samples satisfy" in said and "estimated minutes" not in said

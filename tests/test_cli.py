@@ -172,7 +172,7 @@ def test_check_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str
     before = sorted(path for path in tmp_path.rglob("*"))
     assert tiny.tiltune("check", str(toml)) == 0
     said = capsys.readouterr().err
-    assert "of 32 samples" in said and "estimated minutes" in said and "method.beta" in said
+    assert "of 256 satisfy" in said and "estimated minutes" in said and "method.beta" in said
     assert sorted(path for path in tmp_path.rglob("*")) == before
 
 

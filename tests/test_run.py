@@ -1,6 +1,8 @@
 """The run folder: what it holds, which version it keeps, when it stops, what it leaves alone."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,13 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import tiny
+from hand_made import ruled, without
 from tiltune.best import Aim
 from tiltune.config import RunConfig
+from tiltune.constraints import BUILDERS
+from tiltune.constraints.base import Score, on_texts
 from tiltune.errors import ConfigError, DataError, RunError
-from tiltune.records import RoundRecord, read_records, wilson_interval
+from tiltune.records import ConstraintRecord, RoundRecord, read_records, wilson_interval
 from tiltune.run import open_run, training_seconds
 
 
@@ -34,6 +39,7 @@ def test_it_holds_what_others_build_on(done: tuple[tiny.Tree, Path]) -> None:
     _, run = done
     names = {path.name for path in run.iterdir()}
     assert names >= {"config.json", "manifest.json", "records.jsonl", "report.html"}
+    assert "constraint.json" in names
     assert names >= {"checkpoints", "model", "value", "samples"}
     assert not [
         path for path in run.rglob("*") if path.suffix in (".partial", ".old", ".bin", ".pt")
@@ -55,6 +61,29 @@ def test_config_is_resolved_and_manifest_complete(done: tuple[tiny.Tree, Path]) 
     assert counted["dropped"] == counted["violating"] > 0
     # four of 40 rows are held out to validate on
     assert counted["rows"] + counted["dropped"] == 36
+
+
+def test_samples_keep_why_and_what_may_be_said_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reason, feedback and automaton go from the constraint to the samples and to the report."""
+
+    def judge(texts: Sequence[str]) -> list[Score]:
+        bad = Score(0.0, "has a u", feedback="avoid u")
+        return [bad if "u" in text else Score(1.0) for text in texts]
+
+    constraint = replace(ruled(without("u")), scorer=on_texts(judge, "completion"))
+    monkeypatch.setitem(BUILDERS, "lexicon", lambda config: constraint)
+    tiny.finish(tiny.workplace(tmp_path, method={"rounds": 1}))
+    run = tmp_path / "run"
+    for name in ("round-000", "closing", "before", "after"):
+        for row in lines(run / "samples" / f"{name}.jsonl"):
+            told = (row["reason"], row["feedback"])
+            assert told == (("has a u", "avoid u") if "u" in row["text"] else ("", ""))
+    kept = ConstraintRecord.model_validate_json((run / "constraint.json").read_text("utf-8"))
+    assert kept.automaton is not None and kept.automaton.states == 2
+    page = (run / "report.html").read_text("utf-8")
+    assert "The constraint" in page and 'class="automaton"' in page and "avoid u" in page
 
 
 def test_records_and_samples_agree(done: tuple[tiny.Tree, Path]) -> None:

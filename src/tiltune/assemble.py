@@ -16,7 +16,8 @@ from tiltune.actor import Actor, ActorPlan
 from tiltune.automaton_values import make_automaton, with_automaton
 from tiltune.config import MethodSection, RunConfig
 from tiltune.constraints import build_constraint
-from tiltune.constraints.base import Completion, Constraint
+from tiltune.constraints.base import Completion, Constraint, TextConstraint
+from tiltune.constraints.conflicts import refuse_conflict
 from tiltune.data import (
     Cursor,
     Example,
@@ -55,21 +56,30 @@ class CorpusCount:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything loaded and checked; nothing written."""
+    """Everything loaded and checked; nothing written.
+
+    `judged` holds all rows of the corpus, those that satisfy the constraint and those that do not;
+    `corpus` the rows that are trained on.
+    """
 
     config: RunConfig
     loaded: hub.Loaded
     reference: LanguageModel
-    constraint: Constraint
+    constraint: TextConstraint
     prompts: Sequence[Prompt]
     corpus: Sequence[Example]
+    judged: tuple[Sequence[Example], Sequence[Example]]
     count: CorpusCount
     measurer: Measurer
     devices: tuple[torch.device, torch.device]
 
 
-def prepare(config: RunConfig) -> Prepared:
+def prepare(config: RunConfig, *, to_train: bool = True) -> Prepared:
     """Load the model, read the data, score the corpus, fill in the defaults.
+
+    Args:
+        config: the run.
+        to_train: refuse a constraint that no text meets, or every text, or no row of the corpus.
 
     Raises:
         TiltuneError: anything in the configuration that cannot be.
@@ -77,6 +87,8 @@ def prepare(config: RunConfig) -> Prepared:
     refuse(config)
     check_apart(config)
     constraint = build_constraint(config.constraint)
+    if to_train:
+        refuse_conflict(config.constraint, constraint)
     devices = (
         hub.device_named(config.learner.device, "learner"),
         hub.device_named(config.actor.device, "actor"),
@@ -90,7 +102,7 @@ def prepare(config: RunConfig) -> Prepared:
     prompts = _prompts(config, loaded, [*train, *valid], limit)
     satisfying, violating = split_by_constraint(train, constraint)
     corpus = satisfying if config.data.violating == "drop" else train
-    if train and not corpus:
+    if train and not corpus and to_train:
         raise DataError(
             f"data.corpus = {config.data.corpus}: none of its {len(train)} rows meets the "
             "constraint; loosen the constraint, or set data.violating = 'keep'"
@@ -104,6 +116,7 @@ def prepare(config: RunConfig) -> Prepared:
         constraint=constraint,
         prompts=prompts,
         corpus=corpus,
+        judged=(satisfying, violating),
         count=CorpusCount(len(corpus), len(violating), len(train) - len(corpus)),
         measurer=Measurer(reference, valid_satisfying, valid_violating, loaded.pad_id),
         devices=devices,
@@ -307,12 +320,15 @@ def split_by_constraint(
     examples: Sequence[Example], constraint: Constraint
 ) -> tuple[list[Example], list[Example]]:
     """Rows that satisfy the constraint, and rows that do not."""
-    scores = constraint.score(
-        [Completion(e.prompt, e.text, not e.truncated, e.row) for e in examples]
-    )
+    scores = constraint.score(completions_of(examples))
     satisfied = [constraint.satisfied(score) for score in scores]
     both = list(zip(examples, satisfied, strict=True))
     return [e for e, good in both if good], [e for e, good in both if not good]
+
+
+def completions_of(examples: Sequence[Example]) -> list[Completion]:
+    """Corpus rows as a constraint sees them."""
+    return [Completion(e.prompt, e.text, not e.truncated, e.row) for e in examples]
 
 
 def cap_told(prepared: Prepared, sample_tokens: float) -> str | None:

@@ -1,29 +1,53 @@
-"""`tiltune check`: load everything, score 32 real samples, estimate, print; change nothing.
+"""`tiltune check`: load everything, explain the constraint on 256 samples, estimate, print.
+
+Nothing is changed.
 
 The estimate is a miniature round with the run's own batch sizes, timed and scaled to the whole run.
 """
 
 import resource
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from pydantic import BaseModel
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from tiltune.actor import Actor, ActorPlan, on_device
-from tiltune.assemble import Prepared, cap_told, make_actor, make_learner, prepare
+from tiltune.assemble import (
+    Prepared,
+    cap_told,
+    completions_of,
+    make_actor,
+    make_learner,
+    prepare,
+)
 from tiltune.automaton_values import automaton_told, make_automaton
-from tiltune.config import RunConfig
+from tiltune.config import ConstraintConfig, RunConfig
+from tiltune.constraints import build_constraint
+from tiltune.constraints.base import TextConstraint
+from tiltune.explain import (
+    Count,
+    agreement,
+    agreement_lines,
+    find,
+    findings_lines,
+    relation,
+    warnings,
+)
 from tiltune.learner import Learner, Trained
 from tiltune.probe import PROMPTS
-from tiltune.records import wilson_interval
 from tiltune.sampler import Scored
 
-SAMPLES = 32
+SAMPLES = 256
+FITTED = 32
 STEPS = 2
+MOST_ROWS = 2000
+"""Rows of the corpus that another constraint judges, spread over the corpus."""
 
 
 @dataclass(frozen=True)
@@ -34,23 +58,36 @@ class Estimate:
     peak_bytes: int
 
 
-def check_run(given: RunConfig, console: Console) -> None:
+def check_run(
+    given: RunConfig, console: Console, *, against: ConstraintConfig | None = None
+) -> None:
     """Everything `fit` would do before its first round, and a miniature of that round, in memory.
 
+    Args:
+        given: the run.
+        console: where everything is said.
+        against: another constraint, to say how far the two agree.
+
     Raises:
-        TiltuneError: what `fit` would stop at.
+        TiltuneError: what `fit` would stop at, but for a constraint that is contradictory, or
+            trivial, or met by no row: that is a warning here.
     """
-    prepared = prepare(given)
+    other = build_constraint(against) if against is not None else None
+    prepared = prepare(given, to_train=False)
     _print_settings(given, prepared.config, console)
     _print_data(prepared, console)
     actor, learner = make_actor(prepared), make_learner(prepared)
     device = prepared.loaded.policy.device  # the miniature is this process's alone
     actor.sampler.generator = on_device(actor.sampler.generator, device)
     scored = actor.sampler.draw(prepared.loaded.policy, SAMPLES, policy_version=0)
-    _print_samples(scored, actor, console)
+    refused = _print_findings(prepared, scored, console)
     if actor.value_learner is not None:
         found = make_automaton(prepared.config, prepared.constraint, prepared.loaded)
         console.print(escape(automaton_told(found)))
+    if other is not None:
+        _print_agreement(prepared, scored, other, console)
+    if refused:
+        return
     told = cap_told(prepared, scored.samples.tokens / SAMPLES)
     if told:
         console.print(told)
@@ -73,7 +110,9 @@ def estimate(prepared: Prepared, actor: Actor, learner: Learner, scored: Scored)
         values = actor.value_learner.model
         values.set_constant(0.5)
         started = time.perf_counter()
-        actor.value_learner.fit(scored.samples, law, steps=STEPS)
+        # few of them, since a fit also measures itself on a tenth and that is not a step's cost
+        few = scored.samples.select(torch.arange(FITTED))
+        actor.value_learner.fit(few, law, steps=STEPS)
         per_step = (time.perf_counter() - started) / STEPS
         seconds["values"] = per_step * fits * (config.value_model.steps_per_round or 1)
     started = time.perf_counter()
@@ -127,22 +166,55 @@ def _print_data(prepared: Prepared, console: Console) -> None:
     )
 
 
-def _print_samples(scored: Scored, actor: Actor, console: Console) -> None:
-    low, high = wilson_interval(scored.satisfied, SAMPLES)
-    console.print(
-        f"{scored.satisfied} of {SAMPLES} samples of the model satisfy the constraint "
-        f"({scored.satisfied / SAMPLES:.1%} [{low:.1%}, {high:.1%}])"
+def _print_findings(prepared: Prepared, scored: Scored, console: Console) -> bool:
+    """What the constraint is and does; whether `fit` would refuse it."""
+    satisfying, violating = map(len, prepared.judged)
+    found = find(
+        prepared.config.constraint,
+        prepared.constraint,
+        scored,
+        Count(satisfying, satisfying + violating),
+        prepared.prompts,
+        prepared.loaded.tokenizer,
     )
-    for completion, score in list(zip(scored.completions, scored.scores, strict=True))[:4]:
-        mark = "✓" if actor.sampler.constraint.satisfied(score) else "✗"
+    _print_lines(findings_lines(found), console)
+    for warning in warnings(found):
+        console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
+    lost = violating > 0 and not prepared.corpus
+    if lost and found.conflict is None:
         console.print(
-            escape(f"  {mark} {score.value:.3f}  {completion.prompt!r} → {completion.text!r}")
+            "[yellow]warning:[/] no row of the corpus satisfies; loosen the constraint, or set "
+            "data.violating = 'keep'"
         )
-    if scored.satisfied in (0, SAMPLES):
-        console.print(
-            "[yellow]warning:[/] all samples agree, so there may be nothing to learn; look at the "
-            "constraint and its threshold"
+    if lost or found.conflict is not None:
+        console.print("`tiltune fit` refuses this run, so there is no estimate")
+    return lost or found.conflict is not None
+
+
+def _print_agreement(
+    prepared: Prepared, scored: Scored, other: TextConstraint, console: Console
+) -> None:
+    """How far the run's constraint and the other one agree, on samples and on the corpus."""
+    names = ("the run's", "the other")
+    exact = relation(prepared.constraint, other)
+    console.print(escape(f"the other constraint: {other.name}"), soft_wrap=True)
+    if exact is not None:
+        console.print(escape(f"on all texts: {exact}"), soft_wrap=True)
+    compared = agreement(prepared.constraint, other, scored.completions, scored.scores)
+    _print_lines(agreement_lines("samples of the model", compared, names), console)
+    rows = [each for part in prepared.judged for each in part]
+    rows = rows[:: -(-len(rows) // MOST_ROWS) or 1]
+    if rows:
+        completions = completions_of(rows)
+        compared = agreement(
+            prepared.constraint, other, completions, prepared.constraint.score(completions)
         )
+        _print_lines(agreement_lines("rows of the corpus", compared, names), console)
+
+
+def _print_lines(lines: Sequence[str], console: Console) -> None:
+    for line in lines:
+        console.print(escape(line), soft_wrap=True)
 
 
 def _print_estimate(measured: Estimate, prepared: Prepared, console: Console) -> None:

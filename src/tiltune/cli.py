@@ -70,12 +70,19 @@ def demo(
 
 
 @app.command()
-def check(config: ConfigPath, settings: Settings = None) -> None:
-    """Validate, load, score 32 samples, estimate time and memory, print every default chosen."""
+def check(
+    config: ConfigPath,
+    settings: Settings = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Another constraint's TOML: how far do the two agree?")
+    ] = None,
+) -> None:
+    """Validate, load, explain the constraint on 256 samples, estimate time and memory."""
     given = load_config(config, tuple(settings or ()))
+    other = load_constraint_config(against) if against is not None else None
     from tiltune.check import check_run
 
-    check_run(given, log)
+    check_run(given, log, against=other)
 
 
 @app.command()
@@ -146,10 +153,14 @@ def score(
     """Score rows {prompt, text, …}: one JSON object a line on stdout, in order."""
     config = load_constraint_config(constraint)
     from tiltune.constraints import build_constraint
+    from tiltune.constraints.conflicts import conflict
     from tiltune.scoring import score_file
 
     with _stdout_for_rows() as write:
-        count, satisfied = score_file(build_constraint(config), completions, write)
+        built = build_constraint(config)
+        if found := conflict(config, built):
+            say(("warning: ", "yellow"), found)
+        count, satisfied = score_file(built, completions, write)
     say(f"{satisfied} of {count} satisfy")
 
 

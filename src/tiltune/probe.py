@@ -78,6 +78,8 @@ def probe_rows(
             "text": completion.text,
             "score": score.value,
             "satisfied": prepared.constraint.satisfied(score),
+            "reason": score.reason,
+            "feedback": score.feedback,
             "ended": completion.ended,
             "tokens": [tokenizer.decode([token]) for token in ids],
         }

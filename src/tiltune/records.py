@@ -98,6 +98,29 @@ class RoundRecord(BaseModel):
     alarms: tuple[str, ...] = ()
 
 
+class AutomatonRecord(BaseModel):
+    """A finite automaton as it is drawn; states are numbered, symbols are words for a person."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    states: int
+    classes: int
+    start: int
+    accepting: tuple[int, ...]
+    dead: tuple[int, ...]
+    edges: tuple[tuple[int, int, str], ...] = ()
+    """(from, to, label); none where there are too many states to draw."""
+
+
+class ConstraintRecord(BaseModel):
+    """What a run's constraint judges, in words, and its automaton if it has one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    judged: str
+    automaton: AutomatonRecord | None = None
+
+
 def wilson_interval(successes: int, count: int, z: float = 1.959964) -> Interval:
     """95 % Wilson score interval of a rate (E. B. Wilson, JASA 1927).
 

@@ -1,7 +1,8 @@
 """Composition root: a configuration becomes objects and a run folder; a kill loses no round.
 
-The run folder is written in this order: configuration and manifest once; after each round its
-samples, its row in `records.jsonl` and, last, its checkpoint; at the end the model and the report.
+The run folder is written in this order: configuration, manifest and the constraint's drawing once;
+after each round its samples, its row in `records.jsonl` and, last, its checkpoint; at the end the
+model and the report.
 What a checkpoint does not know of is written again on resume. A run that is overwritten stands
 aside, as `RUN.replaced`, until the new one has a checkpoint.
 """
@@ -38,6 +39,7 @@ from tiltune.checkpoint import (
 )
 from tiltune.config import MethodSection, RunConfig
 from tiltune.errors import TiltuneError
+from tiltune.explain import constraint_record
 from tiltune.fit import Round, Schedule, close, fit
 from tiltune.manifest import check_unchanged, make_manifest
 from tiltune.probe import probe, probe_rows
@@ -128,6 +130,8 @@ class Run:
                 self.folder.mkdir(parents=True)  # config.json first: it makes this a run folder
                 self._save_config()
                 write_json(self.folder / "manifest.json", manifest)
+                described = constraint_record(self.prepared.constraint)
+                write_json(self.folder / "constraint.json", described.model_dump(mode="json"))
         except (TiltuneError, KeyboardInterrupt):
             self._leave()
             raise
@@ -303,6 +307,7 @@ def sample_rows(pair: Pair, actor: Actor) -> list[dict[str, Any]]:
             "score": score.value,
             "satisfied": actor.sampler.constraint.satisfied(score),
             "reason": score.reason,
+            "feedback": score.feedback,
             "ended": completion.ended,
         }
         for completion, score in rows

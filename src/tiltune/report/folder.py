@@ -11,9 +11,12 @@ from pydantic import ValidationError
 
 from tiltune.errors import RunError
 from tiltune.measurements import Evaluation, read_evaluation
-from tiltune.records import RoundRecord, read_records
+from tiltune.records import ConstraintRecord, RoundRecord, read_records
 
-CONTENTS = "config.json, manifest.json, records.jsonl, samples/, checkpoints/, model/, value/"
+CONTENTS = (
+    "config.json, manifest.json, constraint.json, records.jsonl, samples/, checkpoints/, model/, "
+    "value/"
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Sample:
     score: float | None
     satisfied: bool | None
     reason: str
+    feedback: str
     ended: bool | None
     tokens: tuple[str, ...]
     log_values: tuple[float | None, ...]
@@ -46,6 +50,7 @@ class RunFolder:
     by_round: dict[int, list[Sample]]
     tables: list[dict[str, Any]]
     evaluation: Evaluation | None = None
+    constraint: ConstraintRecord | None = None
 
     def setting(self, section: str, key: str) -> Any:
         """A value of the resolved configuration; None where it is absent."""
@@ -83,6 +88,7 @@ def read_folder(path: Path) -> RunFolder:
         by_round={_round_of(file): _read_samples(file) for file in {*rounds[:1], *rounds[-1:]}},
         tables=_read_tables(path / "tables.json"),
         evaluation=read_evaluation(measured) if measured.exists() else None,
+        constraint=_read_constraint(path / "constraint.json"),
     )
 
 
@@ -105,6 +111,15 @@ def _read_records(path: Path) -> list[RoundRecord]:
         return read_records(path)
     except (ValidationError, UnicodeDecodeError) as error:
         raise RunError(f"{path}: not the records of this version of Tiltune: {error}") from None
+
+
+def _read_constraint(path: Path) -> ConstraintRecord | None:
+    if not path.exists():
+        return None
+    try:
+        return ConstraintRecord.model_validate_json(_read_text(path))
+    except ValidationError as error:
+        raise RunError(f"{path}: not a constraint of this version of Tiltune: {error}") from None
 
 
 def _read_json(text: str, where: str) -> Any:
@@ -159,6 +174,7 @@ def _sample(row: Any, where: str) -> Sample:
         score=_number(row.get("score")),
         satisfied=_truth(row.get("satisfied")),
         reason=str(row.get("reason") or ""),
+        feedback=str(row.get("feedback") or ""),
         ended=_truth(row.get("ended")),
         tokens=tokens,
         log_values=(*values, *[None] * (len(tokens) - len(values))),

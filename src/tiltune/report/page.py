@@ -9,6 +9,7 @@ from tiltune.records import Interval, write_atomically
 from tiltune.report.curves import calibration, curves
 from tiltune.report.evaluation import evaluation_section
 from tiltune.report.folder import RunFolder, read_folder
+from tiltune.report.judging import constraint_section
 from tiltune.report.markup import (
     MISSING,
     bounds,
@@ -64,6 +65,7 @@ def _page(run: RunFolder) -> str:
         + section("evaluation", "Evaluation", _evaluation(run), _EVALUATION_NOTE)
         + section("curves", "By round", curves(run), "Shaded: 95 % intervals.")
         + section("calibration", "Calibration of the value model", calibration(run.records))
+        + section("constraint", "The constraint", constraint_section(run))
         + section("samples", "Samples", before_and_after(run.before, run.after), SAMPLES_NOTE)
         + section("fresh", "Samples of training", fresh_samples(run.by_round))
         + section("rounds", "All rounds", round_tables(run.records), _ROUNDS_NOTE)

@@ -160,6 +160,19 @@ form.find output{color:var(--soft)}
 #alarms li{padding:.7rem 1rem;margin-top:.5rem;border-left:3px solid var(--open);
   background:var(--open-bg);border-radius:0 .4rem .4rem 0;font-size:.9375rem}
 #alarms .round{display:block;color:var(--open);font-size:.8125rem;font-weight:600}
+.automaton{overflow:auto;background:var(--card);border:1px solid var(--line);border-radius:.6rem;
+  margin:1rem 0 .6rem}
+.automaton svg{display:block;margin:0 auto}
+.automaton+.note{margin:0 0 1rem}
+svg .state circle{fill:var(--card);stroke:var(--ink);stroke-width:1.6}
+svg .state .inner{stroke-width:1.2}
+svg .state text{text-anchor:middle;font-size:12px;fill:var(--ink)}
+svg .state.dead circle{fill:var(--line);stroke:var(--soft)}
+svg .state.dead text{fill:var(--soft)}
+svg .edge{fill:none;stroke:var(--soft);stroke-width:1.3}
+svg .tip{fill:var(--soft)}
+svg .label{text-anchor:middle;font-size:11.5px;fill:var(--ink);paint-order:stroke;
+  stroke:var(--card);stroke-width:4px;stroke-linejoin:round}
 @media (max-width:40rem){form.find{position:static}}
 @media print{.scroll{max-height:none}section{break-inside:avoid-page}}
 """

@@ -68,6 +68,9 @@ def _side(name: str, sample: Sample | None) -> str:
     if sample.reason:
         # A reason may quote the text, so it is hidden with it.
         text += f'<p class="reason">reason: <span class="text">{escape(sample.reason)}</span></p>'
+    if sample.feedback:
+        shown = escape(sample.feedback)
+        text += f'<p class="reason">feedback: <span class="text">{shown}</span></p>'
     if sample.satisfied is False:
         text = folded(HIDDEN, text, "violating")
     return f'<div class="{css}"><p class="facts">{role}{_facts(sample)}</p>{text}</div>'
