@@ -146,11 +146,15 @@ def score(
     """Score rows {prompt, text, …}: one JSON object a line on stdout, in order."""
     config = load_constraint_config(constraint)
     from tiltune.constraints import build_constraint
+    from tiltune.constraints.population import share_told
     from tiltune.scoring import score_file
 
+    built = build_constraint(config)
     with _stdout_for_rows() as write:
-        count, satisfied = score_file(build_constraint(config), completions, write)
+        count, satisfied = score_file(built, completions, write)
     say(f"{satisfied} of {count} satisfy")
+    if built.share is not None:
+        say(share_told(built.share, satisfied, count))
 
 
 @app.command()
