@@ -14,7 +14,10 @@ from tiltune.errors import ConfigError, RunError
 from tiltune.records import write_json
 
 PACKAGES = ("tiltune", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
-CONSTRAINT_PACKAGES = {"profanity": ("alt-profanity-check", "scikit-learn")}
+CONSTRAINT_PACKAGES = {
+    "grammar": ("llguidance",),
+    "profanity": ("alt-profanity-check", "scikit-learn"),
+}
 """What a kind of constraint scores with, where that is a package."""
 
 

@@ -10,11 +10,13 @@ from tiltune.config.constraint import tables
 from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.classifier import build_classifier
 from tiltune.constraints.combined import build_combined
+from tiltune.constraints.grammar import build_grammar
 from tiltune.constraints.http import build_http
 from tiltune.constraints.lexicon import build_lexicon
 from tiltune.constraints.population import build_population
 from tiltune.constraints.profanity import build_profanity
 from tiltune.constraints.python import build_python
+from tiltune.constraints.python_syntax import build_python_syntax
 from tiltune.constraints.regex import build_regex
 
 
@@ -38,6 +40,8 @@ BUILDERS: dict[str, Callable[[Any], TextConstraint]] = {
     "python": build_python,
     "profanity": build_profanity,
     "http": build_http,
+    "grammar": build_grammar,
+    "python_syntax": build_python_syntax,
     **{
         kind: partial(build_combined, build=build_constraint)
         for kind in ("all", "any", "not", "mean")

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from tiltune.config import PythonSyntaxConfig
 from tiltune.constraints.base import Score, TextConstraint, on_texts
 
-
 Span = tuple[int, int]
 
 _LINE = re.compile(r"\r\n|\r|\n")  # what ends a line of Python, and nothing else does
