@@ -89,6 +89,74 @@ def test_faults_of_the_constraint_are_named(tmp_path: Path, constraint: str, sai
             load_constraint_config(write(tmp_path, wrapped))
 
 
+PARTS = "kind = 'all'\n[[parts]]\nkind = 'lexicon'\nwords = ['a']\n[[parts]]\n"
+ATOMS = "kind = 'temporal'\nformula = 'F rude'\n"
+
+
+@pytest.mark.parametrize(
+    ("constraint", "said"),
+    [
+        (
+            PARTS + "kind = 'lexicn'",
+            "`constraint.parts.1.kind` is 'lexicn'; did you mean 'lexicon'",
+        ),
+        (PARTS + "words = ['a']", "`constraint.parts.1.kind` is required: one of lexicon, regex, "),
+        (
+            PARTS + "kind = 'lexicon'\nwrds = ['a']",
+            "unknown key `constraint.parts.1.wrds`; did you mean `words`? (allowed: file, kind, ",
+        ),
+        (PARTS + "kind = 'regex'", "`constraint.parts.1.pattern` is required and missing"),
+        (  # what is there, misspelt, is not missing
+            PARTS + "kind = 'regex'\npatern = 'a'",
+            "unknown key `constraint.parts.1.patern`; did you mean `pattern`?",
+        ),
+        (
+            PARTS + "kind = 'lexicon'\nwords = ['a', 3]",
+            "`constraint.parts.1.words.1` is 3: Input should be a valid string or a valid list",
+        ),
+        (
+            PARTS + "kind = 'any'\nparts = [{ kind = 'not', parts = [{ kind = 'rgex' }] }]",
+            "`constraint.parts.1.parts.0.parts.0.kind` is 'rgex'; did you mean 'regex'?",
+        ),
+        ("kind = 'all'\nparts = [3]", "`constraint.parts.0` is 3: Input should be a table"),
+        ("kind = 'all'\nparts = []", "`constraint.parts` is []: List should have at least 1 item"),
+        ("kind = 'all'\nparts = [{}]\nthreshold = 2", None),
+        (
+            "kind = 'mean'\nweights = [1]\nparts = [{kind='regex', pattern='a'}, "
+            "{kind='regex', pattern='b'}]",
+            "`constraint`: 1 weights for 2 parts; give one a part",
+        ),
+        (
+            ATOMS + "[atoms]\nrude = 3",
+            "`constraint.atoms.rude` is 3: Input should be a valid string or a valid list or a table",
+        ),
+        (ATOMS + "[atoms]\nrude = ['a', 3]", "`constraint.atoms.rude.1` is 3: Input should be a "),
+        (ATOMS + "[atoms.rude]\nkind = 'regx'", "`constraint.atoms.rude.kind` is 'regx'; did you "),
+        (ATOMS + "[atoms.rude]\npattern = 'x'", "`constraint.atoms.rude.kind` is required: one of"),
+        (  # an atom that is called as a kind is
+            ATOMS + "[atoms.lexicon]\nkind = 'lexicon'\nwrds = ['a']",
+            "unknown key `constraint.atoms.lexicon.wrds`; did you mean `words`?",
+        ),
+        (
+            ATOMS + "[atoms.rude]\nkind = 'population'\nat_least = 0.5\n"
+            "parts = [{ kind = 'regex', pattern = 'x' }]",
+            "`constraint.atoms`: atom 'rude' is a population",
+        ),
+    ],
+)
+def test_a_fault_at_depth_is_one_line_with_its_key(
+    tmp_path: Path, constraint: str, said: str | None
+) -> None:
+    path = write(tmp_path, constraint)
+    with pytest.raises(ConfigError) as raised:
+        load_constraint_config(path)
+    lines = str(raised.value).splitlines()
+    if said is None:  # two faults, two lines, and nothing that only follows
+        assert len(lines) == 2 and all("parts` is" not in line for line in lines)
+    else:
+        assert len(lines) == 1 and lines[0].startswith(f"{path}: {said}")
+
+
 def test_what_is_required_and_missing_comes_in_one_go(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as raised:
         load_config(write(tmp_path, "run.seed = 1\n"))

@@ -154,6 +154,7 @@ def score(
     config = load_constraint_config(constraint)
     from tiltune.constraints import build_constraint
     from tiltune.constraints.conflicts import conflict
+    from tiltune.constraints.population import share_told
     from tiltune.scoring import score_file
 
     with _stdout_for_rows() as write:
@@ -162,6 +163,8 @@ def score(
             say(("warning: ", "yellow"), found)
         count, satisfied = score_file(built, completions, write)
     say(f"{satisfied} of {count} satisfy")
+    if built.share is not None:
+        say(share_told(built.share, satisfied, count))
 
 
 @app.command()

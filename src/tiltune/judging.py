@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, final
 
 from tiltune.config import ConstraintConfig, ScorerSection
+from tiltune.config.constraint import tables
 from tiltune.constraints import build_constraint
 from tiltune.constraints.base import Completion, Failure, TextConstraint
 from tiltune.errors import RunError
@@ -206,7 +207,11 @@ def _span(span: Any) -> tuple[int, int] | None:
 def _pools(scorers: Sequence[ScorerSection], *, apart: bool) -> dict[str, Executor]:
     """By scorer's name: a thread of its own for what waits on a network or is soon done, else the
     shared processes, as many as there are further cores."""
-    far = [each for each in scorers if apart and each.constraint.kind != "http"]
+    far = [
+        each
+        for each in scorers
+        if apart and all(table.kind != "http" for _, table in tables(each.constraint))
+    ]
     pools: dict[str, Executor] = {
         each.name: ThreadPoolExecutor(1) for each in scorers if each not in far
     }

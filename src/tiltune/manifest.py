@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from tiltune.config import ConstraintConfig, RunConfig
+from tiltune.config.constraint import tables
 from tiltune.errors import ConfigError, RunError
 from tiltune.records import write_json
 
 PACKAGES = ("tiltune", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
-CONSTRAINT_PACKAGES = {"profanity": ("alt-profanity-check", "scikit-learn")}
+CONSTRAINT_PACKAGES = {
+    "grammar": ("llguidance",),
+    "profanity": ("alt-profanity-check", "scikit-learn"),
+}
 """What a kind of constraint scores with, where that is a package."""
 
 
@@ -22,7 +26,11 @@ def make_manifest(config: RunConfig, corpus: dict[str, int]) -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in PACKAGES}
-        | {name: version(name) for name in CONSTRAINT_PACKAGES.get(config.constraint.kind, ())},
+        | {
+            name: version(name)
+            for _, table in tables(config.constraint)
+            for name in CONSTRAINT_PACKAGES.get(table.kind, ())
+        },
         "seed": config.run.seed,
         "corpus": corpus,
         "sha256": hashes(config),
@@ -32,8 +40,9 @@ def make_manifest(config: RunConfig, corpus: dict[str, int]) -> dict[str, Any]:
 def check_unchanged(manifest: Path, config: RunConfig, *, next_round: int) -> bool:
     """Refuse to go on with another model, other data or another constraint.
 
-    The file of a python constraint alone may change, since a scorer that stopped the run has to be
-    mended before it goes on; the manifest then holds the new hash and the round it holds from.
+    The file of a python constraint alone, or of a part that is one, may change, since a scorer that
+    stopped the run has to be mended before it goes on; the manifest then holds the new hash and the
+    round it holds from.
 
     Returns:
         Whether such a file has changed.
@@ -44,7 +53,8 @@ def check_unchanged(manifest: Path, config: RunConfig, *, next_round: int) -> bo
     content = json.loads(manifest.read_text("utf-8"))
     stored, found = content["sha256"], hashes(config)
     changed = [name for name, value in found.items() if stored.get(name) != value]
-    if changed == ["constraint"] and config.constraint.kind == "python":
+    kinds = {table.kind for _, table in tables(config.constraint)}
+    if changed == ["constraint"] and "python" in kinds:
         content.setdefault("constraint_changed_at_rounds", []).append(next_round)
         write_json(manifest, content | {"sha256": found})
         return True
@@ -62,7 +72,11 @@ def check_apart(config: RunConfig) -> None:
     Raises:
         ConfigError: names the setting whose file or folder lies in run.dir.
     """
-    judged = {f"constraint.{n}": getattr(config.constraint, n, None) for n in ("file", "path")}
+    judged = {
+        f"{key}.{name}": getattr(table, name, None)
+        for key, table in tables(config.constraint)
+        for name in ("file", "path")
+    }
     run = Path(config.run.dir).resolve()
     for setting, path in (inputs(config) | judged).items():
         if path and Path(path).exists() and Path(path).resolve().is_relative_to(run):
@@ -97,7 +111,8 @@ def constraint_digest(constraint: ConstraintConfig) -> str:
     Of a service only the settings are known; those that change no score are left out.
     """
     settings = constraint.model_dump_json(exclude=set(constraint.effort))
-    return digest(_constraint_files(constraint), settings)
+    files = [file for _, table in tables(constraint) for file in _constraint_files(table)]
+    return digest(files, settings)
 
 
 def _constraint_files(constraint: Any) -> list[Path]:

@@ -98,15 +98,27 @@ class DFA:
         return DFA(number[self.transitions[order]], self.accepting[order], 0)
 
 
-def product(first: DFA, second: DFA, accept: Callable[[Flags, Flags], Flags]) -> DFA:
+class TooManyStates(ValueError):
+    """A product has more states than its caller has a use for."""
+
+
+def product(
+    first: DFA,
+    second: DFA,
+    accept: Callable[[Flags, Flags], Flags],
+    *,
+    most_states: int | None = None,
+) -> DFA:
     """Both at once, over the same symbols; accepting by a rule on the two acceptances.
 
     Args:
         first, second: automata over V symbols each.
         accept: such as `np.logical_and`.
+        most_states: a bound on the states; none: no bound.
 
     Raises:
         ValueError: they have different numbers of symbols.
+        TooManyStates: the bound is passed.
     """
     if first.transitions.shape[1] != second.transitions.shape[1]:
         raise ValueError(
@@ -120,7 +132,7 @@ def product(first: DFA, second: DFA, accept: Callable[[Flags, Flags], Flags]) ->
         return first.transitions[one] * width + second.transitions[other]
 
     start = first.start * width + second.start
-    order = np.array(walk(start, lambda pair: successors(pair).tolist()))
+    order = np.array(walk(start, lambda pair: successors(pair).tolist(), most=most_states))
     number = {pair: place for place, pair in enumerate(order.tolist())}
     transitions = np.array([[number[n] for n in successors(pair).tolist()] for pair in order])
     ones, others = np.divmod(order, width)
@@ -137,12 +149,20 @@ def can_reach(transitions: NDArray[np.int64], goal: Flags) -> Flags:
         reached = further
 
 
-def walk(start: int, successors: Callable[[int], Iterable[int]]) -> list[int]:
-    """States in the order in which a walk in breadth from the start meets them."""
+def walk(
+    start: int, successors: Callable[[int], Iterable[int]], *, most: int | None = None
+) -> list[int]:
+    """States in the order in which a walk in breadth from the start meets them.
+
+    Raises:
+        TooManyStates: it has met more than `most`.
+    """
     met = {start: None}
     todo = [start]
     for state in todo:  # grows while it is walked
         new = [each for each in dict.fromkeys(successors(state)) if each not in met]
         met.update(dict.fromkeys(new))
         todo += new
+        if most is not None and len(todo) > most:
+            raise TooManyStates(f"more than {most} states")
     return todo

@@ -80,19 +80,27 @@ def refined(
 
 
 def combined(
-    parts: Sequence[TextAutomaton], accept: Callable[[Flags, Flags], Flags]
+    parts: Sequence[TextAutomaton],
+    accept: Callable[[Flags, Flags], Flags],
+    *,
+    most_states: int | None = None,
 ) -> TextAutomaton:
     """The product of all parts, minimised; acceptance is folded from the left.
 
     Args:
         parts: one or more.
         accept: such as `np.logical_and` or `np.logical_or`.
+        most_states: a bound on the states of every product on the way; none: no bound.
+
+    Raises:
+        TooManyStates: the bound is passed.
     """
 
-    def both(one: TextAutomaton, other: TextAutomaton) -> TextAutomaton:
+    def fold(one: TextAutomaton, other: TextAutomaton) -> TextAutomaton:
         classes, members = refined([one.classes, other.classes])
         first = replace(one.dfa, transitions=one.dfa.transitions[:, members[:, 0]])
         second = replace(other.dfa, transitions=other.dfa.transitions[:, members[:, 1]])
-        return TextAutomaton(classes, product(first, second, accept)).minimised()
+        both = product(first, second, accept, most_states=most_states)
+        return TextAutomaton(classes, both).minimised()
 
-    return reduce(both, parts)
+    return reduce(fold, parts)

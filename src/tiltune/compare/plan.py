@@ -63,6 +63,12 @@ def plan_entries(config: CompareConfig, *, source: str) -> list[Planned]:
             raise ConfigError(
                 f"{source}: [base] sets {key}, which the comparison gives each run; leave it out"
             )
+    if config.base.get("constraint", {}).get("kind") == "population":
+        raise ConfigError(
+            f"{source}: [base] constraint.kind = 'population' bounds a share of all completions, "
+            "and no method of this version trains or chooses under it; compare under its part, and "
+            "measure the share by a [[evaluate.scorer]]"
+        )
     entries: dict[str, Planned] = {}
     for method in config.method:
         for knobs in grid_points(method):

@@ -1,10 +1,18 @@
 """The `[constraint]` table: what is judged, by which kind of constraint, with its settings."""
 
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from tiltune.config.parse import Section
+
+JudgedText = Literal["completion", "prompt+completion"]
+
+
+def joint_text(texts: Sequence[JudgedText]) -> JudgedText:
+    """The text that several constraints judge together: their own where it is the same one."""
+    return texts[0] if len(set(texts)) == 1 else "prompt+completion"
 
 
 class ConstraintSection(Section):
@@ -21,9 +29,7 @@ class ConstraintSection(Section):
 class TextSection(ConstraintSection):
     """A constraint that judges one text."""
 
-    text: Literal["completion", "prompt+completion"] = Field(
-        default="completion", description="The text that is judged."
-    )
+    text: JudgedText = Field(default="completion", description="The text that is judged.")
 
 
 class LexiconConfig(TextSection):
@@ -131,6 +137,15 @@ class LengthConfig(TextSection):
     at_most: int | None = Field(default=None, ge=0, description="Most; none: no bound.")
 
 
+def refuse_population(constraint: Any, what: str) -> None:
+    """A population says nothing of one completion; raises ValueError."""
+    if isinstance(constraint, PopulationConfig):
+        raise ValueError(
+            f"{what} is a population, which bounds a share of all completions and says nothing of "
+            "one text; state it alone, as the whole constraint"
+        )
+
+
 class TemporalConfig(TextSection):
     """A formula of linear temporal logic on finite traces over the steps of a text."""
 
@@ -143,6 +158,13 @@ class TemporalConfig(TextSection):
         description="Each atom's meaning on a step: a list of words (any occurs), a regular "
         "expression (searched), or a table with the keys of a constraint, judged on each step."
     )
+
+    @field_validator("atoms")
+    @classmethod
+    def _no_population(cls, atoms: dict[str, Any]) -> dict[str, Any]:
+        for name, atom in atoms.items():
+            refuse_population(atom, f"atom {name!r}")
+        return atoms
 
 
 class GrammarConfig(TextSection):
@@ -195,6 +217,18 @@ class CombinedSection(ConstraintSection):
         min_length=1, description="Tables of constraints."
     )
 
+    @property
+    def text(self) -> JudgedText:
+        """The text that spans count characters of."""
+        return joint_text([part.text for part in self.parts])
+
+    @field_validator("parts")
+    @classmethod
+    def _no_population(cls, parts: tuple[ConstraintSection, ...]) -> tuple[ConstraintSection, ...]:
+        for number, part in enumerate(parts):
+            refuse_population(part, f"parts.{number}")
+        return parts
+
 
 class AllConfig(CombinedSection):
     """Every part is satisfied; the least of the parts' labels."""
@@ -223,6 +257,14 @@ class MeanConfig(CombinedSection):
         default=None, description="One a part; none: all equal."
     )
 
+    @model_validator(mode="after")
+    def _one_weight_a_part(self) -> "MeanConfig":
+        if self.weights is not None and len(self.weights) != len(self.parts):
+            raise ValueError(
+                f"{len(self.weights)} weights for {len(self.parts)} parts; give one a part"
+            )
+        return self
+
 
 class PopulationConfig(CombinedSection):
     """A bound on the share of all completions that satisfy the one part."""
@@ -231,6 +273,17 @@ class PopulationConfig(CombinedSection):
     parts: tuple["ConstraintConfig"] = Field(description="One table of a constraint.")
     at_least: float | None = Field(default=None, ge=0, le=1, description="Lowest share.")
     at_most: float | None = Field(default=None, ge=0, le=1, description="Highest share.")
+
+    @model_validator(mode="after")
+    def _bounds(self) -> "PopulationConfig":
+        if "threshold" in self.model_fields_set:
+            raise ValueError("threshold is the part's, whose share is bounded; set it there")
+        if self.at_least is None and self.at_most is None:
+            raise ValueError("neither at_least nor at_most is set; bound the share by one or both")
+        low, high = self.at_least or 0.0, 1.0 if self.at_most is None else self.at_most
+        if low > high:
+            raise ValueError(f"at_least = {low:g} is above at_most = {high:g}; no share is both")
+        return self
 
 
 ConstraintConfig = Annotated[
@@ -254,3 +307,13 @@ ConstraintConfig = Annotated[
 ]
 for _recursive in (TemporalConfig, AllConfig, AnyConfig, NotConfig, MeanConfig, PopulationConfig):
     _recursive.model_rebuild()
+
+
+def tables(config: Any, key: str = "constraint") -> Iterator[tuple[str, Any]]:
+    """A constraint's table and those within it, each with its dotted key."""
+    yield key, config
+    for number, part in enumerate(getattr(config, "parts", ())):
+        yield from tables(part, f"{key}.parts.{number}")
+    for name, atom in getattr(config, "atoms", {}).items():
+        if isinstance(atom, ConstraintSection):
+            yield from tables(atom, f"{key}.atoms.{name}")

@@ -1,17 +1,15 @@
 """TOML to a validated configuration: every fault one line, unknown keys with the nearest name."""
 
-import difflib
 import tomllib
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from tiltune.config.faults import explain
 from tiltune.errors import ConfigError
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
-FOLLOWS = "default_factory_not_called"
-"""Pydantic's name of a fault that only follows from another: a default that depends on it."""
 
 
 class Section(BaseModel):
@@ -39,8 +37,7 @@ def parse_config(kind: type[Parsed], tree: dict[str, Any], *, source: str) -> Pa
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        faults = [fault for fault in error.errors() if fault["type"] != FOLLOWS]
-        lines = [_explain(kind, dict(fault)) for fault in faults]
+        lines = explain(kind, error.errors())
         raise ConfigError("\n".join(f"{source}: {line}" for line in lines)) from None
 
 
@@ -75,63 +72,3 @@ def flat_settings(tree: dict[str, Any], before: str = "") -> dict[str, Any]:
         else:
             flat[f"{before}{key}"] = value
     return flat
-
-
-def _explain(kind: type[BaseModel], fault: dict[str, Any]) -> str:
-    location = [str(part) for part in fault["loc"]]
-    tags = _tags(kind)
-    key = ".".join(part for part in location if part not in tags)
-    if fault["type"] == "extra_forbidden":
-        allowed = list(_members_at(kind, location[:-1])[0].model_fields)
-        near = difflib.get_close_matches(location[-1], allowed, n=1)
-        hint = f"; did you mean `{near[0]}`?" if near else ""
-        return f"unknown key `{key}`{hint} (allowed: {', '.join(sorted(allowed))})"
-    if fault["type"] == "missing":
-        return f"`{key}` is required and missing"
-    if fault["type"] in ("union_tag_not_found", "union_tag_invalid"):
-        kinds = [tag for member in _members_at(kind, location) for tag in _tag(member)]
-        if fault["type"] == "union_tag_not_found":
-            return f"`{key}.kind` is required: one of {', '.join(kinds)}"
-        found = fault["ctx"]["tag"]
-        near = difflib.get_close_matches(found, kinds, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        return f"`{key}.kind` is '{found}'{hint} (allowed: {', '.join(kinds)})"
-    return f"`{key}` is {fault['input']!r}: {fault['msg']}"
-
-
-def _members_at(kind: type[BaseModel], location: list[str]) -> list[type[BaseModel]]:
-    """The tables that may stand at a location, in which a union's member is named by its tag."""
-    members = [kind]
-    for step in location:
-        if step.isdigit():  # an entry of a list of tables
-            continue
-        if step in members[0].model_fields:
-            members = _members(members[0].model_fields[step].annotation)
-        else:
-            members = [member for member in members if step in _tag(member)]
-    return members
-
-
-def _members(annotation: Any) -> list[type[BaseModel]]:
-    """The models in an annotation: itself, of a union, of a list."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [member for part in get_args(annotation) for member in _members(part)]
-
-
-def _tags(kind: type[BaseModel]) -> set[str]:
-    """The tags of every union of tables within a model; a table may hold its own kind."""
-    met: set[type[BaseModel]] = set()
-    todo = [kind]
-    while todo:
-        found = {m for f in todo.pop().model_fields.values() for m in _members(f.annotation)}
-        todo += found - met
-        met |= found
-    return {tag for member in met for tag in _tag(member)}
-
-
-def _tag(member: type[BaseModel]) -> tuple[str, ...]:
-    """What names a member of a union: the one value that its `kind` may have."""
-    field = member.model_fields.get("kind")
-    values = get_args(field.annotation) if field is not None and field.is_required() else ()
-    return values if len(values) == 1 else ()

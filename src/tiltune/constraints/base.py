@@ -2,73 +2,23 @@
 
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, SupportsFloat, final
 
-from tiltune.automata import TextAutomaton
+from tiltune.constraints.combination import Combination, Kind
+from tiltune.constraints.scores import (
+    Completion,
+    Failure,
+    JudgedText,
+    Rule,
+    Score,
+    ScoreFunction,
+    judged_text,
+)
 from tiltune.errors import ConstraintError, ScorerUnavailable, TiltuneError
-
-JudgedText = Literal["completion", "prompt+completion"]
-
-
-@dataclass(frozen=True)
-class Completion:
-    """A prompt and one completion of it, as text.
-
-    `ended` tells an end of sequence from a cut at the token limit; `row` holds the further fields
-    of the prompt's row in the data file.
-    """
-
-    prompt: str
-    text: str
-    ended: bool = True
-    row: Mapping[str, Any] = field(default_factory=dict[str, Any])
-
-
-@dataclass(frozen=True)
-class Score:
-    """A value in [0, 1], 1 = satisfied; why; and the characters [start, end) that decided it.
-
-    `reason` is for the person who reads a report. `feedback` is for the model: what may be shown to
-    it before another attempt, such as the output of a public test; empty: nothing may.
-    """
-
-    value: float
-    reason: str = ""
-    span: tuple[int, int] | None = None
-    feedback: str = ""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """In a score's place: the service that scores could not be had for this text, and why.
-
-    Training stops on it; a report counts the text as missing. It is never a score.
-    """
-
-    reason: str
-
-
-@dataclass(frozen=True, eq=False)
-class Rule:
-    """What is known exactly of a constraint, before any text is complete.
-
-    Attributes:
-        automaton: reads the judged text; a text that it does not accept never satisfies.
-        text: which text is judged.
-        complete: whether every text that it accepts satisfies, too. False where the automaton is
-            but a part of the constraint: then only its dead ends are known.
-    """
-
-    automaton: TextAutomaton
-    text: JudgedText
-    complete: bool = True
-
-
-ScoreFunction = Callable[[Sequence[Completion]], Sequence[float | Score | Failure]]
-"""What a user writes for `kind = "python"`."""
 
 
 class Constraint(Protocol):
@@ -85,11 +35,6 @@ _PACKAGE = str(Path(__file__).resolve().parents[1])
 _LIBRARIES = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
 
 
-def judged_text(completion: Completion, text: JudgedText) -> str:
-    """The text that a constraint judges; spans of its scores count characters of this text."""
-    return completion.prompt + completion.text if text == "prompt+completion" else completion.text
-
-
 @final
 @dataclass(frozen=True)
 class TextConstraint:
@@ -104,6 +49,9 @@ class TextConstraint:
         forgiving: what scores for `score_or_missing`, where `scorer` itself stops at the first
             failure instead of trying the other texts; none: `scorer` does both.
         make_rule: the automaton behind the constraint; none: only texts tell.
+        cost: its class of cost, see `tiltune.constraints.COSTS`; combinations ask the cheap first.
+        share: for a population: bounds on the share of all completions that satisfy; none: every
+            completion is judged by itself.
     """
 
     name: str
@@ -113,10 +61,24 @@ class TextConstraint:
     recipe: Callable[[], "TextConstraint"] | None = field(default=None, compare=False)
     forgiving: ScoreFunction | None = field(default=None, compare=False)
     make_rule: Callable[[], Rule | None] | None = field(default=None, compare=False)
+    cost: int = field(default=1, compare=False)
+    share: tuple[float, float] | None = None
 
     def __reduce__(self) -> Any:
         """A constraint with a recipe crosses to another process as its recipe."""
         return super().__reduce__() if self.recipe is None else (self.recipe, ())
+
+    def __and__(self, other: "TextConstraint") -> "TextConstraint":
+        """Both are satisfied."""
+        return combine("all", (self, other))
+
+    def __or__(self, other: "TextConstraint") -> "TextConstraint":
+        """At least one is satisfied."""
+        return combine("any", (self, other))
+
+    def __invert__(self) -> "TextConstraint":
+        """This one is not satisfied."""
+        return combine("not", (self,))
 
     def score(self, completions: Sequence[Completion]) -> list[Score]:
         """One checked score a completion, in order.
@@ -201,6 +163,62 @@ class TextConstraint:
                 f"{self.text!r}; the text: {shown(text)}"
             )
         return Score(value, str(score.reason), score.span, str(score.feedback))
+
+
+def combine(
+    kind: Kind,
+    parts: Sequence[TextConstraint],
+    weights: Sequence[float] | None = None,
+    *,
+    threshold: float | Literal["none"] = 0.5,
+) -> TextConstraint:
+    """A constraint on the labels of others, see `Combination`.
+
+    Args:
+        kind: "all", "any", "not" or "mean".
+        parts: one or more; exactly one for "not".
+        weights: for "mean", one a part and above 0; none: all equal.
+        threshold: of the combination; each part keeps its own.
+
+    Raises:
+        ConstraintError: the number of parts or weights does not fit, or a part is a population.
+    """
+    if not parts or (kind == "not" and len(parts) > 1):
+        raise ConstraintError(
+            f"{kind}: {len(parts)} parts; give {'one' if kind == 'not' else 'one or more'}"
+        )
+    for number, part in enumerate(parts, start=1):
+        if part.share is not None:
+            raise ConstraintError(
+                f"{kind}: part {number} is a {part.name}, which bounds a share of all completions "
+                "and says nothing of one; state it alone"
+            )
+    shares = [1.0] * len(parts) if weights is None else list(weights)
+    if len(shares) != len(parts) or not all(0 < each < float("inf") for each in shares):
+        raise ConstraintError(
+            f"{kind}: weights {shown(weights)} for {len(parts)} parts; give one a part, above 0"
+        )
+    combination = Combination(kind, tuple(parts), tuple(shares))
+    return TextConstraint(
+        f"{kind} constraint ({len(parts)} part{'s' * (len(parts) > 1)})",
+        combination.scores,
+        combination.text,
+        threshold,
+        recipe=partial(combine, kind, tuple(parts), weights, threshold=threshold),
+        forgiving=combination.scores_or_missing,
+        make_rule=cache(partial(combination.rule, threshold)),
+        cost=max(part.cost for part in parts),
+    )
+
+
+def mean(
+    parts: Sequence[TextConstraint],
+    weights: Sequence[float] | None = None,
+    *,
+    threshold: float | Literal["none"] = 0.5,
+) -> TextConstraint:
+    """The weighted mean of the parts' labels, see `combine`."""
+    return combine("mean", parts, weights, threshold=threshold)
 
 
 def on_texts(

@@ -1,0 +1,231 @@
+"""How the labels of parts make one score: all, any, not, weighted mean; and their automata."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
+from typing import Literal, Protocol, final
+
+import numpy as np
+
+from tiltune.automata import TextAutomaton
+from tiltune.automata.dfa import TooManyStates
+from tiltune.automata.text import combined
+from tiltune.config.constraint import joint_text
+from tiltune.constraints.scores import Completion, Failure, JudgedText, Rule, Score
+
+Kind = Literal["all", "any", "not", "mean"]
+Answer = Score | Failure
+
+MOST_STATES = 20_000
+"""An automaton that would need more pairs of states is not built: seconds, and memory."""
+
+_DECIDED = {"all": 0.0, "any": 1.0}
+"""The label after which no other part can matter."""
+
+
+class Part(Protocol):
+    """A constraint as a combination sees it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def text(self) -> JudgedText: ...
+
+    @property
+    def threshold(self) -> float | Literal["none"]: ...
+
+    @property
+    def cost(self) -> int: ...
+
+    def score(self, completions: Sequence[Completion]) -> list[Score]: ...
+
+    def score_or_missing(self, completions: Sequence[Completion]) -> list[Answer]: ...
+
+    def label(self, score: Score) -> float: ...
+
+    def satisfied(self, score: Score) -> bool: ...
+
+    def rule(self) -> Rule | None: ...
+
+
+@final
+@dataclass(frozen=True)
+class Combination:
+    """Scores by the labels of parts.
+
+        all    min l        any    max l        not    1 - l        mean    Σ w l / Σ w
+
+    Parts are asked from the cheapest to the costliest, and only about completions that they can
+    still decide; messages count them from 1 in the order in which they were listed.
+
+    Args:
+        kind: see there.
+        parts: one or more; exactly one for "not".
+        weights: one a part for "mean", above 0.
+    """
+
+    kind: Kind
+    parts: Sequence[Part]
+    weights: Sequence[float]
+
+    @property
+    def text(self) -> JudgedText:
+        """The text that spans count characters of: the parts' own where they judge the same."""
+        return joint_text([part.text for part in self.parts])
+
+    def scores(self, completions: Sequence[Completion]) -> list[Answer]:
+        """One score a completion; a part whose service fails for a text raises at once."""
+        return self._scores(completions, forgiving=False)
+
+    def scores_or_missing(self, completions: Sequence[Completion]) -> list[Answer]:
+        """One score a completion, or a failure where a part that failed might have decided."""
+        return self._scores(completions, forgiving=True)
+
+    def rule(self, threshold: float | Literal["none"]) -> Rule | None:
+        """The automaton of "the combination reaches its threshold", above 0, from the parts' own.
+
+        Only parts with a threshold take part: raw scores between 0 and 1 know no automaton. None
+        where the parts' automata do not suffice or their product would be too large.
+        """
+        hard = [None if part.threshold == "none" else part.rule() for part in self.parts]
+        try:
+            return self._rule([rule for rule in hard if rule is not None], threshold)
+        except TooManyStates:
+            return None
+
+    def _scores(self, completions: Sequence[Completion], *, forgiving: bool) -> list[Answer]:
+        answers: list[dict[int, Answer]] = [{} for _ in completions]
+        decided = _DECIDED.get(self.kind)
+        undecided = list(range(len(completions)))
+        for number in sorted(range(len(self.parts)), key=lambda number: self.parts[number].cost):
+            part = self.parts[number]
+            ask = part.score_or_missing if forgiving else part.score
+            given = ask([completions[place] for place in undecided])
+            for place, answer in zip(undecided, given, strict=True):
+                answers[place][number] = answer
+            undecided = [
+                place
+                for place, answer in zip(undecided, given, strict=True)
+                if isinstance(answer, Failure) or part.label(answer) != decided
+            ]
+        return [
+            self._score(completion, dict(sorted(given.items())))
+            for completion, given in zip(completions, answers, strict=True)
+        ]
+
+    def _score(self, completion: Completion, answers: dict[int, Answer]) -> Answer:
+        """The score from what the parts answered, by number, in the order of listing."""
+        scores = {n: answer for n, answer in answers.items() if isinstance(answer, Score)}
+        labels = {number: self.parts[number].label(score) for number, score in scores.items()}
+        failed = [n for n, answer in answers.items() if isinstance(answer, Failure)]
+        if failed and _DECIDED.get(self.kind) not in labels.values():
+            return Failure(self._told(failed[0], answers[failed[0]].reason))
+        value = self._value(labels)
+        if self.kind == "mean":
+            deciding = [number for number, label in labels.items() if label < 1]
+        else:
+            deciding = [n for n, label in labels.items() if self.kind == "not" or label == value]
+        return Score(
+            value,
+            "; ".join(self._reason(number, scores[number]) for number in deciding),
+            self._span(completion, {number: scores[number] for number in deciding}),
+            "\n".join(
+                self._told(number, scores[number].feedback)
+                for number in deciding
+                if scores[number].feedback
+            ),
+        )
+
+    def _value(self, labels: dict[int, float]) -> float:
+        match self.kind:
+            case "all":
+                return min(labels.values())
+            case "any":
+                return max(labels.values())
+            case "not":
+                return 1 - labels[0]
+            case "mean":
+                weighed = sum(self.weights[number] * label for number, label in labels.items())
+                return min(1.0, weighed / sum(self.weights))
+
+    def _reason(self, number: int, score: Score) -> str:
+        met = "satisfied" if self.parts[number].satisfied(score) else "not satisfied"
+        return self._told(number, score.reason or met)
+
+    def _told(self, number: int, words: str) -> str:
+        return f"part {number + 1} ({self.parts[number].name}): {words}"
+
+    def _span(self, completion: Completion, deciding: dict[int, Score]) -> tuple[int, int] | None:
+        """The first span of a deciding part, in characters of the combination's text."""
+        for number, score in deciding.items():
+            if score.span is not None:
+                moved = self.text != self.parts[number].text
+                shift = len(completion.prompt) if moved else 0
+                return score.span[0] + shift, score.span[1] + shift
+        return None
+
+    def _rule(self, rules: list[Rule], threshold: float | Literal["none"]) -> Rule | None:
+        """From the rules of the parts that have one."""
+        every = len(rules) == len(self.parts)
+        one_text = len({rule.text for rule in rules}) == 1
+        exact = every and all(rule.complete for rule in rules)
+        automata = [rule.automaton for rule in rules]
+        if self.kind == "all":
+            return _conjunction(rules, every=every)
+        if not (every and one_text):
+            return None
+        if self.kind == "any":
+            union = combined(automata, np.logical_or, most_states=MOST_STATES)
+            return Rule(union, rules[0].text, exact)
+        if not exact:
+            return None
+        if self.kind == "not":
+            return Rule(automata[0].complement(), rules[0].text)
+        if threshold == "none":
+            return None
+        return Rule(_weighed(automata, self.weights, threshold), rules[0].text)
+
+
+def _conjunction(rules: list[Rule], *, every: bool) -> Rule | None:
+    """The product of the rules that read one text, of the text that most of them read."""
+    if not rules:
+        return None
+    by_text = sorted(rules, key=lambda rule: rule.text)
+    groups = [list(group) for _, group in groupby(by_text, key=lambda rule: rule.text)]
+    used = max(groups, key=len)
+    both = combined([rule.automaton for rule in used], np.logical_and, most_states=MOST_STATES)
+    whole = every and len(used) == len(rules) and all(rule.complete for rule in used)
+    return Rule(both, used[0].text, whole)
+
+
+def _weighed(
+    automata: Sequence[TextAutomaton], weights: Sequence[float], threshold: float
+) -> TextAutomaton:
+    """Accepts texts whose accepting automata weigh `threshold` of the whole.
+
+    A part more never weighs less, so from the last part on: the rest is reached without this part,
+    or with this part's weight where this part accepts.
+    """
+    total = sum(weights)
+
+    @cache
+    def reached(number: int, weight: float) -> TextAutomaton | bool:
+        if number == len(automata):
+            return weight / total >= threshold
+        without, along = reached(number + 1, weight), reached(number + 1, weight + weights[number])
+        if without is True or along is False:
+            return without
+        here = automata[number]
+        if not isinstance(along, bool):
+            here = combined([here, along], np.logical_and, most_states=MOST_STATES)
+        if not isinstance(without, bool):
+            here = combined([here, without], np.logical_or, most_states=MOST_STATES)
+        return here
+
+    found = reached(0, 0.0)
+    if not isinstance(found, bool):
+        return found
+    never = combined([automata[0], automata[0].complement()], np.logical_and)
+    return never.complement() if found else never

@@ -1,0 +1,149 @@
+"""A whole text in a grammar: JSON schema, regular expression or Lark, read by llguidance."""
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from importlib import import_module
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from tiltune.config import GrammarConfig
+from tiltune.constraints.base import Score, TextConstraint, on_texts, shown
+from tiltune.errors import ConstraintError
+
+END = 256
+"""The token that ends a text; those before it are the bytes."""
+
+JSON_SPACE = " \t\n\r"
+MOST_EXPECTED = 8
+
+
+def build_grammar(config: GrammarConfig) -> TextConstraint:
+    """Score 1 where the grammar accepts the whole text, else 0 with where and what was expected.
+
+    White space: around a JSON text it is ignored, as in JSON itself; within it llguidance takes any
+    between tokens. A regular expression and a Lark grammar are met by the text as it stands.
+    llguidance reads an object's properties in the order in which the schema lists them.
+
+    Raises:
+        ConstraintError: llguidance is not installed or cannot compile the grammar; not exactly one
+            of `grammar` and `file` is given; the file cannot be read.
+    """
+    setting, source = _source(config)
+    matcher = _compile(config.format, source, setting)
+    spaced = JSON_SPACE if config.format == "json_schema" else ""
+
+    def judge(texts: Sequence[str]) -> list[Score]:
+        return [_judge(matcher, text, spaced) for text in texts]
+
+    name = f"grammar constraint ({config.format})"
+    return TextConstraint(name, on_texts(judge, config.text), config.text, config.threshold)
+
+
+class _Bytes:
+    """A tokenizer as llguidance wants it: a token a byte, and the end."""
+
+    eos_token_id = END
+    bos_token_id = None
+    tokens = (*(bytes([byte]) for byte in range(256)), b"<end>")
+    special_token_ids = (END,)
+
+    def __call__(self, text: str | bytes) -> list[int]:
+        return list(text.encode() if isinstance(text, str) else text)
+
+
+@cache
+def _llguidance() -> tuple[Any, Any]:
+    """Its `LLMatcher`, and the tokenizer of bytes."""
+    try:
+        package = import_module("llguidance")
+    except ImportError as missing:
+        raise ConstraintError(
+            f"constraint.kind = 'grammar' needs llguidance ({missing}); "
+            "run: pip install 'tiltune[grammar]'"
+        ) from missing
+    wrapped = package.TokenizerWrapper(_Bytes())
+    return package.LLMatcher, package.LLTokenizer(
+        wrapped, n_vocab=END + 1, eos_token=END, slices=[]
+    )
+
+
+def _source(config: GrammarConfig) -> tuple[str, str]:
+    """The setting that holds the grammar, and the grammar."""
+    if (config.grammar is None) == (config.file is None):
+        found = "neither is" if config.file is None else "both are"
+        raise ConstraintError(
+            f"constraint: a grammar stands in `grammar`, or in the file that `file` names; {found} "
+            "given"
+        )
+    if config.grammar is not None:
+        return "constraint.grammar", config.grammar
+    path = str(config.file)
+    try:
+        return f"constraint.file {path!r}", Path(path).read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"not UTF-8 text: {error}"
+        raise ConstraintError(
+            f"constraint.file: cannot read {path!r}: {reason}; give a UTF-8 file that holds the "
+            "grammar"
+        ) from error
+
+
+def _compile(format: str, source: str, setting: str) -> Any:
+    """A matcher before its first byte."""
+    matchers, tokenizer = _llguidance()
+    if format == "json_schema":
+        try:
+            json.loads(source)
+        except (ValueError, RecursionError) as error:
+            raise ConstraintError(f"{setting} is not JSON: {error}; give a JSON Schema") from error
+    grammar = getattr(matchers, f"grammar_from_{format}")(source)
+    matcher = matchers(tokenizer, grammar, log_level=0)
+    if matcher.is_error():
+        raise ConstraintError(
+            f"{setting}: llguidance cannot compile it as constraint.format = {format!r}: "
+            f"{matcher.get_error().strip()}"
+        )
+    return matcher
+
+
+def _judge(grammar: Any, whole: str, spaced: str) -> Score:
+    text = whole.strip(spaced) if spaced else whole
+    skipped = len(whole) - len(whole.lstrip(spaced)) if spaced else 0
+    # Half of a surrogate pair becomes bytes that are no UTF-8, which no grammar accepts.
+    read = text.encode("utf-8", "surrogatepass")
+    matcher = grammar.deep_copy()
+    taken = matcher.try_consume_tokens(list(read))
+    if taken == len(read) and matcher.is_accepting():
+        return Score(1.0)
+    if matcher.is_error():
+        raise ConstraintError(
+            f"grammar constraint: llguidance gave up: {matcher.get_error().strip()}; "
+            f"the text: {shown(whole)}"
+        )
+    ends = list(accumulate(len(each.encode("utf-8", "surrogatepass")) for each in text))
+    character = sum(end <= taken for end in ends)
+    before = ends[character - 1] if character else 0
+    matcher = grammar.deep_copy()  # again, up to the border of the character that was not taken
+    matcher.consume_tokens(list(read[:before]))
+    place, expected = skipped + character, _expected(matcher)
+    if character == len(text):
+        reason, span = f"ends too early: expected {expected}", (len(whole), len(whole))
+    else:
+        reason = f"character {place}: found {text[character]!r}, expected {expected}"
+        span = (place, place + 1)
+    return Score(0.0, reason, span, reason)
+
+
+def _expected(matcher: Any) -> str:
+    """What could come next: the letters that must, or the first of those that may."""
+    forced = matcher.compute_ff_bytes().decode("utf-8", "ignore")
+    if forced:
+        return repr(forced)
+    allowed = [token for token, weight in enumerate(matcher.compute_logit_bias()) if weight]
+    letters = [repr(chr(token)) for token in allowed if token < 128]
+    others = ["a letter beyond ASCII"] if any(128 <= token < END for token in allowed) else []
+    rest = [f"{len(letters) - MOST_EXPECTED} more"] if len(letters) > MOST_EXPECTED else []
+    end = ["the end"] if END in allowed else []
+    return " or ".join([*end, *letters[:MOST_EXPECTED], *rest, *others])

@@ -1,0 +1,62 @@
+"""A text that parses as Python, by the grammar of the Python that runs this package."""
+
+import ast
+import re
+import warnings
+from collections.abc import Sequence
+
+from tiltune.config import PythonSyntaxConfig
+from tiltune.constraints.base import Score, TextConstraint, on_texts
+
+Span = tuple[int, int]
+
+_LINE = re.compile(r"\r\n|\r|\n")  # what ends a line of Python, and nothing else does
+
+
+def build_python_syntax(config: PythonSyntaxConfig) -> TextConstraint:
+    """Score 1 where `ast.parse` reads the text, else 0 with the place of the fault.
+
+    Nothing is compiled or run. The empty text parses.
+    """
+
+    def judge(texts: Sequence[str]) -> list[Score]:
+        return [_judge(text) for text in texts]
+
+    return TextConstraint(
+        "python_syntax constraint", on_texts(judge, config.text), config.text, config.threshold
+    )
+
+
+def _judge(text: str) -> Score:
+    odd = re.search("[\0\ud800-\udfff]", text)  # the parser takes UTF-8 without null characters
+    if odd is not None:
+        kind = "a null character" if odd.group() == "\0" else "half of a surrogate pair"
+        return _refused(text, f"{kind}, which Python source cannot hold", odd.span())
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the text's style, such as "\d"
+            ast.parse(text)
+    except SyntaxError as error:
+        return _refused(text, error.msg, _span(text, error))
+    except (RecursionError, MemoryError):  # the parser's own stack, not this machine's memory
+        return Score(0.0, reason := "too deeply nested for Python's parser", None, reason)
+    return Score(1.0)
+
+
+def _refused(text: str, why: str, span: Span) -> Score:
+    before = _LINE.split(text[: span[0]])
+    reason = f"line {len(before)}, column {len(before[-1]) + 1}: {why}"
+    return Score(0.0, reason, span, reason)
+
+
+def _span(text: str, error: SyntaxError) -> Span:
+    """The characters that the parser points at, within the text; it may point past its end."""
+    starts = [0, *(ending.end() for ending in _LINE.finditer(text))]
+
+    def place(line: int | None, column: int | None) -> int:
+        if not line or not column:
+            return 0
+        return min(starts[min(line, len(starts)) - 1] + column - 1, len(text))
+
+    start = place(error.lineno, error.offset)
+    return start, max(start, place(error.end_lineno, error.end_offset))

@@ -1,0 +1,71 @@
+"""What a constraint takes and gives, completions and scores, and what is known of it exactly."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tiltune.automata import TextAutomaton
+from tiltune.config.constraint import JudgedText
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A prompt and one completion of it, as text.
+
+    `ended` tells an end of sequence from a cut at the token limit; `row` holds the further fields
+    of the prompt's row in the data file.
+    """
+
+    prompt: str
+    text: str
+    ended: bool = True
+    row: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True)
+class Score:
+    """A value in [0, 1], 1 = satisfied; why; and the characters [start, end) that decided it.
+
+    `reason` is for the person who reads a report. `feedback` is for the model: what may be shown to
+    it before another attempt, such as the output of a public test; empty: nothing may.
+    """
+
+    value: float
+    reason: str = ""
+    span: tuple[int, int] | None = None
+    feedback: str = ""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """In a score's place: the service that scores could not be had for this text, and why.
+
+    Training stops on it; a report counts the text as missing. It is never a score.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """What is known exactly of a constraint, before any text is complete.
+
+    Attributes:
+        automaton: reads the judged text; a text that it does not accept never satisfies.
+        text: which text is judged.
+        complete: whether every text that it accepts satisfies, too. False where the automaton is
+            but a part of the constraint: then only its dead ends are known.
+    """
+
+    automaton: TextAutomaton
+    text: JudgedText
+    complete: bool = True
+
+
+ScoreFunction = Callable[[Sequence[Completion]], Sequence[float | Score | Failure]]
+"""What a user writes for `kind = "python"`."""
+
+
+def judged_text(completion: Completion, text: JudgedText) -> str:
+    """The text that a constraint judges; spans of its scores count characters of this text."""
+    return completion.prompt + completion.text if text == "prompt+completion" else completion.text
