@@ -100,7 +100,9 @@ class Alphabet:
         """The symbols that each set consists of: its classes; K + 1 if a newline is among them."""
         rows, newline = self.parts[1], np.flatnonzero(self.parts[1][0])[0]
         rows = np.concatenate([rows, np.zeros_like(rows[:, :1]), rows[:, [newline]]], axis=1)
-        return {each: np.flatnonzero(row).tolist() for each, row in zip(self.sets, rows, strict=True)}
+        return {
+            each: np.flatnonzero(row).tolist() for each, row in zip(self.sets, rows, strict=True)
+        }
 
     @cached_property
     def newline(self) -> int:

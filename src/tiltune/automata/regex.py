@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass, field
-from typing import Any
 
 from tiltune.automata.characters import Characters, literal, matched
 from tiltune.automata.nfa import NEWLINE, NFA, Guard, Near, NoAutomaton

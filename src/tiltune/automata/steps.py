@@ -23,7 +23,7 @@ from tiltune.automata.text import CODEPOINTS
 Step = Literal["word", "line", "sentence"]
 
 STOPS = ".!?…"
-CLOSERS = "\"'”’»›)]}"
+CLOSERS = "\"'”\u2019»\u203a)]}"
 
 _PATTERNS: dict[Step, re.Pattern[str]] = {
     "word": re.compile(r"\S+"),

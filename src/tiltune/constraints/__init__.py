@@ -9,10 +9,12 @@ from tiltune.config import ConstraintConfig
 from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.classifier import build_classifier
 from tiltune.constraints.http import build_http
+from tiltune.constraints.length import build_length
 from tiltune.constraints.lexicon import build_lexicon
 from tiltune.constraints.profanity import build_profanity
 from tiltune.constraints.python import build_python
 from tiltune.constraints.regex import build_regex
+from tiltune.constraints.temporal import build_temporal
 
 BUILDERS: dict[str, Callable[[Any], TextConstraint]] = {
     "lexicon": build_lexicon,
@@ -21,6 +23,8 @@ BUILDERS: dict[str, Callable[[Any], TextConstraint]] = {
     "python": build_python,
     "profanity": build_profanity,
     "http": build_http,
+    "length": build_length,
+    "temporal": lambda config: build_temporal(config, build_constraint),
 }
 
 

@@ -6,6 +6,10 @@ FALSE, TRUE = 0, 1
 MOST_NODES = 200_000
 
 
+class TooLarge(ConstraintError):
+    """A formula whose automaton is too large to be built."""
+
+
 class Diagrams:
     """A store of nodes (variable, where it is false, where it is true), each kept once.
 
@@ -38,7 +42,7 @@ class Diagrams:
         """`yes` where the condition holds, `no` elsewhere.
 
         Raises:
-            ConstraintError: the store is full.
+            TooLarge: the store is full.
         """
         if condition in (FALSE, TRUE):
             return yes if condition == TRUE else no
@@ -61,7 +65,7 @@ class Diagrams:
         key = (variable, low, high)
         if key not in self._number:
             if len(self._nodes) >= MOST_NODES:
-                raise ConstraintError(
+                raise TooLarge(
                     f"the formula is too large for an automaton: its states need more than "
                     f"{MOST_NODES} nodes; split it into smaller constraints"
                 )

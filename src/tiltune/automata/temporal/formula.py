@@ -64,6 +64,11 @@ class Formula:
         return f"({text})" if around >= binding else text
 
 
+def is_name(text: str) -> bool:
+    """Whether a formula can call an atom so."""
+    return NAME.fullmatch(text) is not None and text not in RESERVED
+
+
 def parse(text: str) -> Formula:
     """The formula that a text writes.
 

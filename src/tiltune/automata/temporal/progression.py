@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiltune.automata.dfa import DFA
-from tiltune.automata.temporal.diagram import FALSE, TRUE, Diagrams
+from tiltune.automata.temporal.diagram import FALSE, TRUE, Diagrams, TooLarge
 from tiltune.automata.temporal.formula import Formula
-from tiltune.errors import ConstraintError
 
 MOST_ATOMS = 10
 MOST_STATES = 2000
@@ -42,10 +41,10 @@ def formula_dfa(formula: Formula, atoms: Sequence[str]) -> DFA:
         atoms: at most 10; in symbol s, atom k holds if bit k of s is 1, so there are 2^n symbols.
 
     Raises:
-        ConstraintError: there are too many atoms, or more states than 2000 before minimising.
+        TooLarge: there are too many atoms, or more states than 2000 before minimising.
     """
     if len(atoms) > MOST_ATOMS:
-        raise ConstraintError(
+        raise TooLarge(
             f"the formula is too large for an automaton: {len(atoms)} atoms, at most {MOST_ATOMS}"
         )
     return _Progression(atoms).dfa(formula)
@@ -74,7 +73,7 @@ class _Progression:
             numbers = [states.setdefault(each, len(states)) for each in following]
             rows.append([numbers[place] for place in places.ravel().tolist()])
             if len(states) > MOST_STATES:
-                raise ConstraintError(
+                raise TooLarge(
                     f"the formula is too large for an automaton: more than {MOST_STATES} states; "
                     f"split it into smaller constraints"
                 )
