@@ -159,9 +159,7 @@ def alike(transitions: NDArray[np.int64], accepting: Flags) -> NDArray[np.int64]
     sizes = np.bincount(classes, minlength=len(accepting) + 2)
     looked_at, classes_used = np.arange(len(accepting)), 2
     while len(looked_at):
-        rows = np.concatenate(
-            [classes[looked_at, None], classes[transitions[looked_at]]], axis=1
-        )
+        rows = np.concatenate([classes[looked_at, None], classes[transitions[looked_at]]], axis=1)
         _, first, group, counts = np.unique(
             rows, axis=0, return_index=True, return_inverse=True, return_counts=True
         )
