@@ -230,6 +230,9 @@ def test_a_formula_whose_automaton_would_be_too_large_is_refused() -> None:
         formula_dfa(parse("true"), [f"a{i}" for i in range(11)])
     with pytest.raises(TooLarge, match="more than"):
         formula_dfa(parse("F(a & " + "X " * 14 + "b)"), ATOMS)
+    with pytest.raises(TooLarge, match="more than 200 temporal operators"):
+        pairs = [f"F({'X ' * n}a & {'X ' * m}b)" for n in range(15) for m in range(15)]
+        formula_dfa(parse(" & ".join(pairs)), ATOMS)
 
 
 def test_ten_atoms_and_remembered_steps_fit() -> None:

@@ -21,6 +21,7 @@ from tiltune.automata.temporal.formula import Formula
 
 MOST_ATOMS = 10
 MOST_STATES = 2000
+MOST_VARIABLES = 200
 
 
 class Question(NamedTuple):
@@ -41,7 +42,8 @@ def formula_dfa(formula: Formula, atoms: Sequence[str]) -> DFA:
         atoms: at most 10; in symbol s, atom k holds if bit k of s is 1, so there are 2^n symbols.
 
     Raises:
-        TooLarge: there are too many atoms, or more states than 2000 before minimising.
+        TooLarge: there are more than 10 atoms or 200 temporal operators, or more than 2000 states
+            before minimising.
     """
     if len(atoms) > MOST_ATOMS:
         raise TooLarge(
@@ -123,13 +125,22 @@ class _Progression:
 
     def _until(self, one: Question, other: Question) -> Question:
         if (one, other) not in self.untils:
-            number = len(self.atoms) + len(self.meanings)
+            number = self._new()
             again = self.diagrams.variable(number)
             now = self.diagrams.both(one.function, again)
             found = Question(self.diagrams.either(other.function, now), False)
             self.meanings[number] = self.untils[one, other] = found
             self.asked.setdefault(found, again)
         return self.untils[one, other]
+
+    def _new(self) -> int:
+        """The number of a further variable."""
+        if len(self.meanings) >= MOST_VARIABLES:
+            raise TooLarge(
+                f"the formula is too large for an automaton: more than {MOST_VARIABLES} temporal "
+                f"operators; split it into smaller constraints"
+            )
+        return len(self.atoms) + len(self.meanings)
 
     def ask(self, question: Question) -> int:
         """The function that asks a question of the rest; a question and its negation share one."""
@@ -138,7 +149,7 @@ class _Progression:
         if (negated := self._not(question)) in self.asked:
             return self.diagrams.negate(self.asked[negated])
         if question not in self.asked:
-            number = len(self.atoms) + len(self.meanings)
+            number = self._new()
             self.meanings[number] = question
             self.asked[question] = self.diagrams.variable(number)
         return self.asked[question]
