@@ -78,8 +78,7 @@ def _with_atom(reader: _Reader, atom: DFA, columns: Numbers, place: int) -> _Rea
 def _merged(reader: _Reader) -> _Reader:
     """States that no text tells apart, as one; the verdict on what is no step matters to none."""
     labels = np.where(reader.open, reader.symbol, -1)
-    rows = np.concatenate([labels[:, None], reader.resets], axis=1)
-    classes = _numbered(rows)
+    classes = _numbered(np.concatenate([labels[:, None], reader.resets.astype(np.int64)], axis=1))
     while True:
         finer = _numbered(np.concatenate([classes[:, None], classes[reader.transitions]], axis=1))
         if finer.max() == classes.max():
