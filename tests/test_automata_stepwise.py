@@ -48,6 +48,27 @@ def test_the_automaton_of_characters_agrees_with_judging_the_steps(text: str) ->
         assert SMALLEST[step, written].accepts(text) == told, (step, written)
 
 
+def test_texts_written_by_hand() -> None:
+    texts = (
+        "",
+        " ",
+        "a",
+        "b a",
+        "a b",
+        "a. b! cc",
+        "a\nb\n\ncc",
+        "aa a.b c. b",
+        "cc a\nb. a",
+        "a a a",
+    )
+    for text in texts:
+        for step, written in CASES:
+            assert AUTOMATA[step, written].accepts(text) == judged(step, written, text), (
+                text,
+                written,
+            )
+
+
 def test_a_count_of_steps_needs_no_atoms() -> None:
     two = DFA(np.array([[1], [2], [3], [3]]), np.array([False, False, True, False]))
     counted = stepwise(step_machine("word"), [], two)
