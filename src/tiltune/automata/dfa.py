@@ -80,15 +80,11 @@ class DFA:
         all their successors.
         """
         here = self.reachable()
-        classes = here.accepting.astype(np.int64)
-        while True:
-            rows = np.concatenate([classes[:, None], classes[here.transitions]], axis=1)
-            _, first, finer = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-            finer = finer.ravel()
-            if len(first) == len(np.unique(classes)):
-                merged = DFA(finer[here.transitions[first]], here.accepting[first], finer[0])
-                return merged.reachable()
-            classes = finer
+        _, first, classes = np.unique(
+            alike(here.transitions, here.accepting), return_index=True, return_inverse=True
+        )
+        merged = DFA(classes[here.transitions[first]], here.accepting[first], classes[0])
+        return merged.reachable()
 
     def reachable(self) -> "DFA":
         """Without the states that no sentence visits; numbered as a walk in breadth finds them."""
@@ -166,3 +162,42 @@ def walk(
         if most is not None and len(todo) > most:
             raise TooManyStates(f"more than {most} states")
     return todo
+
+
+def alike(transitions: NDArray[np.int64], accepting: Flags) -> NDArray[np.int64]:
+    """A class for each state: that of the states from which the same sentences are accepted, [D].
+
+    Each pass looks only at states one of whose successors changed its class in the pass before: the
+    others of their class still agree among themselves, and keep the class's number. So a long
+    chain, which loses one state a pass, takes time about linear in its length.
+    """
+    symbols = transitions.shape[1]
+    order = np.argsort(transitions, axis=None, kind="stable")
+    before = order // symbols  # predecessors, by successor
+    begins = np.searchsorted(transitions.ravel()[order], np.arange(len(accepting) + 1))
+    classes = accepting.astype(np.int64)
+    sizes = np.bincount(classes, minlength=len(accepting) + 2)
+    looked_at, classes_used = np.arange(len(accepting)), 2
+    while len(looked_at):
+        rows = np.concatenate([classes[looked_at, None], classes[transitions[looked_at]]], axis=1)
+        _, first, group, counts = np.unique(
+            rows, axis=0, return_index=True, return_inverse=True, return_counts=True
+        )
+        old = classes[looked_at[first]]
+        # The number stays with the states that were not looked at, or else with the largest group.
+        keeper = np.full(len(sizes), -1)
+        by_size = np.argsort(counts, kind="stable")
+        keeper[old[by_size]] = by_size
+        seen = np.bincount(old, weights=counts, minlength=len(sizes)).astype(np.int64)
+        keeper[seen < sizes] = -1
+        moves = keeper[old] != np.arange(len(old))
+        new = np.where(moves, classes_used + np.cumsum(moves) - 1, old)
+        classes_used += int(moves.sum())
+        np.subtract.at(sizes, old[moves], counts[moves])
+        sizes[new[moves]] = counts[moves]
+        group = group.ravel()
+        classes[looked_at] = new[group]
+        changed = looked_at[moves[group]]
+        pieces = [before[begins[each] : begins[each + 1]] for each in changed]
+        looked_at = np.unique(np.concatenate(pieces)) if pieces else changed
+    return classes

@@ -12,12 +12,14 @@ from tiltune.constraints.classifier import build_classifier
 from tiltune.constraints.combined import build_combined
 from tiltune.constraints.grammar import build_grammar
 from tiltune.constraints.http import build_http
+from tiltune.constraints.length import build_length
 from tiltune.constraints.lexicon import build_lexicon
 from tiltune.constraints.population import build_population
 from tiltune.constraints.profanity import build_profanity
 from tiltune.constraints.python import build_python
 from tiltune.constraints.python_syntax import build_python_syntax
 from tiltune.constraints.regex import build_regex
+from tiltune.constraints.temporal import build_temporal
 
 
 def build_constraint(config: ConstraintConfig) -> TextConstraint:
@@ -40,6 +42,8 @@ BUILDERS: dict[str, Callable[[Any], TextConstraint]] = {
     "python": build_python,
     "profanity": build_profanity,
     "http": build_http,
+    "length": build_length,
+    "temporal": partial(build_temporal, build=build_constraint),
     "grammar": build_grammar,
     "python_syntax": build_python_syntax,
     **{
