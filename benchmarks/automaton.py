@@ -1,11 +1,11 @@
 """Scored completions needed to come close to the exact optimum, with and without the automaton.
 
-The worlds of `exact_world.py` (seeds it was not tuned on), with the rule given as a temporal formula,
-so that values can take its dead ends and its counted prior. For each number of completions a round
-(three rounds and a closing measurement, as the defaults have it) and each `value_model.automaton`,
-`tiltune fit` runs with one number of steps for all; reported are satisfaction and excess over the
-floor. "Needed" is the fewest completions scored, along the grid, from which on the mean over worlds
-reaches satisfaction .98 at + .15 nats a sentence.
+The worlds of `exact_world.py` (seeds it was not tuned on), with the rule given as a temporal
+formula, so that values can take its dead ends and its counted prior. For each number of completions
+a round (three rounds and a closing measurement, as the defaults have it) and each
+`value_model.automaton`, `tiltune fit` runs with one number of steps for all; reported are
+satisfaction and excess over the floor. "Needed" is the fewest completions scored, along the grid,
+from which on the mean over worlds reaches satisfaction .98 at + .15 nats a sentence.
 
     python benchmarks/automaton.py [--worlds 11 12 13] [--samples 192 384 768 1536 3072]
 """

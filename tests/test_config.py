@@ -128,7 +128,7 @@ ATOMS = "kind = 'temporal'\nformula = 'F rude'\n"
         ),
         (
             ATOMS + "[atoms]\nrude = 3",
-            "`constraint.atoms.rude` is 3: Input should be a valid string or a valid list or ",
+            "`constraint.atoms.rude` is 3: Input should be a valid string or a valid list or a",
         ),
         (ATOMS + "[atoms]\nrude = ['a', 3]", "`constraint.atoms.rude.1` is 3: Input should be a "),
         (ATOMS + "[atoms.rude]\nkind = 'regx'", "`constraint.atoms.rude.kind` is 'regx'; did you "),
