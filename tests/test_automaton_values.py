@@ -232,6 +232,18 @@ def test_generate_never_violates(
     assert all(rule.accepts(text) for text in texts)
 
 
+def test_a_beam_that_is_lost_does_not_stop_the_others(lm: LanguageModel, tokenizer: Any) -> None:
+    values = exact(lm, tokenizer, without("a"))
+    lost, going = [1, 3 + ord("a")], [1, 3 + ord("b")]
+    processor = GuidanceProcessor(values, torch.ones(1, 1), owned=lm.owned)
+    scores = torch.zeros(2, lm.width)
+    found = processor(torch.tensor([lost, going]), scores)
+    assert (found[0] == -torch.inf).all()
+    assert found[1].exp().sum().item() == pytest.approx(1, abs=1e-5)
+    with pytest.raises(NothingAllowed, match="after 1 tokens"):
+        processor(torch.tensor([lost, lost]), scores)
+
+
 # Losses and the target.
 
 
