@@ -1,0 +1,131 @@
+"""The prior of an automaton's states: transitions counted by hand, values, what is saved."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from chains import BOS, EOS, WORDS, A, B, chain
+from small_automata import contains
+from tiltune.automaton_values import CERTAIN_LOGIT, COUNTS, ExactEnds, NoValues
+from tiltune.constraints.base import Rule
+from tiltune.state_prior import LEAST_VALUE, StatePrior, edges_of
+from tiltune.token_automaton import TokenAutomaton
+from tiltune.types import Samples, SamplingLaw
+
+LIMIT = 4
+SENTENCES = [(A, B, EOS), (A, EOS), (A, A, A, A)]  # the last one is cut at the limit
+
+
+@pytest.fixture
+def automaton(tmp_path: Path) -> TokenAutomaton:
+    tokenizer: Any = chain(tmp_path).tokenizer
+    rule = Rule(contains("b"), "completion")
+    return TokenAutomaton(rule, tokenizer, width=len(WORDS), eos_ids=[EOS], max_new_tokens=LIMIT)
+
+
+def samples(sentences: list[tuple[int, ...]] = SENTENCES) -> Samples:
+    count = len(sentences)
+    ids, mask = torch.full((count, LIMIT), EOS), torch.zeros(count, LIMIT, dtype=torch.bool)
+    for row, sentence in enumerate(sentences):
+        ids[row, : len(sentence)] = torch.tensor(sentence)
+        mask[row, : len(sentence)] = True
+    return Samples(
+        prompt_ids=torch.full((count, 1), BOS),
+        prompt_mask=torch.ones(count, 1, dtype=torch.bool),
+        ids=ids,
+        mask=mask,
+        written=mask,
+        proposal_logprobs=torch.zeros(count, LIMIT),
+        ended=torch.tensor([sentence[-1] == EOS for sentence in sentences]),
+        prompt_index=torch.zeros(count, dtype=torch.long),
+        policy_version=torch.zeros(count, dtype=torch.long),
+        labels=torch.tensor([float(B in sentence) for sentence in sentences]),
+        law=SamplingLaw(LIMIT),
+    )
+
+
+def table(prior: StatePrior) -> np.ndarray:
+    counts = np.zeros((prior.automaton.free, prior.automaton.free + 1))
+    counts[edges_of(prior.automaton)] = prior.counts.numpy()
+    return counts
+
+
+def states_after(automaton: TokenAutomaton, *tokens: int) -> int:
+    start = automaton.start(torch.tensor([[BOS]]), torch.tensor([[True]]))
+    return int(automaton.along(start, torch.tensor([tokens], dtype=torch.long))[0, -1])
+
+
+def test_transitions_are_counted_by_hand(automaton: TokenAutomaton) -> None:
+    prior = StatePrior(automaton)
+    prior.observe(samples())
+    start, one, met = (states_after(automaton, *tokens) for tokens in [(), (A,), (A, B)])
+    end = automaton.free
+    expected = np.zeros((end, end + 1))
+    for path in [(start, one, met, end), (start, one, end), (start, one, one, one, one, end)]:
+        for here, there in itertools.pairwise(path):
+            expected[here, there] += 1
+    assert (table(prior) == expected).all()
+    prior.observe(samples())
+    assert (table(prior) == 2 * expected).all()
+
+
+def test_values_are_those_of_the_counted_kernel(automaton: TokenAutomaton) -> None:
+    prior = StatePrior(automaton)
+    prior.observe(samples([(A, B, EOS)] * 3000 + [(A, EOS)] * 1000))
+    start = torch.tensor([states_after(automaton)])
+    logits = prior.logits(start)[0]
+    assert torch.sigmoid(logits[A]) == pytest.approx(0.75, abs=0.01)
+    assert torch.sigmoid(logits[B]) == pytest.approx(1 - LEAST_VALUE)
+
+
+def test_every_edge_of_the_automaton_and_no_other(automaton: TokenAutomaton) -> None:
+    edges = edges_of(automaton)
+    one, met = states_after(automaton, A), states_after(automaton, B)
+    assert edges[one, met] and edges[one, one] and not edges[met, one]
+    assert edges[:, automaton.free].all()
+
+
+def test_learnt_values_are_a_correction(automaton: TokenAutomaton) -> None:
+    prior = StatePrior(automaton)
+    prior.observe(samples())
+    values = ExactEnds(NoValues(len(WORDS)), automaton, prior)
+    ids, mask = torch.tensor([[BOS, A, B]]), torch.ones(1, 3, dtype=torch.bool)
+    logits = values.logits(ids, mask, keep=3)
+    states = automaton.along(torch.tensor([states_after(automaton)]), ids[:, 1:])
+    learnt = prior.logits(states)
+    assert logits[0, 0, A] == learnt[0, 0, A]  # nothing is known for certain there
+    assert logits[0, 0, EOS] == -CERTAIN_LOGIT
+    assert logits[0, 0, B] == logits[0, 2, EOS] == CERTAIN_LOGIT
+    assert (values.without_ends().logits(ids, mask, keep=3).abs() < 10).all()
+
+
+def test_step_by_step_as_all_at_once(automaton: TokenAutomaton) -> None:
+    prior = StatePrior(automaton)
+    prior.observe(samples())
+    values = ExactEnds(NoValues(len(WORDS)), automaton, prior)
+    ids, mask = torch.tensor([[BOS, A, A]]), torch.ones(1, 3, dtype=torch.bool)
+    whole = values.logits(ids, mask, keep=3)
+    cache: Any = None
+    for column in range(3):
+        fresh: Tensor = ids[:, column : column + 1]
+        logits, cache = values.step(fresh, mask[:, : column + 1], cache)
+        assert torch.equal(logits.clamp(-CERTAIN_LOGIT, CERTAIN_LOGIT), whole[:, column])
+
+
+def test_counts_are_saved_and_loaded(automaton: TokenAutomaton) -> None:
+    prior, fresh = StatePrior(automaton), StatePrior(automaton)
+    prior.observe(samples())
+    values = ExactEnds(NoValues(len(WORDS)), automaton, prior)
+    other = ExactEnds(NoValues(len(WORDS)), automaton, fresh)
+    start = torch.tensor([states_after(automaton)])
+    assert not torch.equal(prior.logits(start), fresh.logits(start))
+    other.load_state(values.state())
+    assert torch.equal(prior.logits(start), fresh.logits(start))
+    assert torch.equal(other.state()[COUNTS], values.state()[COUNTS])
+    with pytest.raises(ValueError, match="without the automaton's prior"):
+        other.load_state({})
