@@ -54,8 +54,8 @@ class NFA:
         jumps: edges that read nothing, [state][edge].
     """
 
-    moves: list[list[tuple[Characters, int]]] = field(default_factory=list)
-    jumps: list[list[tuple[Guard, int]]] = field(default_factory=list)
+    moves: list[list[tuple[Characters, int]]] = field(default_factory=lambda: [[], []])
+    jumps: list[list[tuple[Guard, int]]] = field(default_factory=lambda: [[], []])
     start: int = 0
     match: int = 1
 
@@ -100,7 +100,9 @@ class Alphabet:
         """The symbols that each set consists of: its classes; K + 1 if a newline is among them."""
         rows, newline = self.parts[1], np.flatnonzero(self.parts[1][0])[0]
         rows = np.concatenate([rows, np.zeros_like(rows[:, :1]), rows[:, [newline]]], axis=1)
-        return {each: np.flatnonzero(row).tolist() for each, row in zip(self.sets, rows, strict=True)}
+        return {
+            each: np.flatnonzero(row).tolist() for each, row in zip(self.sets, rows, strict=True)
+        }
 
     @cached_property
     def newline(self) -> int:
