@@ -1,14 +1,16 @@
 """Constraints: what they score, and that a broken one stops with its cause and never scores."""
 
 import math
+import random
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiltune.config import LexiconConfig, PythonConfig, RegexConfig
@@ -21,7 +23,7 @@ def texts(*items: str) -> list[Completion]:
     return [Completion("", item) for item in items]
 
 
-def lexicon(*words: str, **settings: Any) -> TextConstraint:
+def lexicon(*words: str | tuple[str, ...], **settings: Any) -> TextConstraint:
     return build_constraint(LexiconConfig(kind="lexicon", words=words, **settings))
 
 
@@ -196,6 +198,67 @@ def test_a_lexicon_without_words_or_file_is_refused(tmp_path: Path) -> None:
         lexicon(file=str(latin))
 
 
+def test_an_entry_in_several_forms_occurs_if_one_of_them_does() -> None:
+    run, sit = ("run", "ran", "running"), ("sit", "sat")
+    forbid = lexicon(run, "two words")
+    assert forbid.score(texts("He RAN off", "runs")) == [
+        Score(0.0, "contains 'RAN'", (3, 6)),
+        Score(1.0),
+    ]
+    assert "2 entries" in forbid.name
+    require = lexicon(run, sit, "now", mode="require")
+    assert require.score(texts("she sat and ran now", "running now", "sat")) == [
+        Score(1.0),
+        Score(0.0, "lacks 'sit'"),
+        Score(0.0, "lacks 'run', 'now'"),
+    ]
+
+
+def test_blank_forms_are_refused_where_they_stand() -> None:
+    with pytest.raises(ConstraintError, match=r"constraint\.words: entry 2, form 2 is blank"):
+        lexicon("a", ("b", " "))
+    with pytest.raises(ConstraintError, match=r"constraint\.words: entry 1 is an empty list"):
+        lexicon((), "a")
+
+
+def agrees(constraint: TextConstraint, items: list[str]) -> None:
+    rule = constraint.rule()
+    assert rule is not None
+    assert (rule.complete, rule.text) == (True, constraint.text)
+    satisfied = [constraint.satisfied(score) for score in constraint.score(texts(*items))]
+    assert [rule.automaton.accepts(item) for item in items] == satisfied
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(WORDS | st.lists(WORDS, min_size=1, max_size=3).map(tuple), min_size=1, max_size=4),
+    st.sampled_from(["forbid", "require"]),
+    st.lists(TEXTS, min_size=1, max_size=10),
+)
+def test_the_rule_of_a_lexicon_is_the_lexicon(words: list[Any], mode: Any, items: list[str]):
+    apart = [" ".join(word if isinstance(word, str) else word[-1] for word in words)]
+    agrees(lexicon(*words, mode=mode), items + apart)
+
+
+def test_a_long_lexicon_has_its_rule_in_seconds() -> None:
+    draws = random.Random(0)
+    words = ["".join(draws.choices("abcdefghijklmnopqrst", k=7)) for _ in range(800)]
+    start = time.monotonic()
+    agrees(lexicon(*words), [*words, *(f"no{word}" for word in words[:50]), "an idle text"])
+    assert time.monotonic() - start < 60  # seconds; 4 on a quiet machine
+
+
+def test_too_many_required_words_have_no_rule() -> None:
+    words = ["".join(chr(97 + (n * k) % 26) for k in range(1, 8)) for n in range(1, 14)]
+    constraint = lexicon(*words, mode="require")
+    assert constraint.rule() is None
+    assert values(constraint, " ".join(words), words[0]) == [1.0, 0.0]
+
+
+def test_a_threshold_of_0_asks_for_nothing_and_has_no_rule() -> None:
+    assert lexicon("a", threshold=0).rule() is None
+
+
 # ----------------------------------------------------------------------------------------- regex
 
 
@@ -226,6 +289,52 @@ def test_regex_modes_are_complements_in_order(pattern: str, items: list[str]) ->
     )
     assert values(forbid, *items) == [1 - value for value in values(require, *items)]
     assert values(require, *items) == [values(require, item)[0] for item in items]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.sampled_from(["a+b", "^a", "b$", "", "(?i)É", r"\bab\b", r"(?<!\w)a(?=[.\n])"]),
+    st.sampled_from(["forbid", "require"]),
+    st.lists(TEXTS, min_size=1, max_size=10),
+)
+def test_the_rule_of_a_regex_is_the_regex(pattern: str, mode: Any, items: list[str]) -> None:
+    agrees(build_constraint(RegexConfig(kind="regex", pattern=pattern, mode=mode)), items)
+
+
+def test_a_pattern_without_an_automaton_still_scores() -> None:
+    constraint = build_constraint(RegexConfig(kind="regex", pattern=r"(.)\1"))
+    assert constraint.rule() is None
+    assert values(constraint, "aa", "ab") == [1.0, 0.0]
+
+
+def test_a_pattern_that_backtracks_is_decided_by_its_automaton(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tiltune.constraints.regex.SECONDS", 2.0)
+    constraint = build_constraint(RegexConfig(kind="regex", pattern="(a+)+b", mode="forbid"))
+    long = "a" * 60
+    batch = texts(long, f"x{long}b", "ab", f"{long}cab", f"{long}c", f"x{long}ab")
+    assert constraint.score(batch) == [
+        Score(1.0, "no match"),
+        Score(0.0, f"matches {long + 'b'!r}", (1, 62)),
+        Score(0.0, "matches 'ab'", (0, 2)),
+        Score(0.0, "matches; where was not found in 2 seconds"),
+        Score(1.0, "no match"),
+        Score(0.0, "matches; where was not found in 2 seconds"),  # not waited for any more
+    ]
+
+
+def test_a_search_that_never_ends_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tiltune.constraints.regex.SECONDS", 2.0)
+    pattern = r"(a+)+\1b"
+    constraint = build_constraint(RegexConfig(kind="regex", pattern=pattern))
+    assert constraint.score(texts("aab" + "a" * 30)) == [Score(1.0, "matches 'aab'", (0, 3))]
+    with pytest.raises(ConstraintError) as caught:
+        constraint.score(texts("fine", "a" * 300))
+    message = str(caught.value)
+    assert message.startswith(f"constraint.pattern: {pattern!r} was still being searched for after")
+    assert "2 seconds" in message
+    assert "'" + "a" * 199 + "…" in message
 
 
 # ---------------------------------------------------------------------------------------- python

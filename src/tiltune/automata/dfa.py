@@ -171,33 +171,44 @@ def alike(transitions: NDArray[np.int64], accepting: Flags) -> NDArray[np.int64]
     others of their class still agree among themselves, and keep the class's number. So a long
     chain, which loses one state a pass, takes time about linear in its length.
     """
-    symbols = transitions.shape[1]
     order = np.argsort(transitions, axis=None, kind="stable")
-    before = order // symbols  # predecessors, by successor
+    before = order // transitions.shape[1]  # predecessors, by successor
     begins = np.searchsorted(transitions.ravel()[order], np.arange(len(accepting) + 1))
     classes = accepting.astype(np.int64)
     sizes = np.bincount(classes, minlength=len(accepting) + 2)
-    looked_at, classes_used = np.arange(len(accepting)), 2
+    looked_at = np.arange(len(accepting))
+    unused = 2
     while len(looked_at):
         rows = np.concatenate([classes[looked_at, None], classes[transitions[looked_at]]], axis=1)
         _, first, group, counts = np.unique(
             rows, axis=0, return_index=True, return_inverse=True, return_counts=True
         )
-        old = classes[looked_at[first]]
-        # The number stays with the states that were not looked at, or else with the largest group.
-        keeper = np.full(len(sizes), -1)
-        by_size = np.argsort(counts, kind="stable")
-        keeper[old[by_size]] = by_size
-        seen = np.bincount(old, weights=counts, minlength=len(sizes)).astype(np.int64)
-        keeper[seen < sizes] = -1
-        moves = keeper[old] != np.arange(len(old))
-        new = np.where(moves, classes_used + np.cumsum(moves) - 1, old)
-        classes_used += int(moves.sum())
+        old, group = classes[looked_at[first]], group.ravel()
+        moves = _renamed(old, counts, sizes)
+        new = np.where(moves, unused + np.cumsum(moves) - 1, old)
+        unused += int(moves.sum())
         np.subtract.at(sizes, old[moves], counts[moves])
         sizes[new[moves]] = counts[moves]
-        group = group.ravel()
         classes[looked_at] = new[group]
-        changed = looked_at[moves[group]]
-        pieces = [before[begins[each] : begins[each + 1]] for each in changed]
-        looked_at = np.unique(np.concatenate(pieces)) if pieces else changed
+        changed = looked_at[moves[group]].tolist()
+        pieces = [before[begins[state] : begins[state + 1]] for state in changed]
+        looked_at = np.unique(np.concatenate(pieces)) if pieces else looked_at[:0]
     return classes
+
+
+def _renamed(old: NDArray[np.int64], counts: NDArray[np.int64], sizes: NDArray[np.int64]) -> Flags:
+    """Which groups of states leave the class that they were in.
+
+    The class stays with its states that were not looked at; without any, with its largest group.
+
+    Args:
+        old: the class of each group, int [G].
+        counts: the states of each group, int [G].
+        sizes: the states of each class.
+    """
+    keeper = np.full(len(sizes), -1)
+    by_size = np.argsort(counts, kind="stable")
+    keeper[old[by_size]] = by_size  # the last one written is the largest
+    looked_at = np.bincount(old, weights=counts, minlength=len(sizes))
+    keeper[looked_at < sizes] = -1
+    return keeper[old] != np.arange(len(old))

@@ -54,8 +54,8 @@ class NFA:
         jumps: edges that read nothing, [state][edge].
     """
 
-    moves: list[list[tuple[Characters, int]]] = field(default_factory=list)
-    jumps: list[list[tuple[Guard, int]]] = field(default_factory=list)
+    moves: list[list[tuple[Characters, int]]] = field(default_factory=lambda: [[], []])
+    jumps: list[list[tuple[Guard, int]]] = field(default_factory=lambda: [[], []])
     start: int = 0
     match: int = 1
 

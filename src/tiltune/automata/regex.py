@@ -30,6 +30,7 @@ _UNSUPPORTED = {
 }
 _CASE_AND_KIND = re.IGNORECASE | re.ASCII
 _END = Near(edge=True)
+_FREE = Guard()
 
 
 def regex_automaton(pattern: str, flags: int = 0) -> TextAutomaton:
@@ -41,9 +42,8 @@ def regex_automaton(pattern: str, flags: int = 0) -> TextAutomaton:
         re.error, OverflowError, RecursionError: as `re.compile`.
     """
     items, flags = parsed(pattern, flags)
-    builder = _Builder(NFA())
-    nfa = builder.nfa
-    nfa.new(), nfa.new()
+    nfa = NFA()
+    builder = _Builder(nfa)
     try:
         builder.join(builder.sequence(items, nfa.start, flags), nfa.match)
     except RecursionError:
@@ -58,7 +58,7 @@ class _Builder:
     nfa: NFA
     items: int = field(default=0)
 
-    def join(self, state: int, target: int, guard: Guard = Guard()) -> int:  # noqa: B008
+    def join(self, state: int, target: int, guard: Guard = _FREE) -> int:
         self.nfa.jumps[state].append((guard, target))
         return target
 
@@ -85,6 +85,8 @@ class _Builder:
         if operation in ("AT", "ASSERT", "ASSERT_NOT"):
             return self.border(_guards(item, flags), state)
         target = self.nfa.new()
+        if operation == "FAILURE":  # what later versions of Python make of (?!)
+            return target
         self.nfa.moves[state].append((_characters(item, flags), target))
         return target
 
@@ -183,6 +185,8 @@ def _near(items: list[Item], flags: int, direction: int, *, negated: bool) -> Ne
     Raises:
         NoAutomaton: it sees more than one character.
     """
+    if not items:  # as in (?!), which is never true
+        return Near(negated=not negated)
     sets: list[Characters] = []
     edge = final_newline = False
     for alternative, its_flags in _alternatives(items, flags):
@@ -202,7 +206,7 @@ def _near(items: list[Item], flags: int, direction: int, *, negated: bool) -> Ne
 def _alternatives(items: list[Item], flags: int) -> list[tuple[Item, int]]:
     """The single items that may each stand for the whole sequence, with their flags."""
     if len(items) != 1:
-        raise NoAutomaton("a lookaround over more, or less, than one character")
+        raise NoAutomaton("a lookaround over more than one character")
     ((operation, arguments),) = items
     if operation == "SUBPATTERN":
         _, added, removed, inner = arguments
