@@ -74,6 +74,7 @@ def measure(
         f"""
         [run]
         dir = "{folder / "run"}"
+        overwrite = true
         seed = {seed}
         [model]
         path = "{folder / "base"}"

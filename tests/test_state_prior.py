@@ -13,7 +13,7 @@ from chains import BOS, EOS, WORDS, A, B, chain
 from small_automata import contains
 from tiltune.automaton_values import CERTAIN_LOGIT, COUNTS, ExactEnds, NoValues
 from tiltune.constraints.base import Rule
-from tiltune.state_prior import LEAST_VALUE, StatePrior, edges_of
+from tiltune.state_prior import LEAST_VALUE, StatePrior, edges_of, row_of
 from tiltune.token_automaton import TokenAutomaton
 from tiltune.types import Samples, SamplingLaw
 
@@ -50,9 +50,14 @@ def samples(sentences: list[tuple[int, ...]] = SENTENCES) -> Samples:
 
 
 def table(prior: StatePrior) -> np.ndarray:
-    counts = np.zeros((prior.automaton.free, prior.automaton.free + 1))
-    counts[edges_of(prior.automaton)] = prior.counts.numpy()
+    edges = edges_of(prior.automaton)
+    counts = np.zeros(edges.shape)
+    counts[edges] = prior.counts.numpy()
     return counts
+
+
+def row_after(automaton: TokenAutomaton, *tokens: int) -> int:
+    return int(row_of(automaton)[states_after(automaton, *tokens)])
 
 
 def states_after(automaton: TokenAutomaton, *tokens: int) -> int:
@@ -63,8 +68,8 @@ def states_after(automaton: TokenAutomaton, *tokens: int) -> int:
 def test_transitions_are_counted_by_hand(automaton: TokenAutomaton) -> None:
     prior = StatePrior(automaton)
     prior.observe(samples())
-    start, one, met = (states_after(automaton, *tokens) for tokens in [(), (A,), (A, B)])
-    end = automaton.free
+    start, one, met = (row_after(automaton, *tokens) for tokens in [(), (A,), (A, B)])
+    end = len(automaton.table.rows)
     expected = np.zeros((end, end + 1))
     for path in [(start, one, met, end), (start, one, end), (start, one, one, one, one, end)]:
         for here, there in itertools.pairwise(path):
@@ -85,9 +90,9 @@ def test_values_are_those_of_the_counted_kernel(automaton: TokenAutomaton) -> No
 
 def test_every_edge_of_the_automaton_and_no_other(automaton: TokenAutomaton) -> None:
     edges = edges_of(automaton)
-    one, met = states_after(automaton, A), states_after(automaton, B)
+    one, met = row_after(automaton, A), row_after(automaton, B)
     assert edges[one, met] and edges[one, one] and not edges[met, one]
-    assert edges[:, automaton.free].all()
+    assert edges[:, -1].all()
 
 
 def test_learnt_values_are_a_correction(automaton: TokenAutomaton) -> None:

@@ -179,7 +179,7 @@ def with_automaton(config: RunConfig, values: ValueModel, automaton: TokenAutoma
     An incomplete automaton has none: which of its states satisfy is not known.
     """
     wanted = config.value_model.automaton == "prior" and automaton.complete
-    prior = StatePrior(automaton) if wanted and automaton.free <= MOST_STATES else None
+    prior = StatePrior(automaton) if wanted and len(automaton.table.rows) <= MOST_STATES else None
     return ExactEnds(values, automaton, prior)
 
 

@@ -1,6 +1,7 @@
 """What an automaton's state alone says of R: logit Φ(state), counted from completions.
 
 Where the law is lumpable over the automaton Φ is R; elsewhere the learnt values start from it.
+States that differ by the bytes of an unfinished character alone are counted as one.
 """
 
 from typing import final
@@ -10,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from tiltune.automata.dfa import Flags
 from tiltune.automata.kernel import posterior_kernel, state_values
 from tiltune.token_automaton import TokenAutomaton
 from tiltune.types import Samples
@@ -49,17 +51,19 @@ class StatePrior(nn.Module):
 
     def observe(self, samples: Samples) -> None:
         """Add these completions' transitions; a cut at the token limit is an end."""
-        automaton, free = self.automaton, self.automaton.free
+        automaton = self.automaton
         states = automaton.along(
             automaton.start(samples.prompt_ids, samples.prompt_mask), samples.ids
         )
         before, after = states[:, :-1][samples.mask], states[:, 1:][samples.mask]
-        lengths = samples.mask.sum(1, keepdim=True)
-        last = states.gather(1, lengths)[:, 0]  # `free` where an end of sequence came
-        before, after = torch.cat((before, last)), torch.cat((after, torch.full_like(last, free)))
-        known = before != free
-        pairs = (before * (free + 1) + after)[known].cpu().numpy()
-        table = np.bincount(pairs, minlength=free * (free + 1)).reshape(free, free + 1)
+        last = states.gather(1, samples.mask.sum(1, keepdim=True))[:, 0]  # `free` after an end
+        ends = torch.full_like(last, automaton.free)
+        before, after = (torch.cat(pair).cpu().numpy() for pair in ((before, last), (after, ends)))
+        known = before != automaton.free
+        rows = row_of(automaton)
+        count = int(rows[-1])
+        pairs = rows[before[known]] * (count + 1) + rows[after[known]]
+        table = np.bincount(pairs, minlength=count * (count + 1)).reshape(count, count + 1)
         self.counts += torch.from_numpy(table[self._edges]).to(self.counts)
         self._solve()
 
@@ -71,19 +75,28 @@ class StatePrior(nn.Module):
     def _solve(self) -> None:
         counts = np.zeros(self._edges.shape)
         counts[self._edges] = self.counts.cpu().numpy()
-        accepting = self.automaton.accepting[:-1].cpu().numpy()
+        rows = row_of(self.automaton)[:-1]
+        accepting = np.zeros(len(counts), dtype=bool)
+        accepting[rows] = self.automaton.table.accepting
         values = state_values(posterior_kernel(counts, self._edges), accepting)
         kept = torch.from_numpy(values).clamp(LEAST_VALUE, 1 - LEAST_VALUE)
-        self._logit[:-1] = torch.logit(kept).to(self._logit)
+        self._logit[:-1] = torch.logit(kept)[torch.from_numpy(rows)].to(self._logit)
 
 
-def edges_of(automaton: TokenAutomaton) -> np.ndarray:
-    """Which state may follow which, and that every state may be the last, bool [D, D + 1]."""
-    free = automaton.free
-    edges = np.zeros((free, free + 1), dtype=bool)
-    states = torch.arange(free, device=automaton.accepting.device)
-    for part in states.split(64):
-        following = automaton.successors(part).long().cpu().numpy()
-        edges[np.repeat(part.cpu().numpy(), following.shape[1]), following.ravel()] = True
-    edges[:, free] = True
+def row_of(automaton: TokenAutomaton) -> np.ndarray:
+    """The row of the table that each state reads by; `free` has one of its own, [D + 1]."""
+    table = automaton.table
+    return np.append(table.row, len(table.rows)).astype(np.int64)
+
+
+def edges_of(automaton: TokenAutomaton) -> Flags:
+    """Which row's states may follow which, and that every state may be the last, [R, R + 1]."""
+    table, rows = automaton.table, row_of(automaton)[:-1]
+    count = len(table.rows)
+    edges = np.zeros((count, count + 1), dtype=bool)
+    for row, following in enumerate(table.rows):
+        edges[row, rows[following]] = True
+    for row, following in zip(rows, table.patch, strict=True):
+        edges[row, rows[following]] = True
+    edges[:, count] = True
     return edges
