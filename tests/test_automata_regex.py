@@ -123,6 +123,9 @@ def test_the_automaton_agrees_with_search(pattern: str, flags: int, texts: list[
                 r"[^a]$",
             ]
         ),
+        "^a{1,2}b",
+        "^(?:ab|aab|aa.|b)$",
+        "(?i:A(?-i:B))",
         "(?x) a  b # a comment",
     ],
 )
