@@ -8,6 +8,7 @@ from typing import Any
 from tiltune.config import ConstraintConfig
 from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.classifier import build_classifier
+from tiltune.constraints.execution import build_execution
 from tiltune.constraints.http import build_http
 from tiltune.constraints.lexicon import build_lexicon
 from tiltune.constraints.profanity import build_profanity
@@ -21,6 +22,7 @@ BUILDERS: dict[str, Callable[[Any], TextConstraint]] = {
     "python": build_python,
     "profanity": build_profanity,
     "http": build_http,
+    "execution": build_execution,
 }
 
 
