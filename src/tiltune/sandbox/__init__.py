@@ -1,4 +1,4 @@
-"""Code that nobody has read is run here, and a test's outcome comes back; the standard library only.
+"""Code that nobody has read is run here, and how its tests ended comes back. No dependencies.
 
 `base` says what a sandbox is, so that another (a container) can take the place of `local`, the one
 that comes with the package. `available` finds what the kernel offers. `supervisor` is the program

@@ -1,9 +1,9 @@
 """What is said to the runner, and what its answers prove.
 
 The runner says `["ready"]` and is given the code; `["code"]` when the code's own statements have
-run, and is given the tests and a nonce; `["line", n]` before each statement of the tests; `["tests",
-nonce]` after the last, and only then is given a secret of this run, which it says back. Pass is the
-secret, and nothing else: no exit status, no printed word. So:
+run, and is given the tests and a nonce; `["line", n]` before each statement of the tests;
+`["tests", nonce]` after the last, and only then is given a secret of this run, which it says back.
+Pass is the secret, and nothing else: no exit status, no printed word. So:
 
 - code that exits, is killed, prints verdicts, closes or replaces descriptors never passes;
 - neither secret, nor nonce, nor tests are in the process, or in any descriptor of it, while the

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
@@ -23,7 +23,7 @@ from tiltune.sandbox.spec import Isolation, Spec, interpreter, libraries, unpriv
 START_SECONDS = 60.0
 """How long the walls and the interpreter may take, on a busy machine."""
 
-_END_SECONDS = 10.0
+_END_SECONDS, _SILENT_SECONDS = 10.0, 1.0
 _SOURCES = str(Path(__file__).resolve().parents[2])
 _SUPERVISOR = (
     "import sys; sys.path.append(sys.argv.pop(1)); "
@@ -72,6 +72,9 @@ class LocalSandbox:
                     pipe.close(end)
                 conversation = _Conversation(Dialogue(code, tests), limits, said, output, heard)
                 conversation.hold()
+                if conversation.silent:  # how it ended is for the supervisor to see and say
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        supervisor.wait(_SILENT_SECONDS)
             finally:
                 report = _end(supervisor)
             return _outcome(conversation, report)
@@ -118,6 +121,7 @@ class _Conversation:
     heard: _Pipe
     printed: bytes = b""
     late: bool = False
+    silent: bool = False
     began: float = field(default_factory=time.monotonic)
 
     def hold(self) -> None:
@@ -125,15 +129,14 @@ class _Conversation:
             selector.register(self.said.read, selectors.EVENT_READ)
             selector.register(self.output.read, selectors.EVENT_READ)
             os.set_blocking(self.heard.write, False)
-            silent = False
-            while self.dialogue.outcome is None and not silent:
+            while self.dialogue.outcome is None and not self.silent:
                 left = self._left()
                 if left <= 0:
                     self.late = True
                     return
                 self._want_to_say(selector)
                 for key, _ in selector.select(left):
-                    silent |= self._serve(key.fd, selector)
+                    self._serve(key.fd, selector)
             self._drain()
 
     def seconds(self) -> float:
@@ -150,32 +153,30 @@ class _Conversation:
         elif registered and not self.dialogue.to_say:
             selector.unregister(self.heard.write)
 
-    def _serve(self, descriptor: int, selector: selectors.BaseSelector) -> bool:
-        """Read or write what is ready; whether the runner has fallen silent for ever."""
+    def _serve(self, descriptor: int, selector: selectors.BaseSelector) -> None:
+        """Read or write what is ready."""
         if descriptor == self.heard.write:
-            return self._speak(selector)
+            return self._speak()
         piece = os.read(descriptor, 65536)
         if descriptor == self.output.read:
             self._keep(piece)
             if not piece:
                 selector.unregister(descriptor)
-            return False
+            return
         before = self.dialogue.started
         self.dialogue.hear(piece)
         if self.dialogue.started and not before:
             self.began = time.monotonic()  # the clock is for the code, not for the interpreter
-        return not piece
+        self.silent = not piece
 
-    def _speak(self, selector: selectors.BaseSelector) -> bool:
+    def _speak(self) -> None:
         try:
             count = os.write(self.heard.write, self.dialogue.to_say)
         except BlockingIOError:
-            return False
+            return
         except BrokenPipeError:  # it closed its ears; what it says may still come
-            self.dialogue.to_say = b""
-            return False
+            count = len(self.dialogue.to_say)
         self.dialogue.to_say = self.dialogue.to_say[count:]
-        return False
 
     def _keep(self, piece: bytes) -> None:
         self.printed += piece[: max(0, self.limits.output_bytes - len(self.printed))]
@@ -188,7 +189,7 @@ class _Conversation:
 
 
 @contextlib.contextmanager
-def _folder() -> Iterator[str]:
+def _folder() -> Generator[str]:
     """A new folder; what a run left in it goes with it, whatever its permissions."""
     folder = os.path.realpath(tempfile.mkdtemp(prefix="tiltune-"))
     try:
@@ -251,6 +252,8 @@ def _without_verdict(report: dict[str, Any]) -> Outcome:
         return Outcome("out of memory", "its processes together held too much")
     if report["ended"] == "disk":
         return Outcome("exception", "its files together were too large")
+    if report["ended"] == "caller":
+        return Outcome("exception", "closed its descriptors before the last test")
     status = int(report["status"])
     if status in (-signal.SIGXCPU, -signal.SIGKILL):  # only the kernel's CPU limit sends these
         return Outcome("timeout", "CPU time")

@@ -1,7 +1,7 @@
 """Namespaces: the code sees its own processes, no network, and a root of a few read-only folders.
 
-The root is a new file system in memory. It holds the interpreter and its libraries, read-only; a few
-devices; and `/tmp`, in memory too, which is all that can be written to. There is no `/proc`.
+The root is a new file system in memory. It holds the interpreter and its libraries, read-only; a
+few devices; and `/tmp`, in memory too, which is all that can be written to. There is no `/proc`.
 """
 
 import os
@@ -44,7 +44,7 @@ def leave(spec: Spec) -> None:
 
 
 def forbid_namespaces() -> None:
-    """No user namespace within this one, where the kernel lets us say so; seccomp says it as well."""
+    """No user namespace within this one, where the kernel lets us say so; seccomp says it, too."""
     with suppress(OSError), open("/proc/sys/user/max_user_namespaces", "w") as file:
         file.write("0")
 

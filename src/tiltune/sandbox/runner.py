@@ -1,7 +1,7 @@
-"""The program inside the sandbox: runs the code, then the tests, and asks for the secret at the end.
+"""The program inside the sandbox: runs the code, then the tests, then asks for the secret.
 
-Given to the interpreter as text, so it imports nothing of the package, and few modules: what is here
-is what tested code finds. Descriptor 3 is read from, 4 written to, lines of JSON both; see
+Given to the interpreter as text, so it imports nothing of the package, and few modules: what is
+here is what tested code finds. Descriptor 3 is read from, 4 written to, lines of JSON both; see
 `dialogue` for what is said and for what this does and does not prove.
 """
 
@@ -44,13 +44,13 @@ def run(
                 continue
 
     def fail(error: BaseException, tests: _ast.Module | None) -> NoReturn:
-        flush()
+        flush()  # before a side of an assertion is computed again, and prints again
         say("failed", *_describe(error, tests))
         leave(1)
 
     say("ready")
     (code,) = hear()
-    whole = dict(vars(builtins))
+    whole, live = dict(vars(builtins)), builtins.__dict__
     solution = types.ModuleType("solution")
     sys.modules["solution"] = solution
     space = vars(solution)
@@ -58,11 +58,11 @@ def run(
         exec(compile(code, "<completion>", "exec", dont_inherit=True), space)
     except BaseException as error:
         fail(error, None)
-    vars(builtins).update(whole)  # tests mean the real `len`, not one that the code put there
+    live.update(whole)  # tests mean the real `len`, not one that the code put there
     space["__builtins__"] = builtins
     say("code")
     tests, nonce = hear()
-    tree = compile(tests, "<tests>", "exec", _ast.PyCF_ONLY_AST, dont_inherit=True)
+    tree: Any = compile(tests, "<tests>", "exec", _ast.PyCF_ONLY_AST, dont_inherit=True)
     for statement in tree.body:
         say("line", statement.lineno)
         try:

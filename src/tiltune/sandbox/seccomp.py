@@ -139,7 +139,7 @@ def _program(arch: int, refused: list[int], prlimit: int, clone: int) -> list[by
         _step(_RETURN, _FAIL | errno.ENOSYS),  # with clone
         _step(_EQUAL, clone, if_false=3),
         _step(_LOAD, 16),
-        _step(_ANY_BIT, _NEW_NAMESPACES, if_false=4),
+        _step(_ANY_BIT, _NEW_NAMESPACES, if_false=5),
         fail,
         _step(_EQUAL, prlimit, if_false=3),  # a process's own limits only
         _step(_LOAD, 16),
