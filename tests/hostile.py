@@ -225,7 +225,9 @@ while True: os.write(4, b'x' * 65536)
     "search frames and memory": """
 import gc, re, sys, os
 frame, found = sys._getframe(), []
-while frame: found += [frame.f_locals, frame.f_globals, frame.f_code.co_consts]; frame = frame.f_back
+while frame:
+    found += [frame.f_locals, frame.f_globals, frame.f_code.co_consts]
+    frame = frame.f_back
 texts = set(re.findall('[0-9a-f]{64}', repr(found) + repr(gc.get_objects()) + repr(os.environ)))
 for text in texts:
     for kind in ('tests', 'secret'): os.write(4, f'["{kind}", "{text}"]\\n'.encode())
@@ -282,3 +284,22 @@ threading.Thread(target=os._exit, args=(0,)).start()
     "no Python": "this is no Python",
     "null bytes and half characters": "x = '\\ud800\\x00'\nprint(x)\n\x00",
 }
+
+REAL = (
+    "read the environments of others",
+    "read a file",
+    "read the tests' own folder",
+    "write a file",
+    "write over a file",
+    "follow a link out",
+    "climb out of the root",
+    "change permissions",
+    "change times",
+    "remove a file",
+    "limit the parent",
+    "connect",
+    "send a datagram",
+    "connect to a socket file",
+    "execute another program",
+)
+"""Attacks that succeed where there are no walls, and can be let loose without harm."""
