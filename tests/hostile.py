@@ -1,7 +1,7 @@
 """Hostile programs: each sets `won` where its attack succeeded, and the tests assert `won`.
 
 Names in capitals are filled in: VICTIM a folder of the host, with `secret.txt` and room to write;
-HOME, SOURCES, PARENT (a folder, a folder, a process id); PORT and UNIX, sockets that listen.
+HOME, SOURCES, PARENT (two folders, a process id); PORT and SOCKET_FILE, which listen.
 """
 
 TESTS = "assert won"
@@ -174,7 +174,7 @@ won = True
     "connect to a socket file": """
 import socket
 s = socket.socket(socket.AF_UNIX)
-s.connect('UNIX')
+s.connect('SOCKET_FILE')
 s.send(b'x')
 won = True
 """,

@@ -75,7 +75,7 @@ class Outside:
             "SOURCES": tests,
             "PARENT": self.witness.pid,
             "PORT": self.tcp.getsockname()[1],
-            "UNIX": self.victim / "socket",
+            "SOCKET_FILE": self.victim / "socket",
         }
         for word, value in words.items():
             program = program.replace(word, str(value))
