@@ -1,6 +1,5 @@
 """The execution constraint: its rows are checked, its reasons told, its private tests kept."""
 
-import ast
 import json
 import threading
 import time
@@ -183,6 +182,10 @@ def test_without_walls_nothing_is_built_unless_told_so(monkeypatch: pytest.Monke
     assert _scores(constraint, "x = 1", tests="assert x == 1").value == 1.0
 
 
+# in this release, prompt + solution is no Python: its lines are indented at odds with each other
+NO_PYTHON = {"MBPP/64", "MBPP/966"}
+
+
 def _mbpp() -> list[dict[str, Any]]:
     if not MBPP.exists():
         pytest.skip(f"{MBPP} is not there")
@@ -191,7 +194,6 @@ def _mbpp() -> list[dict[str, Any]]:
 
 def _spoilt(code: str, name: str) -> str:
     """The code with a last definition of the function, which returns None."""
-    ast.parse(code)
     return f"{code}\ndef {name}(*arguments, **named): return None\n"
 
 
@@ -209,6 +211,6 @@ def test_reference_solutions_of_mbpp_pass_and_fail_when_made_to_return_none(spoi
     odd = [
         (each["task_id"], score.reason)
         for each, score in zip(problems, scores, strict=True)
-        if score.value != float(not spoilt)
+        if score.value != float(not spoilt and each["task_id"] not in NO_PYTHON)
     ]
     assert odd == []
