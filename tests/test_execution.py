@@ -182,8 +182,12 @@ def test_without_walls_nothing_is_built_unless_told_so(monkeypatch: pytest.Monke
     assert _scores(constraint, "x = 1", tests="assert x == 1").value == 1.0
 
 
-# in this release, prompt + solution is no Python: its lines are indented at odds with each other
-NO_PYTHON = {"MBPP/64", "MBPP/966"}
+# Solutions of this release that fail their own tests, or are no Python, outside any sandbox as well
+# (CPython 3.11, PYTHONHASHSEED=0).
+FAULTY = {
+    f"MBPP/{number}"
+    for number in (56, 64, 160, 341, 349, 367, 596, 601, 607, 631, 642, 899, 927, 966, 967)
+}
 
 
 def _mbpp() -> list[dict[str, Any]]:
@@ -211,6 +215,6 @@ def test_reference_solutions_of_mbpp_pass_and_fail_when_made_to_return_none(spoi
     odd = [
         (each["task_id"], score.reason)
         for each, score in zip(problems, scores, strict=True)
-        if score.value != float(not spoilt and each["task_id"] not in NO_PYTHON)
+        if score.value != float(not spoilt and each["task_id"] not in FAULTY)
     ]
     assert odd == []
