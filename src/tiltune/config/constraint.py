@@ -196,12 +196,15 @@ class ExecutionConfig(TextSection):
     )
     public_tests_field: str | None = Field(
         default=None,
-        description="Field of the row: tests whose outcome may be shown to the model as feedback.",
+        description="Field of the row: tests that are run first, and must pass as well; their "
+        "outcome may be shown to the model as feedback. A row without it has none.",
     )
     timeout_seconds: float = Field(
-        default=10.0, gt=0, allow_inf_nan=False, description="Wall clock for a completion's run."
+        default=10.0, gt=0, le=3600, allow_inf_nan=False, description="Wall clock of a run."
     )
-    memory_mb: int = Field(default=512, ge=64, description="Address space of the run, MiB.")
+    memory_mb: int = Field(
+        default=512, ge=64, le=1_048_576, description="Address space of a process of the run, MiB."
+    )
     parallel: int = Field(default=2, ge=1, le=256, description="Runs under way at once.")
     isolation: Literal["required", "none"] = Field(
         default="required",

@@ -10,6 +10,7 @@ from tiltune.config.constraint import tables
 from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.classifier import build_classifier
 from tiltune.constraints.combined import build_combined
+from tiltune.constraints.execution import build_execution
 from tiltune.constraints.grammar import build_grammar
 from tiltune.constraints.http import build_http
 from tiltune.constraints.length import build_length
@@ -44,6 +45,7 @@ BUILDERS: dict[str, Callable[[Any], TextConstraint]] = {
     "http": build_http,
     "length": build_length,
     "temporal": partial(build_temporal, build=build_constraint),
+    "execution": build_execution,
     "grammar": build_grammar,
     "python_syntax": build_python_syntax,
     **{

@@ -1,0 +1,366 @@
+"""The sandbox: what runs in it ends in time, alone, and passes only by passing."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from hostile import PROGRAMS, REAL, TESTS
+from tiltune.errors import ConstraintError
+from tiltune.sandbox import available
+from tiltune.sandbox.base import Limits
+from tiltune.sandbox.dialogue import Dialogue
+from tiltune.sandbox.local import LocalSandbox
+from tiltune.sandbox.spec import interpreter
+
+if sys.platform != "linux":
+    pytest.skip("the sandbox needs Linux", allow_module_level=True)
+
+LIMITS = Limits(timeout_seconds=1.0, memory_mb=128)
+ROOM = Limits(timeout_seconds=30.0, memory_mb=256)
+SYSTEM_PYTHON = "/usr/bin/python3"
+
+
+def _walls(isolation: str) -> LocalSandbox:
+    """The sandbox behind these walls, or a skip that says why there is none."""
+    if isolation == "none":
+        return LocalSandbox("none")
+    why = available.fault(isolation)
+    if not why:
+        return LocalSandbox(isolation)
+    # an interpreter in root's own folder is out of an unprivileged user's reach, the system's not
+    system = LocalSandbox(isolation, SYSTEM_PYTHON, ("/usr/lib", "/usr/lib64", "/etc/ld.so.cache"))
+    if Path(SYSTEM_PYTHON).exists() and os.path.realpath(SYSTEM_PYTHON) != interpreter():
+        try:
+            if system.run("", "assert 1", ROOM).kind == "pass":
+                return system
+        except ConstraintError as error:
+            why += f"; with {SYSTEM_PYTHON}: {error}"
+    pytest.skip(f"no {isolation} here: {why}")
+
+
+@pytest.fixture(scope="module", params=["namespaces", "landlock"])
+def walled(request: pytest.FixtureRequest) -> LocalSandbox:
+    return _walls(request.param)
+
+
+@pytest.fixture(scope="module", params=["namespaces", "landlock", "none"])
+def sandbox(request: pytest.FixtureRequest) -> LocalSandbox:
+    return _walls(request.param)
+
+
+@dataclass
+class Outside:
+    """The host, as an attack would find it."""
+
+    victim: Path
+    witness: "subprocess.Popen[bytes]"
+    tcp: socket.socket
+    udp: socket.socket
+    unix: socket.socket
+
+    def arm(self, program: str) -> str:
+        tests = Path(__file__).parent
+        words = {
+            "VICTIM": self.victim,
+            "HOME": Path.home(),
+            "SOURCES": tests,
+            "PARENT": self.witness.pid,
+            "PORT": self.tcp.getsockname()[1],
+            "SOCKET_FILE": self.victim / "socket",
+        }
+        for word, value in words.items():
+            program = program.replace(word, str(value))
+        return program
+
+    def assert_whole(self) -> None:
+        assert sorted(os.listdir(self.victim)) == ["secret.txt", "socket"]
+        secret = self.victim / "secret.txt"
+        assert secret.read_text() == "hush"
+        assert secret.stat().st_mode & 0o777 == 0o666
+        assert secret.stat().st_mtime > 0
+        assert self.witness.poll() is None
+        limits = Path(f"/proc/{self.witness.pid}/limits").read_text()
+        assert all(line.split()[3] != "3" for line in limits.splitlines() if "Max open" in line)
+        for listening in (self.tcp, self.udp, self.unix):
+            with pytest.raises(BlockingIOError):
+                listening.recv(1) if listening is self.udp else listening.accept()
+        for left in ("/tmp/tiltune-hostile", Path.home() / ".tiltune-hostile"):
+            assert not os.path.exists(left)
+        assert not os.path.exists(Path(os.__file__).parent / "hostile.py")
+        assert (Path(__file__).parent / "hostile.py").read_text().startswith('"""Hostile programs')
+
+
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
+    with _outside(Path(tmp_path_factory.mktemp("victim"))) as built:
+        yield built
+
+
+@contextmanager
+def _outside(victim: Path) -> Generator[Outside]:
+    for folder in (victim, *victim.parents[:2]):  # any user may come in: walls must keep them out
+        folder.chmod(0o777)
+    (victim / "secret.txt").write_text("hush")
+    (victim / "secret.txt").chmod(0o666)
+    environment = {"TILTUNE_SECRET": "hush"}
+    witness = subprocess.Popen(["sleep", "600"], env=environment, start_new_session=True)
+    tcp, udp, unix = (
+        socket.create_server(("127.0.0.1", 0)),
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM),
+        socket.socket(socket.AF_UNIX),
+    )
+    with tcp, udp, unix:
+        udp.bind(tcp.getsockname())
+        unix.bind(str(victim / "socket"))
+        (victim / "socket").chmod(0o777)
+        unix.listen()
+        for each in (tcp, udp, unix):
+            each.setblocking(False)
+        yield Outside(victim, witness, tcp, udp, unix)
+    witness.kill()
+    witness.wait()
+
+
+def _alive() -> list[str]:
+    """Processes that run the harness, or once did."""
+    found = []
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            if b"The program inside the sandbox" in Path(f"/proc/{name}/cmdline").read_bytes():
+                found.append(name)
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_hostile_programs_neither_pass_nor_get_out_nor_stay(
+    walled: LocalSandbox, outside: Outside, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TILTUNE_SECRET", "hush")
+    outcome = walled.run(outside.arm(PROGRAMS[name]), TESTS, LIMITS)
+    assert outcome.kind != "pass", outcome
+    assert "hush" not in outcome.output
+    assert len(outcome.output.encode()) <= 3 * LIMITS.output_bytes
+    assert outcome.seconds < LIMITS.timeout_seconds + 5, outcome
+    assert not _alive()
+    outside.assert_whole()
+
+
+EXPECTED = {
+    "fork bomb": {"timeout", "out of memory"},
+    "fill memory": {"out of memory"},
+    "map memory": {"out of memory", "exception"},  # mmap raises OSError
+    "share memory among children": {"out of memory"},
+    "busy loop": {"timeout"},
+    "busy loop in C": {"timeout"},
+    "sleep": {"timeout"},
+    "swallow signals": {"timeout"},
+    "print without end": {"timeout"},
+    "recursion": {"exception"},
+    "exit at once": {"exception"},
+    "crash": {"exception"},
+    "no Python": {"exception"},
+}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_outcome_says_what_went_wrong(
+    walled: LocalSandbox, outside: Outside, name: str
+) -> None:
+    limits = LIMITS if "timeout" in EXPECTED[name] else Limits(30.0, LIMITS.memory_mb)
+    outcome = walled.run(outside.arm(PROGRAMS[name]), TESTS, limits)
+    assert outcome.kind in EXPECTED[name], outcome
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_without_walls_the_same_attacks_succeed(tmp_path: Path, name: str) -> None:
+    with _outside(tmp_path) as outside:  # else the walls would be tested against nothing
+        outside.victim.joinpath("secret.txt").write_text("hush")
+        outcome = LocalSandbox("none").run(outside.arm(PROGRAMS[name]), TESTS, ROOM)
+    assert outcome.kind == "pass", outcome
+
+
+def test_code_that_is_right_passes_and_may_use_its_folder(sandbox: LocalSandbox) -> None:
+    code = """
+from __future__ import annotations
+import asyncio, dataclasses, subprocess, sys, tempfile, threading
+@dataclasses.dataclass
+class Point:
+    x: int
+async def one(): return 1
+def write():
+    with tempfile.NamedTemporaryFile('w+') as file:
+        file.write('x'); file.seek(0)
+        return file.read()
+def thread():
+    done = []
+    worker = threading.Thread(target=done.append, args=(1,)); worker.start(); worker.join()
+    return done
+def child():
+    return subprocess.run([sys.executable, '-c', 'print(1)'], capture_output=True).stdout
+"""
+    tests = """
+assert Point(1).x == 1
+assert asyncio.run(one()) == 1
+assert write() == 'x'
+assert thread() == [1]
+assert child() == b'1\\n'
+open('kept', 'w').write('x')
+"""
+    outcome = sandbox.run(code, tests, ROOM)
+    assert outcome.kind == "pass", outcome
+
+
+def test_a_run_leaves_no_folder_behind(
+    sandbox: LocalSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in (tmp_path, *tmp_path.parents[:3]):
+        folder.chmod(0o755)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    code = "import os\nos.makedirs('a/b')\nopen('a/b/c', 'w').close()\nos.umask(0)\n"
+    assert sandbox.run(code, "assert 1", ROOM).kind == "pass"
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_failing_line_and_both_sides_are_told(sandbox: LocalSandbox) -> None:
+    tests = "def check(f):\n    assert f(1) == 1\n    assert f(2) == 4\n\ncheck(same)\n"
+    outcome = sandbox.run("def same(x):\n    print('seen', x)\n    return x", tests, ROOM)
+    assert (outcome.kind, outcome.test_line) == ("wrong answer", 3)
+    assert outcome.detail == "expected 4, got 2"
+    assert outcome.output == "seen 1\nseen 2\n"  # not what showing the sides prints
+    swapped = sandbox.run("def same(x): return x", "assert 4 == same(2)", ROOM)
+    assert swapped.detail == "expected 4, got 2"
+
+
+def test_an_exception_tells_its_line_and_an_assertion_of_the_code_is_one(
+    sandbox: LocalSandbox,
+) -> None:
+    code = "def f(x):\n    assert x > 0\n    return 1 / (x - 1)"
+    divided = sandbox.run(code, "\nf(1)", ROOM)
+    assert (divided.kind, divided.test_line) == ("exception", 2)
+    assert divided.detail == "ZeroDivisionError: division by zero (line 3)"
+    asserted = sandbox.run(code, "f(0)", ROOM)
+    assert (asserted.kind, asserted.detail) == ("exception", "AssertionError (line 2)")
+
+
+def test_a_timeout_tells_the_test_that_was_running(sandbox: LocalSandbox) -> None:
+    tests = "assert True\nwhile True: pass\nassert False"
+    outcome = sandbox.run("", tests, LIMITS)
+    assert (outcome.kind, outcome.test_line) == ("timeout", 2)
+    assert 1.0 <= outcome.seconds < 3.0
+
+
+def test_large_code_and_tests_get_through(sandbox: LocalSandbox) -> None:
+    code = "x = '" + "a" * 2_000_000 + "'"
+    tests = "y = '" + "a" * 1_000_000 + "'\nassert len(x) == 2 * len(y)"
+    assert sandbox.run(code, tests, ROOM).kind == "pass"
+
+
+def test_runs_at_once_do_not_meet(walled: LocalSandbox) -> None:
+    outcomes = {}
+
+    def run(number: int) -> None:
+        code = f"import os, time\nopen('mine', 'x').write('{number}')\ntime.sleep(0.3)\n"
+        tests = f"assert open('mine').read() == '{number}'\nos.kill(-1, 9)"
+        outcomes[number] = walled.run(code, tests, ROOM)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    # killing all reaches nobody else: each run is past its own assertion, alone
+    for outcome in outcomes.values():
+        assert outcome.kind != "wrong answer", outcome
+        assert outcome.test_line == 2 or outcome.kind == "pass", outcome
+
+
+def test_the_same_code_has_the_same_outcome(walled: LocalSandbox) -> None:
+    code = "order = list({'a', 'b', 'c', 'd', 'e', 'f'})\nprint(order)"
+    first, second = (walled.run(code, "assert 1", ROOM).output for _ in range(2))
+    assert first == second
+
+
+def test_the_run_ends_with_its_caller(walled: LocalSandbox) -> None:
+    caller = subprocess.Popen(
+        [sys.executable, "-c", _CALLER, walled.isolation, walled.interpreter, *walled.libraries],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    until = time.monotonic() + 30
+    while not _alive() and time.monotonic() < until:
+        time.sleep(0.02)
+    assert _alive()
+    caller.kill()
+    caller.wait()
+    until = time.monotonic() + 10
+    while _alive() and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not _alive()
+
+
+_CALLER = """
+import sys
+from tiltune.sandbox.base import Limits
+from tiltune.sandbox.local import LocalSandbox
+isolation, interpreter, *libraries = sys.argv[1:]
+code = 'import os, time\\nif not os.fork(): os.setsid()\\ntime.sleep(600)'
+LocalSandbox(isolation, interpreter, tuple(libraries)).run(code, 'assert 1', Limits(600.0))
+"""
+
+
+def test_nothing_is_believed_out_of_turn() -> None:
+    def verdict(*said: str) -> object:
+        dialogue = Dialogue("code", "tests")
+        for each in said:
+            dialogue.hear(each.encode() + b"\n")
+        return dialogue.outcome and dialogue.outcome.kind
+
+    secret = Dialogue("code", "tests")
+    assert verdict('["ready"]', '["secret", ""]') == "exception"
+    assert verdict('["ready"]', '["tests", ""]') == "exception"
+    assert verdict('["ready"]', '["code"]', '["tests", ""]') == "exception"
+    assert verdict('["ready"]', '["failed", "pass", "", null]') == "exception"
+    assert verdict("[" * 100_000) == "exception"
+    # the secret itself is worth nothing before it was given
+    for line in ('["ready"]', '["code"]', f'["secret", "{secret._secret}"]'):
+        secret.hear(line.encode() + b"\n")
+    assert secret.outcome is not None and secret.outcome.kind == "exception"
+
+
+def test_the_secret_is_given_after_the_last_test_only() -> None:
+    dialogue = Dialogue("code", "tests")
+    dialogue.hear(b'["ready"]\n')
+    assert dialogue._nonce not in dialogue.to_say.decode() and "tests" not in str(dialogue.to_say)
+    dialogue.hear(b'["code"]\n["line", 1]\n')
+    assert dialogue._nonce in dialogue.to_say.decode()
+    assert dialogue._secret not in dialogue.to_say.decode()
+    dialogue.hear(f'["tests", "{dialogue._nonce}"]\n'.encode())
+    assert dialogue._secret in dialogue.to_say.decode() and dialogue.outcome is None
+    dialogue.hear(f'["secret", "{dialogue._secret}"]\n'.encode())
+    assert dialogue.outcome is not None and dialogue.outcome.kind == "pass"
+
+
+def test_where_no_walls_can_be_raised_the_refusal_says_what_was_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(available, "fault", lambda isolation: f"no {isolation} today")
+    with pytest.raises(ConstraintError) as refused:
+        available.best_isolation()
+    for part in ("no namespaces today", "no landlock today", 'isolation = "none"', "Needed"):
+        assert part in str(refused.value)
+
+
+def test_an_interpreter_that_does_not_start_is_a_fault_of_the_sandbox() -> None:
+    sandbox = LocalSandbox("none", "/bin/false")
+    with pytest.raises(ConstraintError, match="did not start"):
+        sandbox.run("", "assert 1", ROOM)
