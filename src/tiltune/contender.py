@@ -69,8 +69,9 @@ class Contender:
         """
         if self.values is None:
             return self.loaded
-        exact = isinstance(self.values, ExactEnds)
-        values = self.values.without_ends() if exact else self.values
+        values = self.values
+        if isinstance(values, ExactEnds):
+            values = values.without_ends()
         return replace(self.loaded, policy=GuidedModel(self.loaded.policy, values))
 
     def read_prompts(self, prompts: Sequence[Prompt]) -> None:
