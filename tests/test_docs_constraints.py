@@ -14,7 +14,6 @@ from conftest import ROOT
 from services import Asked, Reply, ScoringService
 from tiltune.config import load_constraint_config
 from tiltune.constraints import BUILDERS, build_constraint
-from tiltune.constraints.adapters import from_trl
 from tiltune.errors import ConstraintError
 from tiltune.scoring import score_file
 
@@ -116,4 +115,3 @@ def test_a_wrong_statement_would_be_found(tmp_path: Path) -> None:
         '{"text": "a", "score": 1.0, "satisfied": true}\n```\n'
     )
     assert scored(wrong, tmp_path)[0]["score"] == 0.0
-    assert callable(from_trl)
