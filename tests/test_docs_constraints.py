@@ -18,7 +18,7 @@ from tiltune.errors import ConstraintError
 from tiltune.scoring import score_file
 
 PAGE = (ROOT / "docs" / "constraints.md").read_text("utf-8")
-PIECE = re.compile(r"^##+ (?P<title>.+)$|^```(?P<info>[^\n]+)\n(?P<body>.*?)^```", re.M | re.S)
+PIECE = re.compile(r"^##+ (?P<title>[^\n]+)$|^```(?P<info>[^\n]+)\n(?P<body>.*?)^```", re.M | re.S)
 ADDRESS = "http://127.0.0.1:8000/score"
 VERDICTS = ("score", "satisfied", "reason")
 
