@@ -107,8 +107,9 @@ def test_async_functions_of_both() -> None:
     async def of_verifiers(completion: Any, **_: Any) -> float:
         nonlocal met
         met += 1
-        while met < 2:  # ends only if the batch is scored side by side
-            await asyncio.sleep(0.001)
+        async with asyncio.timeout(5):
+            while met < 2:  # ends only if the batch is scored side by side
+                await asyncio.sleep(0.001)
         return float(completion[0]["content"] == "6")
 
     assert values(from_trl(of_trl)) == [1.0, 0.0]
