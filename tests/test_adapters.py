@@ -51,7 +51,7 @@ def test_trl_gets_prompts_completions_and_columns_by_keyword() -> None:
         seen.update(given)
         return [0.0, 1.0]
 
-    rows = [BATCH[0], Completion("a", "b", row={"source": "x", "prompts": "not this"})]
+    rows = [BATCH[0], Completion("a", "b", row={"source": "x", "prompt": "nor", "prompts": "not"})]
     assert values(from_trl(reward), rows) == [0.0, 1.0]
     assert seen == {
         "prompts": ["2+2=", "a"],
