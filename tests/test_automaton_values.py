@@ -354,12 +354,12 @@ def test_a_run_and_its_guided_samples(ruled: TextAutomaton, tmp_path: Path, sche
 
 
 def test_a_run_without_the_automaton(ruled: TextAutomaton, tmp_path: Path) -> None:
-    prepared = prepare(tiny.config(tiny.workplace(tmp_path, value_model={"automaton": False})))
+    prepared = prepare(tiny.config(tiny.workplace(tmp_path, value_model={"automaton": "none"})))
     actor = make_actor(prepared)
     assert actor.value_learner is not None
     assert not isinstance(actor.value_learner.model, ExactEnds)
     found = make_automaton(prepared.config, prepared.constraint, prepared.loaded)
-    assert automaton_told(found) == "known exactly: nothing; value_model.automaton = false"
+    assert automaton_told(found) == "known exactly: nothing; value_model.automaton = 'none'"
     with_it = prepare(tiny.config(tiny.workplace(tmp_path)))
     found = make_automaton(with_it.config, with_it.constraint, with_it.loaded)
     assert "guided completions never violate" in automaton_told(found)

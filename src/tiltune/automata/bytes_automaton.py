@@ -70,7 +70,7 @@ def too_many(most: int) -> ConstraintError:
     """The error that says so."""
     return ConstraintError(
         f"the constraint's automaton has more than {most} states over bytes; simplify the "
-        "constraint, or set value_model.automaton = false"
+        "constraint, or set value_model.automaton = 'none'"
     )
 
 

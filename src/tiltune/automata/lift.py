@@ -78,7 +78,7 @@ def check_size(text: TextAutomaton, reader: ByteAutomaton, tokens: int, patched:
         raise ConstraintError(
             f"the constraint's automaton has {len(text.dfa.accepting)} states over characters; its "
             f"table over {tokens} tokens would have {entries} entries, and at most {MOST_ENTRIES} "
-            "are built; simplify the constraint, or set value_model.automaton = false"
+            "are built; simplify the constraint, or set value_model.automaton = 'none'"
         )
 
 
