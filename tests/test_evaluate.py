@@ -13,7 +13,7 @@ from tiltune import evaluate as evaluate_module
 from tiltune.config import EvaluateConfig, parse_config
 from tiltune.contender import open_contender
 from tiltune.errors import ConfigError, RunError
-from tiltune.evaluate import evaluate, refuse, same_scorer
+from tiltune.evaluate import evaluate, refuse, same, shared_scorer
 from tiltune.measurements import Evaluation, Measurement, read_evaluation
 from tiltune.rescore import rescore
 from tiltune.stored import read_manifest
@@ -221,13 +221,13 @@ def test_same_scorer_by_file_or_settings(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     one = constraint(kind="classifier", path="folder", label="toxic")
     same_folder = constraint(kind="classifier", path=str(tmp_path / "folder"), label="insult")
-    assert same_scorer(one, same_folder)
-    assert not same_scorer(one, constraint(kind="classifier", path="other", label="toxic"))
+    assert same(one, same_folder)
+    assert not same(one, constraint(kind="classifier", path="other", label="toxic"))
     words = constraint(kind="lexicon", words=["a"])
-    assert same_scorer(words, constraint(kind="lexicon", words=["a"]))
-    assert not same_scorer(words, constraint(kind="lexicon", words=["b"]))
-    assert not same_scorer(words, constraint(kind="regex", pattern="a"))
-    assert same_scorer(constraint(kind="profanity"), constraint(kind="profanity", threshold=0.9))
+    assert same(words, constraint(kind="lexicon", words=["a"]))
+    assert not same(words, constraint(kind="lexicon", words=["b"]))
+    assert not same(words, constraint(kind="regex", pattern="a"))
+    assert same(constraint(kind="profanity"), constraint(kind="profanity", threshold=0.9))
 
 
 @pytest.mark.parametrize(
