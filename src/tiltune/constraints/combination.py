@@ -49,6 +49,8 @@ class Part(Protocol):
 
     def rule(self) -> Rule | None: ...
 
+    def without_rule(self) -> str: ...
+
 
 @final
 @dataclass(frozen=True)
@@ -89,11 +91,33 @@ class Combination:
         Only parts with a threshold take part: raw scores between 0 and 1 know no automaton. None
         where the parts' automata do not suffice or their product would be too large.
         """
-        hard = [None if part.threshold == "none" else part.rule() for part in self.parts]
         try:
-            return self._rule([rule for rule in hard if rule is not None], threshold)
+            return self._rule([rule for rule in self._hard() if rule is not None], threshold)
         except TooManyStates:
             return None
+
+    def without_rule(self, threshold: float | Literal["none"]) -> str:
+        """Why `rule` gives none, in words: a part's lack, or what does not fit together."""
+        rules = self._hard()
+        lacking = [number for number, rule in enumerate(rules) if rule is None]
+        if lacking and (self.kind != "all" or len(lacking) == len(rules)):
+            part = self.parts[lacking[0]]
+            soft = part.threshold == "none"
+            return self._told(lacking[0], "soft scores" if soft else part.without_rule())
+        known = [rule for rule in rules if rule is not None]
+        if self.kind != "all" and len({rule.text for rule in known}) > 1:
+            return "its parts judge different texts"
+        if self.kind in ("not", "mean"):
+            for number, rule in enumerate(known):
+                if not rule.complete:
+                    return self._told(number, "its automaton tells a part of what it judges")
+            if threshold == "none":
+                return "soft scores"
+        return f"its parts' automata have a product of more than {MOST_STATES:,} states"
+
+    def _hard(self) -> list[Rule | None]:
+        """The parts' rules; none of a part whose label is its raw score."""
+        return [None if part.threshold == "none" else part.rule() for part in self.parts]
 
     def _scores(self, completions: Sequence[Completion], *, forgiving: bool) -> list[Answer]:
         answers: list[dict[int, Answer]] = [{} for _ in completions]
