@@ -296,6 +296,16 @@ def test_a_product_that_is_too_large_is_no_rule(monkeypatch: pytest.MonkeyPatch)
     assert "product of more than 3 states" in (A & PLAIN & B).without_rule()
 
 
+def test_products_and_sums_of_weights_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    letters = [contains(letter) for letter in "abcde"]  # products of 4, 8, 16 and 32 states
+    for most, known in ((60, True), (59, False)):
+        monkeypatch.setattr(combination, "MOST_STATES", most)
+        assert (combine("all", letters).rule() is not None) is known
+    monkeypatch.setattr(combination, "MOST_STATES", 2000)
+    assert mean([A, B, C], [1, 2, 3]).rule() is not None
+    assert mean([A, B] * 10, [1 + 0.1**n for n in range(20)]).rule() is None
+
+
 @pytest.mark.parametrize(
     ("constraint", "why"),
     [
