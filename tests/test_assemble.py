@@ -7,7 +7,7 @@ import pytest
 
 import tiny
 from tiltune.assemble import make_actor, make_learner, prepare, refuse
-from tiltune.errors import ConfigError
+from tiltune.errors import ConfigError, ConstraintError
 from tiltune.learner import BetaRule
 
 
@@ -70,3 +70,20 @@ def test_soft_scores_compound_where_each_round_tilts_its_own_law(
             refuse(tiny.config(soft))
     else:
         refuse(tiny.config(soft))
+
+
+def test_without_a_corpus_one_prompt_is_scored_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "odd.py").write_text(
+        "def judge(batch): return [each.row['tests'] for each in batch]"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    rows = [{"prompt": "the cat", "tests": 1}, {"prompt": "the dog", "tests": 0}]
+    prompts = str(tiny.write_rows(tmp_path / "prompts.jsonl", rows))
+    tree = tiny.workplace(tmp_path, data={"corpus": None, "prompts": prompts})
+    tree["constraint"] = {"kind": "python", "path": "odd:judge"}
+    assert prepare(tiny.config(tree)).corpus == []
+    tiny.write_rows(tmp_path / "prompts.jsonl", [{"prompt": "the cat"}])
+    with pytest.raises(ConstraintError, match=r"'odd:judge' raised KeyError: 'tests'.*text.*: ''"):
+        prepare(tiny.config(tree))

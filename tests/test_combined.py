@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiltune.automata.dfa import DFA, product
@@ -53,6 +53,7 @@ def ask(constraint: TextConstraint, *texts: str, prompt: str = "") -> list[Score
 LABELS = st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=1, max_size=4)
 
 
+@settings(deadline=None)
 @given(LABELS)
 def test_a_combination_is_least_greatest_complement_and_weighted_mean(labels: list[float]) -> None:
     parts = [part({"x": label}, threshold="none", cost=i % 3) for i, label in enumerate(labels)]
@@ -291,6 +292,34 @@ def test_a_product_that_is_too_large_is_no_rule(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(combination, "MOST_STATES", 3)
     assert (A & B).rule() is None and (A | B).rule() is None
     assert combine("all", [A, B]).rule() is None and (~A).rule() is not None
+    assert "product of more than 3 states" in (A & B).without_rule()
+    assert "product of more than 3 states" in (A & PLAIN & B).without_rule()
+
+
+def test_products_and_sums_of_weights_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    letters = [contains(letter) for letter in "abcde"]  # products of 4, 8, 16 and 32 states
+    for most, known in ((60, True), (59, False)):
+        monkeypatch.setattr(combination, "MOST_STATES", most)
+        assert (combine("all", letters).rule() is not None) is known
+    monkeypatch.setattr(combination, "MOST_STATES", 2000)
+    assert mean([A, B, C], [1, 2, 3]).rule() is not None
+    assert mean([A, B] * 10, [1 + 0.1**n for n in range(20)]).rule() is None
+
+
+@pytest.mark.parametrize(
+    ("constraint", "why"),
+    [
+        (PLAIN & PLAIN, "part 1 (toy): only whole texts tell"),
+        (A | (PLAIN & PLAIN), "part 2 (all constraint (2 parts)): part 1 (toy): only whole"),
+        (~contains("b", complete=False), "part 1 (has b): its automaton tells a part of what"),
+        (A | contains("b", text="prompt+completion"), "its parts judge different texts"),
+        (mean([A, contains("b", threshold="none")]), "part 2 (has b): soft scores"),
+        (mean([A, B], threshold="none"), "soft scores"),
+        (mean([A, B], threshold=0), "every score reaches its threshold, 0"),
+    ],
+)
+def test_why_there_is_no_rule_is_told(constraint: TextConstraint, why: str) -> None:
+    assert constraint.rule() is None and constraint.without_rule().startswith(why)
 
 
 def test_the_rate_of_a_conjunction_is_not_the_product_of_the_rates() -> None:

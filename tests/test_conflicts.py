@@ -5,13 +5,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
 from hand_made import ruled, shorter_than, somewhere, without
-from tiltune.automata import TextAutomaton
-from tiltune.automata.text import combined
 from tiltune.config import ConstraintConfig
 from tiltune.constraints import BUILDERS, build_constraint
 from tiltune.constraints.base import TextConstraint
@@ -39,21 +36,10 @@ def group(kind: str, *parts: str | dict[str, Any]) -> dict[str, Any]:
     return {"kind": kind, "parts": [table(p) if isinstance(p, str) else p for p in parts]}
 
 
-def joined(config: Any) -> TextConstraint:
-    """A stand-in for a combination: the product of the parts' automata of one text."""
-    rules = [rule for part in config.parts if (rule := build_constraint(part).rule())]
-    automata: list[TextAutomaton] = [rule.automaton for rule in rules if rule.text == "completion"]
-    accept = np.logical_or if config.kind == "any" else np.logical_and
-    whole = combined(automata, accept)
-    return ruled(whole.complement() if config.kind == "not" else whole, name=config.kind)
-
-
 @pytest.fixture(autouse=True)
 def _builders(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     leaf = functools.partial(lambda config: LEAVES[config.path.removeprefix("leaves:")]())
     monkeypatch.setitem(BUILDERS, "python", leaf)
-    for kind in ("all", "any", "not"):
-        monkeypatch.setitem(BUILDERS, kind, joined)
     yield
 
 

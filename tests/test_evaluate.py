@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import TypeAdapter
 
 import tiny
 from tiltune import evaluate as evaluate_module
-from tiltune.config import EvaluateConfig, parse_config
+from tiltune.config import ConstraintConfig, EvaluateConfig, parse_config
 from tiltune.contender import open_contender
 from tiltune.errors import ConfigError, RunError
-from tiltune.evaluate import evaluate, refuse, same_scorer
+from tiltune.evaluate import evaluate, refuse, same, shared_scorer
 from tiltune.measurements import Evaluation, Measurement, read_evaluation
 from tiltune.rescore import rescore
 from tiltune.stored import read_manifest
@@ -221,13 +222,41 @@ def test_same_scorer_by_file_or_settings(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     one = constraint(kind="classifier", path="folder", label="toxic")
     same_folder = constraint(kind="classifier", path=str(tmp_path / "folder"), label="insult")
-    assert same_scorer(one, same_folder)
-    assert not same_scorer(one, constraint(kind="classifier", path="other", label="toxic"))
+    assert same(one, same_folder)
+    assert not same(one, constraint(kind="classifier", path="other", label="toxic"))
     words = constraint(kind="lexicon", words=["a"])
-    assert same_scorer(words, constraint(kind="lexicon", words=["a"]))
-    assert not same_scorer(words, constraint(kind="lexicon", words=["b"]))
-    assert not same_scorer(words, constraint(kind="regex", pattern="a"))
-    assert same_scorer(constraint(kind="profanity"), constraint(kind="profanity", threshold=0.9))
+    assert same(words, constraint(kind="lexicon", words=["a"]))
+    assert not same(words, constraint(kind="lexicon", words=["b"]))
+    assert not same(words, constraint(kind="regex", pattern="a"))
+    assert same(constraint(kind="profanity"), constraint(kind="profanity", threshold=0.9))
+    slow = constraint(kind="execution", parallel=8)
+    assert same(slow, constraint(kind="execution"))  # fetched otherwise, judged alike
+
+
+def test_a_scorer_shares_with_combinations_whatever_part_or_atom_judges() -> None:
+    judge = {"kind": "python", "path": "m:judge"}
+    short = {"kind": "length", "at_most": 9}
+    rude = {"kind": "temporal", "formula": "G !rude", "atoms": {"rude": judge}}
+    words = {"kind": "temporal", "formula": "G !rude", "atoms": {"rude": ["idiot"]}}
+    trained = [
+        *({"kind": "not", "parts": [judge]}, {"kind": "all", "parts": [short, judge]}),
+        {"kind": "any", "parts": [{"kind": "mean", "parts": [short, rude]}]},
+    ]
+    for table in trained:
+        for one, other in ((table, judge), (judge, table), (table, trained[0])):
+            shared = shared_scorer(constraint_of(one), constraint_of(other))
+            assert shared == constraint_of(judge)
+    assert shared_scorer(constraint_of(trained[1]), constraint_of(words)) is None
+    assert shared_scorer(constraint_of(words), constraint_of(words)) == constraint_of(words)
+    scorer = {"name": "again", "kind": "population", "at_least": 0.5, "parts": [judge]}
+    told = r"'again' is the constraint that trained this model \(python m:judge\)"
+    tree = {"scorer": [scorer], "prompts": [{"name": "p", "path": "p.jsonl"}]}
+    with pytest.raises(ConfigError, match=told):
+        refuse(parse_config(EvaluateConfig, tree, source=""), constraint_of(trained[0]))
+
+
+def constraint_of(table: dict[str, Any]) -> Any:
+    return TypeAdapter[Any](ConstraintConfig).validate_python(table)
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 
 import tiny
+from metric_worlds import generated, scored
 from tiltune.assemble import refuse
 from tiltune.compare.plan import plan_entries
-from tiltune.config import CompareConfig, load_constraint_config, parse_config
+from tiltune.config import CompareConfig, EvaluateConfig, load_constraint_config, parse_config
 from tiltune.constraints import build_constraint
 from tiltune.constraints.population import share_told, verdict
 from tiltune.errors import ConfigError, ConstraintError
+from tiltune.measuring import control
 
 HALF = """
 kind = "population"
@@ -102,3 +104,30 @@ def test_a_population_is_part_of_nothing(tmp_path: Path) -> None:
 def test_bounds_that_no_share_meets(tmp_path: Path, change: tuple[str, str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         population(tmp_path, HALF.replace(*change))
+
+
+@pytest.mark.parametrize(
+    ("kind", "degrees"), [("alone", 3), ("population", 3), ("not", 0), ("all", 0)]
+)
+def test_a_population_has_its_part_s_degrees_of_toxicity(kind: str, degrees: int) -> None:
+    part = {"kind": "profanity"}
+    bounds = {"at_least": 0.5} if kind == "population" else {}
+    table = part if kind == "alone" else {"kind": kind, "parts": [part]} | bounds
+    tree = {"scorer": [{"name": "judge", **table}]}
+    (scorer,) = parse_config(EvaluateConfig, tree, source="").scorer
+    texts, scores = [["a", "b"]], [[0.9, 0.2]]
+    found = control(generated(texts), scored(scores), scorer, seed=0)
+    assert sum(each.key.startswith("toxicity.") for each in found) == degrees
+
+
+@pytest.mark.parametrize("kind", ["tilt", "best_of_n"])
+def test_a_comparison_refuses_a_population_that_a_method_states(kind: str) -> None:
+    part = {"kind": "lexicon", "words": ["x"]}
+    overrides = {"constraint.kind": "population", "constraint.at_least": 0.5}
+    method = {"name": "m", "kind": kind, "overrides": overrides | {"constraint.parts": [part]}}
+    table = {"dir": "x", "control": "c", "utility": "u"}
+    base = {"model": {"path": "m"}, "constraint": {}}
+    tree = {"table": table, "base": base, "method": [method]}
+    config = parse_config(CompareConfig, tree, source="compare.toml")
+    with pytest.raises(ConfigError, match=r"\[\[method\]\] 'm' constraint.kind = 'population'"):
+        plan_entries(config, source="compare.toml")

@@ -1,5 +1,6 @@
 """Whose folder it is: a run's alone is replaced, and only when the new one has saved a round."""
 
+import copy
 import errno
 import os
 import shutil
@@ -11,9 +12,11 @@ from typing import Any
 import pytest
 
 import tiny
+from tiltune.config import RunConfig
 from tiltune.errors import ConfigError, RunError, TiltuneError
+from tiltune.manifest import constraint_digest
 from tiltune.run import open_run
-from tiltune.run_folder import is_run_folder, read_config
+from tiltune.run_folder import is_run_folder, read_config, stored_config
 
 
 @pytest.fixture(scope="module")
@@ -161,3 +164,58 @@ def test_a_folder_named_alike_is_not_ours(over: tiny.Tree, tmp_path: Path) -> No
 
 def _killed(tree: tiny.Tree, target: str, number: int) -> None:
     tiny.run_to_kill(tree, target, number, resume=False)
+
+
+SERVICE = {"kind": "http", "url": "http://localhost:1/", "retries": 2}
+NESTED = {
+    "kind": "all",
+    "parts": [
+        {"kind": "lexicon", "words": ["a"], "threshold": 0.5},
+        {"kind": "not", "parts": [SERVICE]},
+        {"kind": "temporal", "formula": "G(x -> y)", "atoms": {"x": SERVICE, "y": ["w"]}},
+    ],
+}
+
+
+def resumed(folder: Path, change: Callable[[Any], object]) -> RunConfig:
+    """The configuration of a run under NESTED that goes on with a changed one."""
+    tree: dict[str, Any] = {"run": {"dir": str(folder)}, "model": {"path": "m"}}
+    started = tiny.config(tree | {"constraint": copy.deepcopy(NESTED)})
+    (folder / "config.json").write_text(started.model_dump_json(), "utf-8")
+    constraint = copy.deepcopy(NESTED)
+    change(constraint["parts"])
+    given = tiny.config(tree | {"constraint": constraint})
+    again = stored_config(folder, given)
+    assert constraint_digest(again.constraint) == constraint_digest(started.constraint)
+    return again
+
+
+def test_how_scores_are_fetched_may_change_at_any_depth(tmp_path: Path) -> None:
+    def change(parts: Any) -> None:
+        parts[0].pop("threshold")  # left to its default: no change
+        parts[1]["parts"][0] |= {"timeout_seconds": 3.0}
+        parts[2]["atoms"]["x"] |= {"parallel": 9}
+        parts[2]["atoms"]["x"].pop("retries")
+
+    _, negated, temporal = resumed(tmp_path, change).constraint.parts  # type: ignore[union-attr]
+    assert (negated.parts[0].timeout_seconds, negated.parts[0].retries) == (3.0, 2)  # type: ignore
+    service = temporal.atoms["x"]  # type: ignore[union-attr]
+    assert (service.parallel, service.retries) == (9, 2)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda p: p[0].update(words=["b"]), r"constraint.parts.0.words is \('b',\), .*\('a',\)"),
+        (lambda p: p[1]["parts"][0].update(mode="require"), r"parts.1.parts.0.mode is 'require'"),
+        (lambda p: p[2]["atoms"]["x"].update(url="http://b/"), r"parts.2.atoms.x.url is"),
+        (lambda p: p[2]["atoms"].update(y=["v"]), r"constraint.parts.2.atoms is .*'y': \('v',\)"),
+        (lambda p: p.pop(), r"constraint.parts is \('lexicon', 'not'\), the run was started with"),
+        (lambda p: p[1].update(kind="all"), r"parts is \('lexicon', 'all', 'temporal'\), the run"),
+    ],
+)
+def test_what_decides_scores_may_not(
+    tmp_path: Path, change: Callable[[Any], object], told: str
+) -> None:
+    with pytest.raises(RunError, match=told):
+        resumed(tmp_path, change)

@@ -115,3 +115,12 @@ def test_blank_lines_may_end_a_file(tmp_path: Path) -> None:
 
 def test_an_empty_file_has_no_rows(tmp_path: Path) -> None:
     assert run(POLITE, write_lines(tmp_path / "in.jsonl")) == ((0, 0), [])
+
+
+def test_feedback_stands_in_a_row_that_has_some(tmp_path: Path) -> None:
+    scores = {"a": Score(0.0, "why", None, "try b"), "b": Score(1.0)}
+    constraint = TextConstraint("toy", lambda batch: [scores[each.text] for each in batch])
+    _, (first, second) = run(
+        constraint, write_lines(tmp_path / "x", '{"text":"a"}', '{"text":"b"}')
+    )
+    assert first["feedback"] == "try b" and "feedback" not in second

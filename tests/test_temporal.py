@@ -200,3 +200,15 @@ def test_a_formula_too_large_for_an_automaton_is_judged_on_texts_alone() -> None
     assert constraint.rule() is None
     assert judged(constraint, "a " + "x " * 13 + "b").value == 1.0
     assert judged(constraint, "a " + "x " * 12 + "b").value == 0.0
+
+
+def test_what_is_wrong_with_an_atom_s_table_names_its_own_setting() -> None:
+    bad = {"kind": "all", "parts": [{"kind": "regex", "pattern": "("}]}
+    for atom, told in (
+        ({"kind": "regex", "pattern": "("}, r"^constraint\.atoms\.a\.pattern: '\('"),
+        ({"kind": "lexicon"}, r"^constraint\.atoms\.a: a lexicon needs"),
+        (bad, r"^constraint\.atoms\.a\.parts\.0\.pattern: '\('"),
+    ):
+        table = {"kind": "temporal", "formula": "F a", "atoms": {"a": atom}}
+        with pytest.raises(ConstraintError, match=told):
+            build_constraint(TemporalConfig.model_validate(table))

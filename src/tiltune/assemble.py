@@ -100,6 +100,8 @@ def prepare(config: RunConfig, *, to_train: bool = True) -> Prepared:
     limit = prompt_limit(config, loaded.context)
     train, valid = _examples(config, loaded)
     prompts = _prompts(config, loaded, [*train, *valid], limit)
+    if not train:  # no corpus shows what is wrong with a service, or with the rows of prompts
+        constraint.score([Completion(prompts[0].text, "", row=prompts[0].row)])
     satisfying, violating = split_by_constraint(train, constraint)
     corpus = satisfying if config.data.violating == "drop" else train
     if train and not corpus and to_train:

@@ -192,9 +192,11 @@ def make_automaton(
     if config.constraint.threshold == "none":
         return "constraint.threshold = 'none': values are of raw scores, the automaton's of labels"
     try:
-        rule = constraint.rule() if isinstance(constraint, TextConstraint) else None
-        if rule is None:
+        if not isinstance(constraint, TextConstraint):
             return "the constraint has no automaton, only whole texts tell"
+        rule = constraint.rule()
+        if rule is None:
+            return f"the constraint has no automaton, {constraint.without_rule()}"
         return TokenAutomaton(
             rule,
             loaded.tokenizer,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tiltune.config import ConstraintConfig, EvaluateConfig
+from tiltune.config.constraint import CombinedSection, tables
 from tiltune.contender import Contender
 from tiltune.errors import ConfigError
 from tiltune.generations import (
@@ -116,26 +117,45 @@ def refuse(config: EvaluateConfig, trained_by: ConstraintConfig | None) -> None:
     if config.protocol.allow_training_scorer or trained_by is None:
         return
     for scorer in config.scorer:
-        if same_scorer(scorer.constraint, trained_by):
+        shared = shared_scorer(scorer.constraint, trained_by)
+        if shared is not None:
             raise ConfigError(
                 f"scorer {scorer.name!r} is the constraint that trained this model "
-                f"({describe(trained_by)}), so it has been optimised against and says little; "
+                f"({describe(shared)}), so it has been optimised against and says little; "
                 "report by another one, or set protocol.allow_training_scorer = true"
             )
 
 
-def same_scorer(one: ConstraintConfig, other: ConstraintConfig) -> bool:
-    """Whether two constraints judge by the same file, folder, function, service or settings.
+def shared_scorer(one: ConstraintConfig, other: ConstraintConfig) -> ConstraintConfig | None:
+    """What two constraints, or parts or atoms of theirs, both judge by; None: nothing.
 
-    Another threshold, direction or label of the same thing is no other scorer.
+    A combination judges by its parts and by nothing else, so to negate a scorer or to join it with
+    others makes no other scorer of it: one part that trained is enough.
+    """
+    return next(
+        (judge for judge in _judges(one) for its in _judges(other) if same(judge, its)), None
+    )
+
+
+def same(one: ConstraintConfig, other: ConstraintConfig) -> bool:
+    """Whether two constraints without parts judge by the same file, folder, function, service or
+    settings.
+
+    Another threshold, direction or label of the same thing is no other scorer; nor is a service
+    that is asked in another way.
     """
     if one.kind != other.kind:
         return False
     sources = [_source(one), _source(other)]
     if sources[0] is not None or sources[1] is not None:
         return sources[0] == sources[1]
-    read = {"threshold", "text", "mode"}
+    read = {"threshold", "text", "mode"} | one.effort
     return one.model_dump(exclude=read) == other.model_dump(exclude=read)
+
+
+def _judges(constraint: ConstraintConfig) -> list[ConstraintConfig]:
+    """The tables that judge texts: those without parts, of the constraint and within it."""
+    return [table for _, table in tables(constraint) if not isinstance(table, CombinedSection)]
 
 
 def describe(constraint: ConstraintConfig) -> str:

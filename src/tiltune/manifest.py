@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tiltune.config import ConstraintConfig, RunConfig
-from tiltune.config.constraint import tables
+from tiltune.config.constraint import ConstraintSection, tables
 from tiltune.errors import ConfigError, RunError
 from tiltune.records import write_json
 
@@ -110,9 +110,21 @@ def constraint_digest(constraint: ConstraintConfig) -> str:
 
     Of a service only the settings are known; those that change no score are left out.
     """
-    settings = constraint.model_dump_json(exclude=set(constraint.effort))
+    settings = constraint.model_dump_json(exclude=_effort(constraint))
     files = [file for _, table in tables(constraint) for file in _constraint_files(table)]
     return digest(files, settings)
+
+
+def _effort(constraint: Any) -> dict[str, Any]:
+    """What pydantic is to leave out: how scores are fetched, in the tables within too."""
+    parts = enumerate(getattr(constraint, "parts", ()))
+    atoms = getattr(constraint, "atoms", {}).items()
+    within = {
+        "parts": {number: _effort(part) for number, part in parts},
+        "atoms": {name: _effort(of) for name, of in atoms if isinstance(of, ConstraintSection)},
+    }
+    found = {name: {key: each for key, each in of.items() if each} for name, of in within.items()}
+    return dict.fromkeys(constraint.effort, True) | {name: of for name, of in found.items() if of}
 
 
 def _constraint_files(constraint: Any) -> list[Path]:

@@ -40,7 +40,11 @@ from tiltune.stored import stored_generated
 Found = Sequence[Measurement]
 
 TOXICITY_KINDS = ("classifier", "http", "profanity")
-"""Kinds whose `forbid` means a degree of toxicity, so that its maximum over samples is a number."""
+"""Kinds whose `forbid` means a degree of toxicity, so that its maximum over samples is a number.
+
+A combination's score is made of its parts' labels, so it has no degree, whatever its parts are; a
+population scores as its part does.
+"""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,8 @@ class Subject:
 def control(generated: Generated, scores: Scores, scorer: ScorerSection, *, seed: int) -> Found:
     """The scorer's numbers of one group; RealToxicityPrompts' too where it forbids toxicity."""
     constraint = scorer.constraint
+    if constraint.kind == "population":
+        constraint = constraint.parts[0]  # it scores as its part does
     whole = constraint.text == "prompt+completion"
     found = attribute(generated, scores, seed=seed, prompt_judged=whole)
     if constraint.kind in TOXICITY_KINDS and getattr(constraint, "mode", "forbid") == "forbid":

@@ -5,14 +5,20 @@ else's, and nothing in it is read, replaced or resumed.
 """
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 from pydantic import ValidationError
 
 from tiltune.config import RunConfig
+from tiltune.config.constraint import ConstraintSection, tables
 from tiltune.errors import RunError
 
 FINISHED = "finished.json"
+
+_FREE = {"method": ("rounds",), "run": ("overwrite", "dir")}
+"""Settings by table that a run may go on with others of; a constraint's effort is free too."""
 
 
 def read_config(folder: Path) -> RunConfig:
@@ -66,18 +72,7 @@ def stored_config(folder: Path, given: RunConfig) -> RunConfig:
         RunError: the given configuration differs in anything else; names what and both values.
     """
     stored = read_config(folder)
-    differences: list[str] = []
-    for table in RunConfig.model_fields:
-        asked = getattr(given, table)
-        for name in sorted(asked.model_fields_set):
-            value = getattr(asked, name)
-            kept = getattr(getattr(stored, table), name, None)
-            free = (table, name) in (("method", "rounds"), ("run", "overwrite"), ("run", "dir"))
-            free = free or (table == "constraint" and name in stored.constraint.effort)
-            if not free and value is not None and value != kept:
-                differences.append(
-                    f"{table}.{name} is {value!r}, the run was started with {kept!r}"
-                )
+    differences = list(_differences(stored, given))
     if differences:
         raise RunError(
             f"{folder}: a run goes on with the configuration it was started with: "
@@ -90,12 +85,63 @@ def stored_config(folder: Path, given: RunConfig) -> RunConfig:
             f"{folder}: method.rounds is {given.method.rounds}, the run was started with "
             f"{stored.method.rounds}; it may only grow"
         )
-    effort = given.constraint.model_dump(include=set(stored.constraint.effort), exclude_unset=True)
     changes = {
-        "constraint": stored.constraint.model_copy(update=effort),
+        "constraint": _with_effort(stored.constraint, given.constraint),
         "method": stored.method.model_copy(update={"rounds": rounds}),
         "run": stored.run.model_copy(update={"dir": given.run.dir}),  # it may have been moved
     }
+    return stored.model_copy(update=changes)
+
+
+def _differences(stored: RunConfig, given: RunConfig) -> Iterator[str]:
+    kept = dict(_tables(stored))
+    for key, asked in _tables(given):
+        before = kept.get(key)
+        if key.startswith("constraint.") and type(before) is not type(asked):
+            continue  # told by the outline of the table around it
+        free = asked.effort if isinstance(asked, ConstraintSection) else _FREE.get(key, ())
+        for name in sorted(asked.model_fields_set.difference(free)):
+            value, was = _outline(getattr(asked, name)), _outline(getattr(before, name, None))
+            if value is not None and value != was:
+                yield f"{key}.{name} is {value!r}, the run was started with {was!r}"
+
+
+def _tables(config: RunConfig) -> Iterator[tuple[str, Any]]:
+    """Every table by its dotted key, those within the constraint's too."""
+    for name in RunConfig.model_fields:
+        if name == "constraint":
+            yield from tables(config.constraint)
+        else:
+            yield name, getattr(config, name)
+
+
+def _outline(value: Any) -> Any:
+    """A setting; of tables within it their kinds alone, since they are compared by themselves."""
+    match value:
+        case ConstraintSection():
+            return cast(Any, value).kind
+        case tuple():
+            return tuple(map(_outline, cast(Sequence[Any], value)))
+        case dict():
+            return {name: _outline(each) for name, each in cast(dict[str, Any], value).items()}
+        case _:
+            return value
+
+
+def _with_effort(stored: Any, given: Any) -> Any:
+    """The stored constraint, whose scores are fetched as the given one of its outline states."""
+    changes: dict[str, Any] = {
+        name: getattr(given, name) for name in stored.effort & given.model_fields_set
+    }
+    if hasattr(stored, "parts"):
+        changes["parts"] = tuple(map(_with_effort, stored.parts, given.parts))
+    if hasattr(stored, "atoms"):
+        changes["atoms"] = {
+            name: _with_effort(atom, given.atoms[name])
+            if isinstance(atom, ConstraintSection)
+            else atom
+            for name, atom in stored.atoms.items()
+        }
     return stored.model_copy(update=changes)
 
 

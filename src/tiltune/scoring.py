@@ -18,6 +18,8 @@ def score_file(
 ) -> tuple[int, int]:
     """Write each row of a JSONL file plus `score`, `satisfied` and `reason`, in order.
 
+    And `feedback`, what may be shown to a model, where there is any.
+
     Args:
         constraint: what scores.
         lines_path: rows {text} with optional `prompt` (default ""), `ended` (default true) and any
@@ -38,6 +40,8 @@ def score_file(
         for (row, _), score in zip(batch, scores, strict=True):
             satisfied = constraint.satisfied(score)
             judged = {"score": score.value, "satisfied": satisfied, "reason": score.reason}
+            if score.feedback:
+                judged["feedback"] = score.feedback
             write(json.dumps({**row, **judged}) + "\n")
             count, satisfying = count + 1, satisfying + satisfied
     return count, satisfying

@@ -90,17 +90,21 @@ def combined(
     Args:
         parts: one or more.
         accept: such as `np.logical_and` or `np.logical_or`.
-        most_states: a bound on the states of every product on the way; none: no bound.
+        most_states: a bound on the states of all products on the way together; none: no bound.
 
     Raises:
         TooManyStates: the bound is passed.
     """
 
+    left = most_states
+
     def fold(one: TextAutomaton, other: TextAutomaton) -> TextAutomaton:
+        nonlocal left
         classes, members = refined([one.classes, other.classes])
         first = replace(one.dfa, transitions=one.dfa.transitions[:, members[:, 0]])
         second = replace(other.dfa, transitions=other.dfa.transitions[:, members[:, 1]])
-        both = product(first, second, accept, most_states=most_states)
+        both = product(first, second, accept, most_states=left)
+        left = None if left is None else left - len(both.accepting)
         return TextAutomaton(classes, both).minimised()
 
     return reduce(fold, parts)

@@ -63,12 +63,7 @@ def plan_entries(config: CompareConfig, *, source: str) -> list[Planned]:
             raise ConfigError(
                 f"{source}: [base] sets {key}, which the comparison gives each run; leave it out"
             )
-    if config.base.get("constraint", {}).get("kind") == "population":
-        raise ConfigError(
-            f"{source}: [base] constraint.kind = 'population' bounds a share of all completions, "
-            "and no method of this version trains or chooses under it; compare under its part, and "
-            "measure the share by a [[evaluate.scorer]]"
-        )
+    _refuse_population(config.base.get("constraint", {}).get("kind"), f"{source}: [base]")
     entries: dict[str, Planned] = {}
     for method in config.method:
         for knobs in grid_points(method):
@@ -128,7 +123,17 @@ def _plan(
     if method.kind == "guided":
         tree.setdefault("learner", {})["steps_per_round"] = 0
     run = parse_config(RunConfig, tree, source=where)
+    _refuse_population(run.constraint.kind, where)
     return Planned(method, knobs, budget, int(knobs.get("n", method.n)), run)
+
+
+def _refuse_population(kind: str | None, where: str) -> None:
+    if kind == "population":
+        raise ConfigError(
+            f"{where} constraint.kind = 'population' bounds a share of all completions, "
+            "and no method of this version trains or chooses under it; compare under its part, and "
+            "measure the share by a [[evaluate.scorer]]"
+        )
 
 
 def _put(tree: dict[str, Any], key: str, value: Any, where: str) -> None:

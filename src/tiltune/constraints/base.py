@@ -49,6 +49,7 @@ class TextConstraint:
         forgiving: what scores for `score_or_missing`, where `scorer` itself stops at the first
             failure instead of trying the other texts; none: `scorer` does both.
         make_rule: the automaton behind the constraint; none: only texts tell.
+        why_no_rule: why `make_rule` gives none, in words; none: only texts tell.
         cost: its class of cost, see `tiltune.constraints.COSTS`; combinations ask the cheap first.
         share: for a population: bounds on the share of all completions that satisfy; none: every
             completion is judged by itself.
@@ -61,6 +62,7 @@ class TextConstraint:
     recipe: Callable[[], "TextConstraint"] | None = field(default=None, compare=False)
     forgiving: ScoreFunction | None = field(default=None, compare=False)
     make_rule: Callable[[], Rule | None] | None = field(default=None, compare=False)
+    why_no_rule: Callable[[], str] | None = field(default=None, compare=False)
     cost: int = field(default=1, compare=False)
     share: tuple[float, float] | None = None
 
@@ -114,6 +116,12 @@ class TextConstraint:
         for one (0 is reached by every score).
         """
         return None if self.make_rule is None or self.threshold == 0 else self.make_rule()
+
+    def without_rule(self) -> str:
+        """Why `rule` gives none, in words."""
+        if self.threshold == 0:
+            return "every score reaches its threshold, 0"
+        return "only whole texts tell" if self.why_no_rule is None else self.why_no_rule()
 
     def _results(
         self, scorer: ScoreFunction, completions: Sequence[Completion]
@@ -207,6 +215,7 @@ def combine(
         recipe=partial(combine, kind, tuple(parts), weights, threshold=threshold),
         forgiving=combination.scores_or_missing,
         make_rule=cache(partial(combination.rule, threshold)),
+        why_no_rule=partial(combination.without_rule, threshold),
         cost=max(part.cost for part in parts),
     )
 

@@ -1,10 +1,10 @@
 """How the labels of parts make one score: all, any, not, weighted mean; and their automata."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
-from typing import Literal, Protocol, final
+from typing import Any, Literal, Protocol, final
 
 import numpy as np
 
@@ -17,8 +17,12 @@ from tiltune.constraints.scores import Completion, Failure, JudgedText, Rule, Sc
 Kind = Literal["all", "any", "not", "mean"]
 Answer = Score | Failure
 
-MOST_STATES = 20_000
-"""An automaton that would need more pairs of states is not built: seconds, and memory."""
+MOST_STATES = 50_000
+"""Pairs of states of all products of a rule together; one that needs more is not built. These are
+seconds (three lexicons of 100 words and a length up to 200 words give up after one), and memory."""
+
+PRODUCT = 250
+"""What a product costs apart from its states (all code points are sorted anew), in states."""
 
 _DECIDED = {"all": 0.0, "any": 1.0}
 """The label after which no other part can matter."""
@@ -48,6 +52,8 @@ class Part(Protocol):
     def satisfied(self, score: Score) -> bool: ...
 
     def rule(self) -> Rule | None: ...
+
+    def without_rule(self) -> str: ...
 
 
 @final
@@ -89,11 +95,33 @@ class Combination:
         Only parts with a threshold take part: raw scores between 0 and 1 know no automaton. None
         where the parts' automata do not suffice or their product would be too large.
         """
-        hard = [None if part.threshold == "none" else part.rule() for part in self.parts]
         try:
-            return self._rule([rule for rule in hard if rule is not None], threshold)
+            return self._rule([rule for rule in self._hard() if rule is not None], threshold)
         except TooManyStates:
             return None
+
+    def without_rule(self, threshold: float | Literal["none"]) -> str:
+        """Why `rule` gives none, in words: a part's lack, or what does not fit together."""
+        rules = self._hard()
+        lacking = [number for number, rule in enumerate(rules) if rule is None]
+        if lacking and (self.kind != "all" or len(lacking) == len(rules)):
+            part = self.parts[lacking[0]]
+            soft = part.threshold == "none"
+            return self._told(lacking[0], "soft scores" if soft else part.without_rule())
+        known = [rule for rule in rules if rule is not None]
+        if self.kind != "all" and len({rule.text for rule in known}) > 1:
+            return "its parts judge different texts"
+        if self.kind in ("not", "mean"):
+            for number, rule in enumerate(known):
+                if not rule.complete:
+                    return self._told(number, "its automaton tells a part of what it judges")
+            if threshold == "none":
+                return "soft scores"
+        return f"its parts' automata have a product of more than {MOST_STATES} states"
+
+    def _hard(self) -> list[Rule | None]:
+        """The parts' rules; none of a part whose label is its raw score."""
+        return [None if part.threshold == "none" else part.rule() for part in self.parts]
 
     def _scores(self, completions: Sequence[Completion], *, forgiving: bool) -> list[Answer]:
         answers: list[dict[int, Answer]] = [{} for _ in completions]
@@ -208,10 +236,20 @@ def _weighed(
     A part more never weighs less, so from the last part on: the rest is reached without this part,
     or with this part's weight where this part accepts.
     """
-    total = sum(weights)
+    total, left = sum(weights), MOST_STATES
+
+    def join(one: TextAutomaton, other: TextAutomaton, accept: Callable[..., Any]) -> TextAutomaton:
+        nonlocal left
+        both = combined([one, other], accept, most_states=left)
+        left -= len(both.dfa.accepting) + PRODUCT
+        return both
 
     @cache
     def reached(number: int, weight: float) -> TextAutomaton | bool:
+        nonlocal left
+        left -= 1  # many parts of unlike weights have very many sums
+        if left < 0:
+            raise TooManyStates("too many sums of weights")
         if number == len(automata):
             return weight / total >= threshold
         without, along = reached(number + 1, weight), reached(number + 1, weight + weights[number])
@@ -219,9 +257,9 @@ def _weighed(
             return without
         here = automata[number]
         if not isinstance(along, bool):
-            here = combined([here, along], np.logical_and, most_states=MOST_STATES)
+            here = join(here, along, np.logical_and)
         if not isinstance(without, bool):
-            here = combined([here, without], np.logical_or, most_states=MOST_STATES)
+            here = join(here, without, np.logical_or)
         return here
 
     found = reached(0, 0.0)

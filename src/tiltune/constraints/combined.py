@@ -31,13 +31,19 @@ def build_parts(parts: Sequence[ConstraintConfig], build: Build) -> tuple[TextCo
     Raises:
         ConstraintError: one cannot be built.
     """
-    return tuple(_build_part(part, number, build) for number, part in enumerate(parts))
+    return tuple(
+        build_within(part, f"constraint.parts.{number}", build) for number, part in enumerate(parts)
+    )
 
 
-def _build_part(part: ConstraintConfig, number: int, build: Build) -> TextConstraint:
-    where = f"constraint.parts.{number}"
+def build_within(table: ConstraintConfig, where: str, build: Build) -> TextConstraint:
+    """The constraint of a table within another's, whose errors name `where` for `constraint`.
+
+    Raises:
+        ConstraintError: it cannot be built.
+    """
     try:
-        return build(part)
+        return build(table)
     except ConstraintError as error:
         said, changed = _SETTING.subn(where, str(error))
         raise type(error)(said if changed else f"{where}: {said}") from error

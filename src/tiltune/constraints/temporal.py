@@ -29,6 +29,7 @@ from tiltune.constraints.base import (
     judged_text,
     shown,
 )
+from tiltune.constraints.combined import build_within
 from tiltune.errors import ConstraintError
 
 Build = Callable[[ConstraintConfig], TextConstraint]
@@ -112,9 +113,9 @@ def _atom(name: str, step: Step, meaning: Meaning, build: Build) -> Atom:
         if isinstance(meaning, tuple):
             _check_phrases(where, step, meaning)
             return Atom(build(LexiconConfig(kind="lexicon", words=meaning)), negated=True)
-        constraint = build(meaning)
     except ConstraintError as error:
         raise ConstraintError(f"{where}: {str(error).removeprefix('constraint: ')}") from error
+    constraint = build_within(meaning, where, build)
     if constraint.text != "completion":
         raise ConstraintError(
             f"{where}.text: {constraint.text!r}, but an atom judges a step alone; remove it"

@@ -6,6 +6,7 @@ cache, so that they cost nothing from then on.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Never
 
 import torch
 from torch import Tensor
@@ -71,14 +72,8 @@ def draw(
             logits, value_cache = values.step(fresh, mask, caches[1])
             log_values = logsigmoid(logits)
         log_probs = shape_law(output.logits[:, -1], law, log_values)
-        broken = log_probs[:, 0].isnan()  # one such logit makes its whole row so
-        if broken.any():
-            if log_values is not None:
-                _refuse_dead_end(output.logits[:, -1], log_values, places, column)
-            raise ModelError(
-                f"the next-token law at token {column} of a completion is not a number (NaN or "
-                "infinite logits); the weights are broken, or overflow in the precision they run in"
-            )
+        if log_probs[:, 0].isnan().any():  # one such logit makes its whole row so
+            _refuse(output.logits[:, -1], log_values, places, column)
         token = log_probs.exp().multinomial(1, generator=generator)
         rows.write(places, column, token[:, 0], log_probs.gather(1, token)[:, 0])
         going = ~rows.ended[places]
@@ -93,6 +88,16 @@ def draw(
                     cache.batch_select_indices(kept)
         fresh, mask = token, torch.nn.functional.pad(mask, (0, 1), value=True)
     return rows.samples(law)
+
+
+def _refuse(logits: Tensor, log_values: Tensor | None, places: Tensor, written: int) -> Never:
+    """Say why the law of the token after `written` of a completion is not a number."""
+    if log_values is not None:
+        _refuse_dead_end(logits, log_values, places, written)
+    raise ModelError(
+        f"the next-token law at token {written} of a completion is not a number (NaN or infinite "
+        "logits); the weights are broken, or overflow in the precision they run in"
+    )
 
 
 def _refuse_dead_end(logits: Tensor, log_values: Tensor, places: Tensor, written: int) -> None:

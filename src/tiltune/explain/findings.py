@@ -42,6 +42,7 @@ class Findings:
     Attributes:
         record: the sentence of what is judged; size and edges of the automaton.
         drawing: the automaton as a text table; "" without one.
+        no_automaton: why there is none; "" with one.
         samples, ended, cut: fresh samples of the model; those that ended; those cut at the limit.
         corpus: the rows to train on, dropped ones included.
         milliseconds_in_batch: mean cost of a text while all samples were scored together.
@@ -54,6 +55,7 @@ class Findings:
 
     record: ConstraintRecord
     drawing: str
+    no_automaton: str
     samples: Count
     ended: Count
     cut: Count
@@ -96,6 +98,7 @@ def find(
     return Findings(
         record=constraint_record(constraint),
         drawing=text_table(rule.automaton) if rule is not None else "",
+        no_automaton=constraint.without_rule() if rule is None else "",
         samples=Count(sum(verdicts), len(verdicts)),
         ended=_ending(scored, verdicts, ended=True),
         cut=_ending(scored, verdicts, ended=False),

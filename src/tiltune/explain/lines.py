@@ -18,7 +18,7 @@ def findings_lines(found: Findings) -> list[str]:
     if found.drawing:
         lines += ["     state      after a character", *found.drawing.splitlines()]
     else:
-        lines.append("no automaton: only whole texts tell")
+        lines.append(f"no automaton: {found.no_automaton}")
     rates = [("samples of the model", found.samples)]
     if found.ended.count and found.cut.count:
         rates += [("  those that ended", found.ended), ("  those cut at the limit", found.cut)]
