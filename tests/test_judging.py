@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +165,30 @@ def test_a_process_scores_as_a_thread_does(tmp_path: Path, apart: None) -> None:
 def test_a_scoring_process_that_dies(tmp_path: Path, apart: None) -> None:
     with pytest.raises(RunError, match=r"a scoring process died .* the same command goes on"):
         judged(tmp_path, scorer("kills_its_process"), batch=3)
+
+
+def dies_on_the_second_batch(completions: list[Completion]) -> list[float]:
+    """The batches after the one that fails are judged all the same."""
+    if any(each.row["n"] == 4 for each in completions):
+        raise RuntimeError("out of order")
+    return by_place(completions)
+
+
+def test_scores_after_a_failed_batch_stay_in_their_places(tmp_path: Path) -> None:
+    mine = scorer("dies_on_the_second_batch")
+    with (
+        pytest.raises(ConstraintError, match="RuntimeError: out of order"),
+        Judges([mine], tmp_path, completions=TOTAL) as judges,
+    ):
+        judges.begin("all", "digest", total=TOTAL)
+        judges.submit("all", rows()[:2])
+        judges.submit("all", rows()[2:6])
+        judges.submit("all", rows()[6:])
+        time.sleep(0.2)  # the thread judges what comes after the batch that failed
+        judges.finish("all")
+    kept = score_path(tmp_path, "all", "digest", mine)
+    stored = [json.loads(line) for line in kept.read_text("utf-8").splitlines()]
+    assert [(row["prompt_index"], row["sample"]) for row in stored] == [
+        (row["prompt_index"], row["sample"]) for row in rows(len(stored))
+    ]
+    assert [row["value"] for row in stored] == [n / 100 for n in range(len(stored))]

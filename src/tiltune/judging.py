@@ -148,10 +148,11 @@ class Judges:
         return pool.submit(judge, self._constraints[scorer.name], completions, places)
 
     def _collect(self, stream: _Stream) -> None:
-        places, future = stream.waiting.popleft()
+        places, future = stream.waiting[0]
         with _alive():
             judged = future.result()
         stream.keep(places, judged.rows)
+        stream.waiting.popleft()  # a batch that failed stays first: no later one takes its places
         self.scoring_seconds += judged.seconds
 
 
