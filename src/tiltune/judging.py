@@ -91,14 +91,17 @@ class Judges:
         self.folder = folder
         self.scoring_seconds = 0.0
         self.waiting_seconds = 0.0
-        self._constraints = {each.name: build_constraint(each.constraint) for each in scorers}
+        self._constraints = {each.name: _built(each.constraint, folder) for each in scorers}
         self._streams: dict[tuple[str, str], _Stream] = {}
         self._pools = _pools(self.scorers, apart=completions >= APART_FROM)
 
     def __enter__(self) -> "Judges":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:  # nobody waits for a service's answers to what is not asked yet
+            for constraint in self._constraints.values():
+                constraint.stop()
         for pool in set(self._pools.values()):
             pool.shutdown(cancel_futures=True)
         for stream in self._streams.values():  # one scorer's end is not the loss of the others
@@ -202,6 +205,13 @@ def as_scores(scorer: str, rows: Sequence[JsonRow]) -> Scores:
 
 def _span(span: Any) -> tuple[int, int] | None:
     return None if span is None else (span[0], span[1])
+
+
+def _built(config: ConstraintConfig, folder: Path) -> TextConstraint:
+    """The constraint; a service's answers are kept as they come, where no cache keeps them."""
+    if config.kind == "http" and config.cache is None:
+        config = config.model_copy(update={"cache": str(folder / "scores")})
+    return build_constraint(config)
 
 
 def _pools(scorers: Sequence[ScorerSection], *, apart: bool) -> dict[str, Executor]:

@@ -81,6 +81,8 @@ class TextConstraint:
         recipe: builds the same constraint again, in the actor's own process.
         forgiving: what scores for `score_or_missing`, where `scorer` itself stops at the first
             failure instead of trying the other texts; none: `scorer` does both.
+        stop: ends scoring that another thread is in as soon as it can; what is not asked by then
+            fails. Where scoring waits for nothing it does nothing.
     """
 
     name: str
@@ -89,6 +91,7 @@ class TextConstraint:
     threshold: float | Literal["none"] = 0.5
     recipe: Callable[[], "TextConstraint"] | None = field(default=None, compare=False)
     forgiving: ScoreFunction | None = field(default=None, compare=False)
+    stop: Callable[[], None] = field(default=lambda: None, compare=False)
 
     def __reduce__(self) -> Any:
         """A constraint with a recipe crosses to another process as its recipe."""
