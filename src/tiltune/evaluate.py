@@ -30,10 +30,17 @@ from tiltune.measurements import (
     read_evaluation,
     write_evaluation,
 )
-from tiltune.measuring import Subject, control, pieces
+from tiltune.measuring import Subject, check_named, control, pieces
 from tiltune.metrics.base import Generated, Scores
 from tiltune.metrics.degeneration import degeneration
-from tiltune.stored import Manifest, StoredGroup, measured_once, read_measured, write_manifest
+from tiltune.stored import (
+    Manifest,
+    StoredGroup,
+    make_folder,
+    measured_once,
+    read_measured,
+    write_manifest,
+)
 
 EVALUATION = "evaluation.json"
 EXAMPLES = 8
@@ -77,9 +84,10 @@ def evaluate(
             kept.
     """
     refuse(config, contender.trained_by)
+    check_named(config)
     plans = _plans(contender, config, say)
     manifest = _manifest(contender, config, folder, plans)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_manifest(folder, manifest)
     texts = _write_and_judge(config, folder, plans, progress)
     started = time.perf_counter()
@@ -109,6 +117,12 @@ def refuse(config: EvaluateConfig, trained_by: ConstraintConfig | None) -> None:
         twice = [name for name, count in counts.items() if count > 1]
         if twice:
             raise ConfigError(f"two tables [[{table}]] are named {twice[0]!r}; give each its own")
+    kinds = Counter((each.kind, each.name) for each in config.utility if each.kind != "tasks")
+    for (kind, name), count in kinds.items():
+        if count > 1:
+            raise ConfigError(
+                f"two tables [[utility]] of kind {kind!r} are named {name!r}; give each its own"
+            )
     if not config.prompts and not config.utility:
         raise ConfigError("nothing to measure; give [[prompts]] with [[scorer]], or [[utility]]")
     if config.scorer and not config.prompts:

@@ -57,6 +57,21 @@ class Manifest(BaseModel):
     measured: tuple[str, ...] = ()
 
 
+def make_folder(folder: Path) -> None:
+    """The evaluation's folder; raises RunError where something else stands there."""
+    if (folder / "config.json").exists():
+        raise RunError(
+            f"{folder}: holds the config.json of a run or a model, whose files an evaluation would "
+            "replace; give another folder with --out"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"{folder}: cannot be made a folder ({error.strerror}); give another with --out"
+        ) from error
+
+
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     write_atomically(folder / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
 
