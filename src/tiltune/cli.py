@@ -255,7 +255,11 @@ def compare(
     from tiltune.compare import compare, evaluate_entry
     from tiltune.report.columns import terminal_tables
 
-    comparison = compare(given, evaluate_entry, source=str(config), say=say)
+    try:
+        comparison = compare(given, evaluate_entry, source=str(config), say=say)
+    except KeyboardInterrupt:
+        say(f"stopped; what is done is kept in {given.table.dir}, the same command goes on")
+        raise typer.Exit(130) from None
     for table in terminal_tables(comparison):
         Console(highlight=False).print(table)
     say(str(Path(given.table.dir) / "comparison.html"))

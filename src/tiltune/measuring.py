@@ -83,6 +83,8 @@ def check_named(config: EvaluateConfig) -> None:
     Raises:
         TiltuneError: names the setting, or the package that a table needs.
     """
+    for group in config.prompts:
+        read_rows(group.path, setting="prompts.path")
     if config.protocol.reference is not None:
         with hub.named("protocol.reference"):
             hub.check_folder(config.protocol.reference)

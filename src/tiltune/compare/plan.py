@@ -122,7 +122,7 @@ def _plan(
     if method.kind == "guided":
         tree.setdefault("learner", {})["steps_per_round"] = 0
     run = parse_config(RunConfig, tree, source=where)
-    return Planned(method, knobs, budget, int(knobs.get("n", method.n)), run)
+    return Planned(method, knobs, budget, knobs.get("n", method.n), run)
 
 
 def _put(tree: dict[str, Any], key: str, value: Any, where: str) -> None:

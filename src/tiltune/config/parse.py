@@ -40,6 +40,13 @@ def parse_config(kind: type[Parsed], tree: dict[str, Any], *, source: str) -> Pa
         return kind.model_validate(tree)
     except ValidationError as error:
         faults = [fault for fault in error.errors() if fault["type"] != FOLLOWS]
+        places = [fault["loc"] for fault in faults]
+        faults = [  # a list that is too short without its faulty entries is no fault of its own
+            fault
+            for fault in faults
+            if fault["type"] != "too_short"
+            or not any(loc[: len(fault["loc"])] == fault["loc"] != loc for loc in places)
+        ]
         lines = [_explain(kind, dict(fault)) for fault in faults]
         raise ConfigError("\n".join(f"{source}: {line}" for line in lines)) from None
 
