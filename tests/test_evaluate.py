@@ -13,7 +13,7 @@ import tiny
 from tiltune import evaluate as evaluate_module
 from tiltune.config import EvaluateConfig, parse_config
 from tiltune.contender import open_contender
-from tiltune.errors import ConfigError, RunError, TiltuneError
+from tiltune.errors import ConfigError, DataError, RunError, TiltuneError
 from tiltune.evaluate import evaluate, refuse, same_scorer
 from tiltune.generations import read_lines
 from tiltune.measurements import Evaluation, Measurement, read_evaluation
@@ -306,6 +306,48 @@ def test_models_with_different_tokenizers(place: Path, tmp_path: Path) -> None:
     assert value is not None and 1 < value < 1e4
 
 
+def test_rescoring_within_an_evaluation_keeps_what_was_measured(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(place)
+    scorers = config(place, scorer=[{"name": "dogs", "kind": "lexicon", "words": ["dog"]}]).scorer
+    for call in (0, 2):
+        with (
+            tiny.Nth("tiltune.evaluate.measured_once", call, interrupt),
+            pytest.raises(KeyboardInterrupt),
+        ):
+            run(place)
+        assert set(first.measurements) < set(rescore(place / "out", scorers).measurements)
+    with (
+        tiny.Nth("tiltune.evaluate.measured_once", 2, interrupt),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        run(place, "new")
+    kept = rescore(place / "new", scorers).measurements
+    assert any(each.key == "diversity.dist_1" for each in kept)
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def test_damaged_files_are_named(place: Path) -> None:
+    run(place)
+    (path,) = (place / "out" / "scores").glob("words-toxic-*")
+    path.write_text("5\n" + path.read_text("utf-8"), "utf-8")
+    with pytest.raises(DataError, match=r"jsonl:1: damaged \(a JSON int, not an object\)"):
+        run(place)
+    (place / "out" / "manifest.json").write_bytes(b"\xff")
+    with pytest.raises(RunError, match=r"manifest.json: not of this version"):
+        rescore(place / "out", ())
+    path.unlink()
+    run(place)  # which writes it anew
+    rescore(place / "out", ())
+    (place / "out" / "evaluation.json").write_bytes(b"\xff")
+    with pytest.raises(RunError, match=r"evaluation.json: not of this version"):
+        read_evaluation(place / "out" / "evaluation.json")
+
+
 def test_progress_ends_at_the_total(place: Path) -> None:
     steps: list[tuple[str, int, int]] = []
     lines: list[str] = []
@@ -315,6 +357,10 @@ def test_progress_ends_at_the_total(place: Path) -> None:
     )  # fmt: skip
     drawn = [step for step in steps if step[0] == "completions"]
     assert drawn[-1] == ("completions", 15, 15) and len(drawn) == 3 + 2
+    scored: list[tuple[str, int, int]] = []
+    again = config(place, scorer=[{"name": "dogs", "kind": "lexicon", "words": ["dog"]}]).scorer
+    rescore(place / "out", again, progress=lambda *step: scored.append(step))
+    assert scored[-1] == ("scores", 30, 30)
     assert lines[0] == (
         "toxic: 2 prompts, 5 completions each; 1 rows without a number in `toxic` left out"
     )

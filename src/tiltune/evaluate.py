@@ -37,6 +37,7 @@ from tiltune.stored import (
     Manifest,
     StoredGroup,
     make_folder,
+    measured_before,
     measured_once,
     read_measured,
     write_manifest,
@@ -47,7 +48,7 @@ EXAMPLES = 8
 """Prompts of each group whose first completion is an example."""
 
 Progress = Callable[[str, int, int], None]
-"""`progress(phase, done, total)`: completions drawn, then measurements taken."""
+"""`progress(phase, done, total)`: completions drawn, scores given, then measurements taken."""
 
 
 @dataclass
@@ -88,7 +89,8 @@ def evaluate(
     plans = _plans(contender, config, say)
     manifest = _manifest(contender, config, folder, plans)
     make_folder(folder)
-    write_manifest(folder, manifest)
+    before = measured_before(folder, manifest)
+    write_manifest(folder, manifest.model_copy(update={"measured": before}))
     texts = _write_and_judge(config, folder, plans, progress)
     started = time.perf_counter()
     subject = Subject(
@@ -100,6 +102,9 @@ def evaluate(
         progress(piece.name, done, len(todo))
         measured_once(folder / piece.file, piece.measure)
         measured.append(piece.file)
+        if piece.file not in before:
+            kept = manifest.model_copy(update={"measured": tuple(measured)})
+            write_manifest(folder, kept)
     texts.seconds["utility"] = time.perf_counter() - started
     manifest = manifest.model_copy(update={"measured": tuple(measured)})
     write_manifest(folder, manifest)
@@ -242,7 +247,7 @@ def _write_and_judge(
             texts.generated[plan.group.name] = as_generated(plan.group.name, rows)
         texts.seconds["generating"] = time.perf_counter() - started
         for plan in plans:
-            texts.scores[plan.group.name] = judges.finish(plan.group.name)
+            texts.scores[plan.group.name] = judges.finish(plan.group.name, progress)
     texts.seconds |= {
         "scoring": judges.scoring_seconds,
         "waiting_for_scores": judges.waiting_seconds,

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -135,11 +135,14 @@ def read_lines(path: Path) -> list[JsonRow]:
     rows: list[JsonRow] = []
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError(f"a JSON {type(row).__name__}, not an object")
         except ValueError as error:
             raise DataError(
                 f"{path}:{number}: damaged ({error}); remove the file, it is made again"
             ) from None
+        rows.append(cast(JsonRow, row))
     return rows
 
 

@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -89,6 +89,7 @@ class Judges:
     def __init__(self, scorers: Sequence[ScorerSection], folder: Path, *, completions: int) -> None:
         self.scorers = list(scorers)
         self.folder = folder
+        self.completions = completions
         self.scoring_seconds = 0.0
         self.waiting_seconds = 0.0
         self._constraints = {each.name: _built(each.constraint, folder) for each in scorers}
@@ -127,8 +128,15 @@ class Judges:
             while stream.waiting and stream.waiting[0][1].done():
                 self._collect(stream)
 
-    def finish(self, group: str) -> list[Scores]:
+    def finish(
+        self, group: str, progress: Callable[[str, int, int], None] = lambda *_: None
+    ) -> list[Scores]:
         """Wait for what is still being scored of a group; every scorer's scores.
+
+        Args:
+            group: one that was begun.
+            progress: called with "scores", how many there are of all groups and how many there
+                will be, as they come.
 
         Raises:
             ConstraintError: a scorer is broken; what it scored before is kept.
@@ -139,6 +147,8 @@ class Judges:
         for stream in streams.values():
             while stream.waiting:
                 self._collect(stream)
+                done = sum(len(each.rows) for each in self._streams.values())
+                progress("scores", done, self.completions * len(self.scorers))
         self.waiting_seconds += time.perf_counter() - started
         return [as_scores(name, stream.rows) for name, stream in streams.items()]
 
