@@ -103,6 +103,10 @@ def test_a_comparison_from_its_runs_to_its_page(tmp_path: Path) -> None:
         assert sum(r.samples_drawn or 0 for r in records) == 64
         assert [r.round for r in records] == [0, 1, 2] and records[-1].closing
     assert comparison.entries[3].cost[0].value == 64
+    # guided: what a round measures is the base model, and no curve of what decodes
+    guided, filtered = comparison.entries[2:4]
+    assert guided.cost[0].value == 64 and guided.curve == ()
+    assert [point.samples for point in filtered.curve] == [0, 32, 64]
     assert comparison == read_comparison(tmp_path / "out" / "comparison.json")
     for suffix in ("md", "csv", "html"):
         assert "tilt" in (tmp_path / "out" / f"comparison.{suffix}").read_text("utf-8")

@@ -292,6 +292,14 @@ def test_the_penalty_s_mean_and_gradient_are_those_of_the_divergence():
     close(one.grad, other.grad, **TIGHT)
 
 
+def test_the_penalty_by_hand():
+    """Token by token: r = 2 and d = log ½, r = ½ and d = 0."""
+    new, old, reference = row(0.4, 0.2).log(), row(0.2, 0.4).log(), row(0.2, 0.2).log()
+    loss = reference_penalty(new, old, reference, real(2)).loss
+    expected = 2 * (0.5 - 1 + math.log(2)) / 2
+    close(loss, torch.tensor(expected, dtype=torch.float64), **TIGHT)
+
+
 def test_group_advantages_by_hand():
     scores = torch.tensor([1.0, -1.0, 1.0, 1.0, -1.0, 1.0, 0.5])
     prompts = torch.tensor([4, 7, 4, 2, 4, 7, 9])

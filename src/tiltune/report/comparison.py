@@ -34,7 +34,8 @@ PARETO_NOTE = (
 )
 CURVES_NOTE = (
     "Satisfaction of fresh completions, judged by the constraint that trains, against what had "
-    "been spent by then. Chosen settings only."
+    "been spent by then. Chosen settings only; no curve of guided decoding, whose rounds measure the "
+    "base model."
 )
 GENERATIONS_NOTE = (
     "Completions of the chosen settings for the same prompts. Text that violates is shown after a "
