@@ -34,7 +34,7 @@ PARETO_NOTE = (
 )
 CURVES_NOTE = (
     "Satisfaction of fresh completions, judged by the constraint that trains, against what had "
-    "been spent by then. Chosen settings only; no curve of guided decoding, whose rounds measure the "
+    "been spent by then. Chosen settings only; none of guided decoding, whose rounds measure the "
     "base model."
 )
 GENERATIONS_NOTE = (
