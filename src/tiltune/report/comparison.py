@@ -38,8 +38,8 @@ CURVES_NOTE = (
     "base model."
 )
 GENERATIONS_NOTE = (
-    "Completions of the chosen settings for the same prompts. Text that violates is shown after a "
-    "click only, and a search does not look into what is not shown."
+    "Completions of the chosen settings for the same prompts. Text that violates, or on which a "
+    "scorer failed, is shown after a click only, and a search does not look into what is not shown."
 )
 
 
