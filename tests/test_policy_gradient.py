@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from small_models import START, A, B, T, one_b_never_two
-from tiltune.functional import gather, log_softmax
+from tiltune.functional import gather, generalised_advantages, log_softmax
 from tiltune.learner import BetaRule, Learner, LearnerSettings, Trained
 from tiltune.lm import LanguageModel
 from tiltune.policy_gradient import GradientSettings, PolicyGradient, StateValue, token_gains
@@ -321,6 +321,16 @@ def test_the_values_start_at_the_first_round_s_mean_score() -> None:
     worse = replace(samples, labels=torch.zeros_like(samples.labels))
     again = gradient.estimate(worse, generator, most_tokens=1000).values
     assert torch.equal(again, found)
+
+
+def test_the_decay_is_the_setting_s() -> None:
+    lm = chain()
+    _, gradient = sides(lm, "ppo", 0.3, decay=0.5)
+    samples = drawn(every(lm), 64, torch.Generator().manual_seed(1))
+    found = gradient.estimate(samples, torch.Generator().manual_seed(0), most_tokens=1000)
+    gains = token_gains(samples, found.reference_log_probs, kl_weight=0.3)
+    expected = generalised_advantages(gains, found.values, samples.mask, decay=0.5)
+    torch.testing.assert_close(found.advantages, expected, rtol=0, atol=1e-12)
 
 
 def test_beta_0_pays_nothing() -> None:
