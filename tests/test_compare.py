@@ -12,6 +12,7 @@ import torch
 
 import tiny
 from tiltune.compare import compare
+from tiltune.compare import evaluator as evaluating
 from tiltune.compare.evaluator import open_planned
 from tiltune.compare.plan import Planned, plan_entries
 from tiltune.config import CompareConfig, EvaluateConfig, parse_config
@@ -106,9 +107,36 @@ def test_a_comparison_from_its_runs_to_its_page(tmp_path: Path) -> None:
         assert sum(r.samples_drawn or 0 for r in records) == 64
         assert [r.round for r in records] == [0, 1, 2] and records[-1].closing
     assert comparison.entries[3].cost[0].value == 64
+    # guided: what a round measures is the base model, and no curve of what decodes
+    guided, filtered = comparison.entries[2:4]
+    assert guided.cost[0].value == 64 and guided.curve == ()
+    assert [point.samples for point in filtered.curve] == [0, 32, 64]
     assert comparison == read_comparison(tmp_path / "out" / "comparison.json")
     for suffix in ("md", "csv", "html"):
         assert "tilt" in (tmp_path / "out" / f"comparison.{suffix}").read_text("utf-8")
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_likelihoods_are_missing_only_where_the_law_has_none(
+    place: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of guidance they are the guided law's, see `measuring.pieces`; the best of n has no law."""
+    fields: dict[str, Any] = {"value": 0.5, "unit": "share", "better": "higher"}
+    given = tuple(
+        Measurement(key=key, aspect="utility", count=7, missing=2, **fields)
+        for key in ("utility.perplexity", "task.acc", "detector.auc", "diversity.dist_1")
+    )
+    made = Evaluation(name="x", model="m", digest="", protocol={}, measurements=given)
+    monkeypatch.setattr(evaluating, "open_planned", lambda planned: None)
+    monkeypatch.setattr(evaluating, "evaluate", lambda *_, **__: made)
+    planned = plan_entries(config(tree(tmp_path)), source="")[place]
+    found = evaluating.evaluate_entry(planned, EvaluateConfig(), tmp_path, say=print).measurements
+    lost = [each.key for each in found if each.value is None]
+    if planned.method.kind == "best_of_n":
+        assert lost == [each.key for each in given[:3]]
+        assert [(each.count, each.missing) for each in found[:3]] == [(0, 9)] * 3
+    else:
+        assert planned.method.kind in ("base", "guided") and found == given
 
 
 def test_guided_decoding_leaves_the_policy_and_learns_values(tmp_path: Path) -> None:

@@ -122,9 +122,11 @@ def test_whole_texts_in_windows(loaded: Loaded, tmp_path: Path) -> None:
         doc_to_text="",
         doc_to_target="text",
         doc_to_choice=None,
-        metric_list=[{"metric": "word_perplexity"}],
+        metric_list=[{"metric": "word_perplexity"}, {"metric": "bits_per_byte"}],
     )
-    (measured,) = run_tasks(loaded, section)
+    measured, bits = run_tasks(loaded, section)
+    assert (bits.unit, bits.better) == ("bits_per_byte", "lower")  # no share
+    assert bits.value == pytest.approx(-log_p / math.log(2) / len(text))
     assert (measured.key, measured.better) == ("task.word_perplexity", "lower")
     assert measured.value == pytest.approx(math.exp(-log_p / 9))
     assert measured.interval is None

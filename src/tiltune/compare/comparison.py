@@ -81,7 +81,8 @@ def compare(config: CompareConfig, evaluator: Evaluator, *, source: str, say: Sa
                 knobs=planned.knobs,
                 evaluation=evaluation,
                 cost=cost_of(planned, records),
-                curve=curve_of(records),
+                # guided: its rounds measure the base model, which is not what decodes
+                curve=() if planned.method.kind == "guided" else curve_of(records),
             )
         )
         rest = "" if place == len(plan) else f" (so far: {place} of {len(plan)} entries)"

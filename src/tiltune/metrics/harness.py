@@ -340,7 +340,7 @@ def _measurements(
         quantity = Quantity(
             key=f"task.{metric}" if kind == "none" else f"task.{metric}.{kind}",
             aspect="utility",
-            unit="perplexity" if "perplexity" in metric else "share",
+            unit=_unit(metric),
             better=better,
             definition=f"{metric} of lm-evaluation-harness, {task.config.num_fewshot} examples "
             "in the prompt; interval: value ± 1.96 of its standard error, within what the number "
@@ -351,6 +351,13 @@ def _measurements(
         interval = _interval(metric, float(value), error, count)
         found.append(quantity.of(f"{prefix}{name}", (float(value), interval), count=count))
     return found
+
+
+def _unit(metric: str) -> str:
+    """BLEU, bits a byte and the like are no shares; what we do not know is called by its name."""
+    if "perplexity" in metric:
+        return "perplexity"
+    return "share" if metric.startswith(("acc", "exact_match", "f1")) else metric
 
 
 def _interval(metric: str, value: float, error: Any, count: int) -> Interval | None:
