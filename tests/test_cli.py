@@ -223,7 +223,9 @@ def test_evaluate_prints_a_table_and_renews_the_report(
     scorer = tmp_path / "dogs.toml"
     scorer.write_text("[constraint]\nkind = 'lexicon'\nwords = ['dog']\n", "utf-8")
     assert tiny.tiltune("rescore", str(path.parent), "--scorer", str(scorer)) == 0
-    assert "attribute.dogs.satisfaction_rate" in capsys.readouterr().out
+    captured = capsys.readouterr()
+    assert "attribute.dogs.satisfaction_rate" in captured.out and "report: " in captured.err
+    assert "attribute.dogs.satisfaction_rate" in (finished / "report.html").read_text("utf-8")
     assert set(before.measurements) < set(read_evaluation(path).measurements)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 
 import tiny
 from tiltune.compare import compare
+from tiltune.compare import evaluator as evaluating
 from tiltune.compare.evaluator import open_planned
 from tiltune.compare.plan import Planned, plan_entries
 from tiltune.config import CompareConfig, EvaluateConfig, parse_config
@@ -22,6 +24,8 @@ from tiltune.measurements import (
     Measurement,
     find_measurement,
     read_comparison,
+    read_evaluation,
+    write_evaluation,
 )
 from tiltune.records import read_records
 
@@ -70,7 +74,7 @@ def tree(folder: Path, **changes: Any) -> dict[str, Any]:
         "base": base,
         "method": METHODS,
         "budget": {"samples": 64},
-        "evaluate": {"prompts": [{"name": "g", "path": "none.jsonl"}]},
+        "evaluate": {"prompts": [{"name": "g", "path": str(folder / "corpus.jsonl")}]},
     }
     return tables | changes
 
@@ -103,9 +107,36 @@ def test_a_comparison_from_its_runs_to_its_page(tmp_path: Path) -> None:
         assert sum(r.samples_drawn or 0 for r in records) == 64
         assert [r.round for r in records] == [0, 1, 2] and records[-1].closing
     assert comparison.entries[3].cost[0].value == 64
+    # guided: what a round measures is the base model, and no curve of what decodes
+    guided, filtered = comparison.entries[2:4]
+    assert guided.cost[0].value == 64 and guided.curve == ()
+    assert [point.samples for point in filtered.curve] == [0, 32, 64]
     assert comparison == read_comparison(tmp_path / "out" / "comparison.json")
     for suffix in ("md", "csv", "html"):
         assert "tilt" in (tmp_path / "out" / f"comparison.{suffix}").read_text("utf-8")
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_likelihoods_are_missing_only_where_the_law_has_none(
+    place: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of guidance they are the guided law's, see `measuring.pieces`; the best of n has no law."""
+    fields: dict[str, Any] = {"value": 0.5, "unit": "share", "better": "higher"}
+    given = tuple(
+        Measurement(key=key, aspect="utility", count=7, missing=2, **fields)
+        for key in ("utility.perplexity", "task.acc", "detector.auc", "diversity.dist_1")
+    )
+    made = Evaluation(name="x", model="m", digest="", protocol={}, measurements=given)
+    monkeypatch.setattr(evaluating, "open_planned", lambda planned: None)
+    monkeypatch.setattr(evaluating, "evaluate", lambda *_, **__: made)
+    planned = plan_entries(config(tree(tmp_path)), source="")[place]
+    found = evaluating.evaluate_entry(planned, EvaluateConfig(), tmp_path, say=print).measurements
+    lost = [each.key for each in found if each.value is None]
+    if planned.method.kind == "best_of_n":
+        assert lost == [each.key for each in given[:3]]
+        assert [(each.count, each.missing) for each in found[:3]] == [(0, 9)] * 3
+    else:
+        assert planned.method.kind in ("base", "guided") and found == given
 
 
 def test_guided_decoding_leaves_the_policy_and_learns_values(tmp_path: Path) -> None:
@@ -193,6 +224,88 @@ def test_nothing_to_measure_is_an_error_before_anything_runs(tmp_path: Path) -> 
     with pytest.raises(ConfigError, match="nothing to measure"):
         run(tree(tmp_path, evaluate={}))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "message"),
+    [
+        ({"prompts": [{"name": "g", "path": "no.jsonl"}]}, r"prompts.path = no.jsonl: no such"),
+        (
+            {"scorer": [{"name": "own", "kind": "lexicon", "words": list(tiny.FORBIDDEN)}]},
+            r"method 'filter': scorer 'own' is the",
+        ),
+    ],
+)
+def test_what_ends_the_evaluation_is_found_before_a_run(
+    tmp_path: Path, evaluation: dict[str, Any], message: str
+) -> None:
+    tables = tree(tmp_path, method=METHODS[3:4])
+    tables["evaluate"] |= evaluation
+    with pytest.raises(TiltuneError, match=message):
+        run(tables)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_entry_that_trains_nothing_takes_nobody_elses_folder(tmp_path: Path) -> None:
+    tables = tree(tmp_path, method=METHODS[:1])
+    theirs = tmp_path / "out" / "runs" / "base" / "config.json"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text('{"model_type": "llama"}', "utf-8")
+    with pytest.raises(RunError, match=r"method 'base': .* so it is no run folder"):
+        run(tables)
+    assert theirs.read_text("utf-8") == '{"model_type": "llama"}'
+    tables["table"]["dir"] = str(theirs)
+    with pytest.raises(ConfigError, match=r"here: table.dir = .* cannot be made a folder"):
+        run(tables)
+
+
+def test_an_evaluation_of_what_is_no_more_there_is_made_anew(tmp_path: Path) -> None:
+    """The run was made again, or the evaluation was scored again by other scorers."""
+    tables = tree(tmp_path, method=METHODS[3:4])
+    run(tables)
+    shutil.rmtree(tmp_path / "out" / "runs")
+    again = StandIn()
+    run(tables, again)
+    assert again.asked == ["filter-samples"]
+    path = tmp_path / "out" / "evaluations" / "filter-samples" / "evaluation.json"
+    lost = read_evaluation(path).model_copy(update={"measurements": ()})
+    path.write_text(lost.model_dump_json(), "utf-8")
+    run(tables, again)
+    assert again.asked == ["filter-samples"] * 2
+    run(tables, again)
+    assert again.asked == ["filter-samples"] * 2
+
+
+def test_scores_that_a_service_failed_to_give_are_asked_for_again(tmp_path: Path) -> None:
+    class Failing(StandIn):
+        def __call__(self, *arguments: Any, **settings: Any) -> Evaluation:
+            made = super().__call__(*arguments, **settings)
+            lacking = made.measurements[0].model_copy(
+                update={"key": "attribute.words.score_mean", "missing": 2 - len(self.asked)}
+            )
+            made = made.model_copy(update={"measurements": (*made.measurements, lacking)})
+            write_evaluation(arguments[2] / "evaluation.json", made)
+            return made
+
+    tables, evaluator = tree(tmp_path, method=METHODS[:1]), Failing()
+    for _ in range(3):
+        run(tables, evaluator)
+    assert evaluator.asked == ["base", "base"]
+
+
+def test_an_interrupted_comparison_says_how_to_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables = tree(tmp_path, method=METHODS[:1])
+    path = tmp_path / "compare.toml"
+    path.write_text(toml(tables), "utf-8")
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with tiny.Nth("tiltune.compare.comparison.check_axes", 0, interrupt):
+        assert tiny.tiltune("compare", str(path)) == 130
+    assert "the same command goes on" in capsys.readouterr().err
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

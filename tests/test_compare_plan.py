@@ -110,6 +110,11 @@ def test_the_budget_ends_a_run_whose_rounds_are_not_stated(
         ({"grid": {"method.beta": 1}}, r"method.beta = 1; give a list of values"),
         ({"grid": {"method.beta": []}}, r"give a list of values that is not empty"),
         ({"n": 3}, r"n is read by kind = 'best_of_n' only, not by 'tilt'"),
+        ({"kind": "best_of_n", "grid": {"n": [0]}}, r"grid n = 0; .* 2 or more"),
+        ({"kind": "best_of_n", "grid": {"n": ["4"]}}, r"grid n = '4'"),
+        ({"kind": "best_of_n", "grid": {"n": [2.5]}}, r"grid n = 2.5"),
+        ({"kind": "best_of_n", "overrides": {"n": 8}}, r"n is no setting of run.toml"),
+        ({"kind": "dpo"}, r"^[^\n]*`method.0.kind` is 'dpo'[^\n]*$"),
     ],
 )
 def test_a_wrong_method_is_named(method: dict[str, Any], message: str) -> None:
@@ -183,6 +188,10 @@ def test_lower_may_be_better_on_the_control_axis() -> None:
 def test_an_axis_that_was_not_measured_is_told_with_what_was() -> None:
     table = config({"name": "x", "kind": "base"}, table={"control": "cc"}).table
     with pytest.raises(ConfigError, match=r"control = 'cc'.*did you mean 'c'.*measured: c, u"):
+        check_axes(table, evaluation(1, 1), source="here")
+    costs = {"columns": ["cost.decoding", "cost.sampled_tokns"]}
+    table = config({"name": "x", "kind": "base"}, table=costs).table
+    with pytest.raises(ConfigError, match=r"'cost.sampled_tokns'.*mean 'cost.sampled_tokens'"):
         check_axes(table, evaluation(1, 1), source="here")
 
 

@@ -16,7 +16,14 @@ from tiltune.compare.best_of import (
     log_gain,
     satisfaction_of_best,
 )
-from tiltune.compare.world import DISTANCE, DISTINCT, DIVERGENCE, SATISFACTION, WorldJudge
+from tiltune.compare.world import (
+    DISTANCE,
+    DISTINCT,
+    DIVERGENCE,
+    SATISFACTION,
+    WorldJudge,
+    rate_by_importance,
+)
 from tiltune.config import RunConfig, parse_config
 from tiltune.contender import Contender
 from tiltune.decoding.draw import Ending, draw
@@ -204,11 +211,32 @@ def test_the_best_of_four_in_the_world(judge: WorldJudge) -> None:
 
 
 def test_the_limit_is_the_base_s_own_exact_tilt(judge: WorldJudge) -> None:
+    """The demo's model is within a thousandth of its world, so its Z is the world's, known exactly.
+
+    500 draws would give -log Z to no better than .04.
+    """
     limit = {key: value for key, (_, value) in judge.limit().items()}
     base = measured(judge, contender(judge))
-    z = base[SATISFACTION][0]
-    assert limit[DIVERGENCE] == pytest.approx(-math.log(z), abs=1e-9)
-    assert limit[DISTANCE] == pytest.approx(base[DISTANCE][0] + math.log(z), abs=1e-9)
+    assert limit[DIVERGENCE] == pytest.approx(-judge.world.target.log_z, abs=0.01)
+    assert limit[DISTANCE] == pytest.approx(base[DISTANCE][0] - limit[DIVERGENCE], abs=1e-9)
+    assert 0 < limit[DISTANCE] < 0.01
+
+
+def test_the_rate_by_importance() -> None:
+    """q knows "ab" and "ba"; the model also writes "aa", which satisfies, in a tenth of its texts.
+
+    Of ten sentences as q writes them nine are "ab"; exactly, Z = p(ab) + p(ba) + p(aa).
+    """
+    q, p = np.array([0.9, 0.1]), np.array([0.2, 0.3])
+    log_ratio = np.repeat(np.log(q / p), [9, 1])
+    assert rate_by_importance(log_ratio, beyond=100, drawn=1000) == pytest.approx(0.2 + 0.3 + 0.1)
+
+
+def test_what_the_world_never_writes(judge: WorldJudge) -> None:
+    sentence = judge.world.decode(judge.world.target.sample_base(1, np.random.default_rng(0))[0])
+    assert judge._possible(sentence)
+    for text in ("", f"{sentence} {sentence}", f"{sentence} zebra"):
+        assert not judge._possible(text)
 
 
 def test_a_world_that_is_none() -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from comparisons import RUDE, SECRET_PROMPT, comparison
 from test_report import Node, parse
 from tiltune.errors import RunError
-from tiltune.measurements import Comparison, write_comparison
+from tiltune.measurements import Comparison, Example, write_comparison
 from tiltune.report import write_comparison_report
 from tiltune.report.columns import columns_of, csv_text, markdown, tables_of, terminal_tables
 from tiltune.report.scatter import Axis, Line, Spot, scatter
@@ -107,18 +107,19 @@ def test_everything_is_escaped_and_only_our_script_is_allowed(page: Node) -> Non
         assert forbidden not in script.text
 
 
-def test_what_violates_is_folded_away(page: Node) -> None:
-    def covered(node: Node, text: str, *, inside: bool = False) -> bool:
-        """Whether the text occurs only within details that are not open."""
-        inside = inside or (node.tag == "details" and "open" not in node.attributes)
-        for part in node.inside:
-            if isinstance(part, str):
-                if text in part and not inside:
-                    return False
-            elif node.tag != "script" and not covered(part, text, inside=inside):
+def covered(node: Node, text: str, *, inside: bool = False) -> bool:
+    """Whether the text occurs only within details that are not open."""
+    inside = inside or (node.tag == "details" and "open" not in node.attributes)
+    for part in node.inside:
+        if isinstance(part, str):
+            if text in part and not inside:
                 return False
-        return True
+        elif node.tag != "script" and not covered(part, text, inside=inside):
+            return False
+    return True
 
+
+def test_what_violates_is_folded_away(page: Node) -> None:
     assert RUDE in page.text and covered(page, RUDE)
     assert SECRET_PROMPT in page.text and covered(page, SECRET_PROMPT)
     assert not covered(page, "gladly")
@@ -157,3 +158,16 @@ def test_the_axis_is_logarithmic_where_values_span_decades() -> None:
     assert ticks(0.1, 10.0) == ["0.1", "0.2", "0.5", "1", "2", "5", "10"]
     assert "0.0" in ticks(0.9, 2.0, 0.1) or ticks(0.9, 2.0, 0.2)[0] in ("0.0", "0.5")
     assert scatter("t", ("x", "y"), [], (None, None)) == ""
+
+
+def test_text_on_which_a_scorer_failed_is_covered_too(tmp_path: Path) -> None:
+    given = comparison()
+    first = given.entries[0]
+    example = Example(
+        group="calm", prompt="p", text="who knows", satisfied=None, scores={"service": None}
+    )
+    evaluation = first.evaluation.model_copy(update={"examples": (example,)})
+    entries = (first.model_copy(update={"evaluation": evaluation}), *given.entries[1:])
+    write_comparison(tmp_path / "comparison.json", given.model_copy(update={"entries": entries}))
+    page = parse(write_comparison_report(tmp_path))
+    assert "who knows" in page.text and covered(page, "who knows")

@@ -9,13 +9,20 @@ import torch
 from chains import BOS, EOS, LAWS, A, B, chain
 from tiltune.data import Prompt
 from tiltune.errors import ConfigError, ModelError
-from tiltune.metrics.divergence import DrawSettings, completion_divergences, divergence
-from tiltune.testing import enumerate_completions
+from tiltune.lm import LanguageModel
+from tiltune.metrics.divergence import (
+    DrawSettings,
+    completion_divergences,
+    divergence,
+    draw_all,
+)
+from tiltune.testing import EnumerableModel, enumerate_completions
 
 OTHER = {
     BOS: (0.5, 0, 0, 0.25, 0.25),
     A: (0.5 - 2**-14, 0, 2**-14, 0.25, 0.25),
     B: (0.25, 0, 0, 0.5, 0.25),
+    EOS: (0.5, 0.125, 0.125, 0.125, 0.125),  # what stands in the padding is never measured
 }
 LIMIT = 3
 
@@ -65,6 +72,43 @@ def test_each_direction_is_drawn_from_its_own_first_law(tmp_path: Path) -> None:
     forth, back = divergence(one, two, [Prompt("", (BOS,))] * 4, settings, group="")
     assert forth.value == pytest.approx(math.log(2))  # it never meets (BOS, a)
     assert (back.value, back.count, back.missing) == (None, 0, 4)  # infinite, and said so
+
+
+def test_the_second_direction_is_drawn_from_the_reference(tmp_path: Path) -> None:
+    """The policy goes to a and the reference to b, all but never otherwise."""
+    rare = 2**-14
+    after_a, after_b, uniform = (0.5, 0, 0, 0.25, 0.25), (0.125, 0, 0, 0.125, 0.75), [0.2] * 5
+    one_laws = {BOS: (0, 0, 0, 1 - rare, rare), A: uniform, B: uniform}
+    two_laws = {BOS: (0, 0, 0, rare, 1 - rare), A: after_a, B: after_b}
+    one, two = chain(tmp_path / "p", one_laws), chain(tmp_path / "q", two_laws)
+    settings = DrawSettings(max_new_tokens=2, batch_size=3, seed=0)
+    _, back = divergence(one, two, [Prompt("", (BOS,))] * 6, settings, group="")
+    first = kl(two_laws[BOS], one_laws[BOS])
+    assert back.value == pytest.approx((first + kl(after_b, tuple(uniform))) / 2)
+    assert abs(kl(after_a, tuple(uniform)) - kl(after_b, tuple(uniform))) > 0.1
+
+
+def test_logits_of_no_token_do_not_count(tmp_path: Path) -> None:
+    """A reference whose output has three rows more, as padded ones have."""
+    own, other = chain(tmp_path / "own"), chain(tmp_path / "other", OTHER)
+    samples = enumerate_completions(own.policy, [A], lambda _: 1.0, eos_id=EOS, limit=2)
+    samples = samples.select((samples.proposal_logprobs.sum(1) > -20).nonzero()[:, 0])
+    narrow = completion_divergences(own.policy, other.policy, samples)
+    wide = EnumerableModel(8, 4)
+    rows = torch.full((wide.table.in_features, 8), 3.0, dtype=torch.float64)
+    last = (torch.arange(len(rows)) - 1) % 8
+    laws = torch.tensor([OTHER.get(token, (0.2,) * 5) for token in range(8)], dtype=torch.float64)
+    rows[:, :5] = laws.log()[last]
+    with torch.no_grad():
+        wide.table.weight.copy_(rows.T)
+    found = completion_divergences(own.policy, LanguageModel(wide), samples)
+    assert found == pytest.approx(narrow) and max(found) > 0.1
+
+
+def test_another_seed_draws_other_completions(tmp_path: Path) -> None:
+    one, prompts = chain(tmp_path / "p"), [Prompt("a", (A,))] * 8
+    drawn = [draw_all(one, prompts, DrawSettings(4, 4, seed)).ids for seed in (0, 0, 1)]
+    assert torch.equal(drawn[0], drawn[1]) and drawn[0].tolist() != drawn[2].tolist()
 
 
 def test_other_tokens_are_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import tiny
 from tiltune import evaluate as evaluate_module
 from tiltune.config import ConstraintConfig, EvaluateConfig, parse_config
 from tiltune.contender import open_contender
-from tiltune.errors import ConfigError, RunError
+from tiltune.errors import ConfigError, DataError, RunError, TiltuneError
 from tiltune.evaluate import evaluate, refuse, same, shared_scorer
+from tiltune.generations import read_lines
 from tiltune.measurements import Evaluation, Measurement, read_evaluation
 from tiltune.rescore import rescore
 from tiltune.stored import read_manifest
@@ -265,6 +267,10 @@ def constraint_of(table: dict[str, Any]) -> Any:
         ({"prompts": [], "scorer": [], "utility": []}, "nothing to measure"),
         ({"prompts": []}, r"a \[\[scorer\]\] scores completions of \[\[prompts\]\]"),
         ({"scorer": [{"name": "a", **WORDS}] * 2}, r"two tables \[\[scorer\]\] are named 'a'"),
+        (
+            {"utility": [{"kind": "perplexity", "name": "a", "path": p} for p in ("x", "y")]},
+            r"two tables \[\[utility\]\] of kind 'perplexity' are named 'a'",
+        ),
     ],
 )
 def test_settings_that_cannot_be(tmp_path: Path, tables: dict[str, Any], message: str) -> None:
@@ -329,6 +335,48 @@ def test_models_with_different_tokenizers(place: Path, tmp_path: Path) -> None:
     assert value is not None and 1 < value < 1e4
 
 
+def test_rescoring_within_an_evaluation_keeps_what_was_measured(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(place)
+    scorers = config(place, scorer=[{"name": "dogs", "kind": "lexicon", "words": ["dog"]}]).scorer
+    for call in (0, 2):
+        with (
+            tiny.Nth("tiltune.evaluate.measured_once", call, interrupt),
+            pytest.raises(KeyboardInterrupt),
+        ):
+            run(place)
+        assert set(first.measurements) < set(rescore(place / "out", scorers).measurements)
+    with (
+        tiny.Nth("tiltune.evaluate.measured_once", 2, interrupt),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        run(place, "new")
+    kept = rescore(place / "new", scorers).measurements
+    assert any(each.key == "diversity.dist_1" for each in kept)
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def test_damaged_files_are_named(place: Path) -> None:
+    run(place)
+    (path,) = (place / "out" / "scores").glob("words-toxic-*")
+    path.write_text("5\n" + path.read_text("utf-8"), "utf-8")
+    with pytest.raises(DataError, match=r"jsonl:1: damaged \(a JSON int, not an object\)"):
+        run(place)
+    (place / "out" / "manifest.json").write_bytes(b"\xff")
+    with pytest.raises(RunError, match=r"manifest.json: not of this version"):
+        rescore(place / "out", ())
+    path.unlink()
+    run(place)  # which writes it anew
+    rescore(place / "out", ())
+    (place / "out" / "evaluation.json").write_bytes(b"\xff")
+    with pytest.raises(RunError, match=r"evaluation.json: not of this version"):
+        read_evaluation(place / "out" / "evaluation.json")
+
+
 def test_progress_ends_at_the_total(place: Path) -> None:
     steps: list[tuple[str, int, int]] = []
     lines: list[str] = []
@@ -338,6 +386,10 @@ def test_progress_ends_at_the_total(place: Path) -> None:
     )  # fmt: skip
     drawn = [step for step in steps if step[0] == "completions"]
     assert drawn[-1] == ("completions", 15, 15) and len(drawn) == 3 + 2
+    scored: list[tuple[str, int, int]] = []
+    again = config(place, scorer=[{"name": "dogs", "kind": "lexicon", "words": ["dog"]}]).scorer
+    rescore(place / "out", again, progress=lambda *step: scored.append(step))
+    assert scored[-1] == ("scores", 30, 30)
     assert lines[0] == (
         "toxic: 2 prompts, 5 completions each; 1 rows without a number in `toxic` left out"
     )
@@ -353,3 +405,63 @@ def test_alarms_compare_with_the_base(place: Path, monkeypatch: pytest.MonkeyPat
     done = run(place, protocol=protocol)
     assert done.alarms == ("alarm",)
     assert seen[0][0] == read_evaluation(place / "before" / "evaluation.json").measurements
+
+
+@pytest.mark.parametrize(
+    ("tables", "protocol", "message"),
+    [
+        ({"kind": "perplexity", "name": "a", "path": "no.jsonl"}, {}, r"utility.path = no.jsonl"),
+        (
+            {"kind": "divergence", "name": "a", "path": "{here}", "reference": "no"},
+            {},
+            "utility.reference = no: no such folder",
+        ),
+        (
+            {"kind": "preference", "name": "a", "judge": "no", "against": "no"},
+            {},
+            "utility.judge = no: no such folder",
+        ),
+        ({"kind": "tasks", "path": "{here}"}, {}, "no task to run|lm-evaluation-harness"),
+        (None, {"reference": "no"}, "protocol.reference = no: no such folder"),
+        (None, {"before": "no.json"}, "no.json: cannot be read"),
+        (None, {"max_new_tokens": 10_000}, "`protocol.max_new_tokens` leaves no room"),
+        (None, {"max_new_tokens": 23}, "less `protocol.max_new_tokens`"),
+    ],
+)
+def test_nothing_is_drawn_before_every_path_is_found(
+    place: Path, tables: dict[str, Any] | None, protocol: dict[str, Any], message: str
+) -> None:
+    where = {"here": str(place)}
+    utility = [{key: value.format(**where) for key, value in tables.items()}] if tables else []
+    changed = settings(place)["protocol"] | protocol
+    with (
+        tiny.Nth("tiltune.generations._batch", 0, lambda: pytest.fail("completions were drawn")),
+        pytest.raises(TiltuneError, match=message),
+    ):
+        run(place, utility=utility, protocol=changed)
+
+
+def test_rows_that_json_cannot_hold(place: Path) -> None:
+    """Parquet's dates and bytes, and half a pair of surrogates, reach a scorer as they resume."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = pytest.importorskip("pyarrow").table
+    columns = {"prompt": ["the cat"], "when": [datetime(2020, 1, 1)], "raw": [b"x"]}
+    parquet.write_table(table(columns), place / "rows.parquet")
+    (place / "half.jsonl").write_text('{"prompt": "the", "note": "\\ud83d"}\n', "utf-8")
+    prompts = [{"name": name, "path": str(place / name)} for name in ("rows.parquet", "half.jsonl")]
+    first = run(place, prompts=prompts, utility=[])
+    assert run(place, prompts=prompts, utility=[]).measurements == first.measurements
+    (path,) = (place / "out" / "generations").glob("rows*")
+    assert read_lines(path)[0]["row"] == {"when": "2020-01-01 00:00:00", "raw": "b'x'"}
+    (path,) = (place / "out" / "generations").glob("half*")
+    assert read_lines(path)[0]["row"] == {"note": "\ud83d"}
+
+
+def test_an_evaluation_stands_in_nobody_elses_folder(place: Path, trained: Path) -> None:
+    kept = (trained / "run" / "manifest.json").read_bytes()
+    for folder in (trained / "run", place / "model"):
+        with pytest.raises(RunError, match=r"holds the config.json of a run or a model"):
+            evaluate(open_contender(place / "model"), config(place), folder)
+    assert (trained / "run" / "manifest.json").read_bytes() == kept
+    with pytest.raises(RunError, match=r"cannot be made a folder .* --out"):
+        run(place, "corpus.jsonl")

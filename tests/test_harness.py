@@ -15,7 +15,7 @@ from tiltune.config.evaluate import TasksConfig
 from tiltune.errors import ConfigError, DataError
 from tiltune.hub import Loaded
 from tiltune.metrics import harness
-from tiltune.metrics.harness import HarnessModel, run_tasks, task_files
+from tiltune.metrics.harness import HarnessModel, row_files, run_tasks, task_files
 from tiltune.records import wilson_interval
 
 pytest.importorskip("lm_eval")
@@ -122,9 +122,11 @@ def test_whole_texts_in_windows(loaded: Loaded, tmp_path: Path) -> None:
         doc_to_text="",
         doc_to_target="text",
         doc_to_choice=None,
-        metric_list=[{"metric": "word_perplexity"}],
+        metric_list=[{"metric": "word_perplexity"}, {"metric": "bits_per_byte"}],
     )
-    (measured,) = run_tasks(loaded, section)
+    measured, bits = run_tasks(loaded, section)
+    assert (bits.unit, bits.better) == ("bits_per_byte", "lower")  # no share
+    assert bits.value == pytest.approx(-log_p / math.log(2) / len(text))
     assert (measured.key, measured.better) == ("task.word_perplexity", "lower")
     assert measured.value == pytest.approx(math.exp(-log_p / 9))
     assert measured.interval is None
@@ -189,6 +191,8 @@ def test_an_answer_that_is_no_choice_is_refused(loaded: Loaded, tmp_path: Path, 
         ({"dataset_kwargs": None}, "tasks run offline over local rows"),
         ({"metric_list": [{"metric": "no_such"}]}, "tiny.yaml: the harness refuses it"),
         ({"output_type": "guess"}, "tiny.yaml: the harness refuses it.*guess"),
+        ({"doc_to_choice": None}, "tiny.yaml: the harness refuses it"),
+        ({"num_fewshot": 9, "fewshot_split": "test"}, "the harness refuses it: ValueError"),
     ],
 )
 def test_a_task_file_that_cannot_be(
@@ -227,3 +231,9 @@ def test_the_examples_fit_the_rows(shared: Path, root: Path, monkeypatch: Any) -
     for path, config in files.values():
         with harness.offline():
             harness.read_task(path, config, limit=20)
+
+
+def test_the_files_of_rows_are_found(tmp_path: Path) -> None:
+    """A measurement that is kept goes by them too."""
+    section = write_task(tmp_path, RIGHT_OF_FOUR)
+    assert row_files(section) == [str(tmp_path / "rows.jsonl")]

@@ -3,12 +3,15 @@
 import json
 import os
 import sys
+import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import tiny
+from services import Asked, Reply, ScoringService
 from tiltune import judging
 from tiltune.config import ScorerSection
 from tiltune.constraints.base import Completion, Failure
@@ -164,3 +167,72 @@ def test_a_process_scores_as_a_thread_does(tmp_path: Path, apart: None) -> None:
 def test_a_scoring_process_that_dies(tmp_path: Path, apart: None) -> None:
     with pytest.raises(RunError, match=r"a scoring process died .* the same command goes on"):
         judged(tmp_path, scorer("kills_its_process"), batch=3)
+
+
+def dies_on_the_second_batch(completions: list[Completion]) -> list[float]:
+    """The batches after the one that fails are judged all the same."""
+    if any(each.row["n"] == 4 for each in completions):
+        raise RuntimeError("out of order")
+    return by_place(completions)
+
+
+def test_scores_after_a_failed_batch_stay_in_their_places(tmp_path: Path) -> None:
+    mine = scorer("dies_on_the_second_batch")
+    with (
+        pytest.raises(ConstraintError, match="RuntimeError: out of order"),
+        Judges([mine], tmp_path, completions=TOTAL) as judges,
+    ):
+        judges.begin("all", "digest", total=TOTAL)
+        judges.submit("all", rows()[:2])
+        judges.submit("all", rows()[2:6])
+        judges.submit("all", rows()[6:])
+        time.sleep(0.2)  # the thread judges what comes after the batch that failed
+        judges.finish("all")
+    kept = score_path(tmp_path, "all", "digest", mine)
+    stored = [json.loads(line) for line in kept.read_text("utf-8").splitlines()]
+    assert [(row["prompt_index"], row["sample"]) for row in stored] == [
+        (row["prompt_index"], row["sample"]) for row in rows(len(stored))
+    ]
+    assert [row["value"] for row in stored] == [n / 100 for n in range(len(stored))]
+
+
+def test_a_service_that_breaks_midway_loses_no_answer(tmp_path: Path) -> None:
+    broken = [True]
+
+    def reply(asked: Asked) -> Reply:
+        return Reply({"n": "none" if broken[0] and asked.body["t"] == "sat 6" else 0.25})
+
+    service = ScoringService(reply)
+    table = {"kind": "http", "url": service.url, "format": "template", "response": "n"}
+    mine = ScorerSection.model_validate(
+        {"name": "mine", "body": '{"t": "{text}"}', "parallel": 1, **table}
+    )
+    with pytest.raises(ConstraintError, match="a number in"):
+        judged(tmp_path, mine, batch=TOTAL)
+    broken[0] = False
+    (scores,) = judged(tmp_path, mine, batch=TOTAL)
+    service.close()
+    assert scores.values == [[0.75] * 3] * 4
+    asked = Counter(each.body["t"] for each in service.asked)
+    assert asked["sat 6"] == 2 and len(asked) == TOTAL
+    before = [asked[row["text"]] for row in rows()[:6]]
+    assert before == [1] * 6
+
+
+def test_a_stopped_evaluation_asks_a_service_nothing_more(tmp_path: Path) -> None:
+    service = ScoringService(lambda asked: Reply({"n": 0.25}, after_seconds=0.2))
+    table = {"kind": "http", "url": service.url, "format": "template", "response": "n"}
+    mine = ScorerSection.model_validate(
+        {"name": "mine", "body": '{"t": "{text}"}', "parallel": 1, **table}
+    )
+    with pytest.raises(KeyboardInterrupt), Judges([mine], tmp_path, completions=TOTAL) as judges:
+        judges.begin("all", "digest", total=TOTAL)
+        judges.submit("all", rows())
+        while not service.asked:
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+    assert len(service.asked) <= 2
+    (scores,) = judged(tmp_path, mine)
+    service.close()
+    assert scores.values == [[0.75] * 3] * 4
+    assert max(Counter(each.body["t"] for each in service.asked).values()) == 1

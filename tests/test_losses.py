@@ -292,15 +292,29 @@ def test_the_penalty_s_mean_and_gradient_are_those_of_the_divergence():
     close(one.grad, other.grad, **TIGHT)
 
 
+def test_the_penalty_by_hand():
+    """Token by token: r = 2 and d = log ½, r = ½ and d = 0."""
+    new, old, reference = row(0.4, 0.2).log(), row(0.2, 0.4).log(), row(0.2, 0.2).log()
+    loss = reference_penalty(new, old, reference, real(2)).loss
+    expected = 2 * (0.5 - 1 + math.log(2)) / 2
+    close(loss, torch.tensor(expected, dtype=torch.float64), **TIGHT)
+
+
 def test_group_advantages_by_hand():
     scores = torch.tensor([1.0, -1.0, 1.0, 1.0, -1.0, 1.0, 0.5])
     prompts = torch.tensor([4, 7, 4, 2, 4, 7, 9])
-    # prompt 4: mean 1/3; prompt 7: mean 0; prompts 2 and 9 were drawn once: one group, mean .75
-    expected = torch.tensor([2 / 3, -1.0, 2 / 3, 0.25, -4 / 3, 1.0, -0.25])
+    # each less the mean of the others; prompts 2 and 9 were drawn once: one group
+    expected = torch.tensor([1.0, -2.0, 1.0, 0.5, -2.0, 2.0, -0.5])
     close(group_advantages(scores, prompts), expected, rtol=0, atol=1e-6)
     close(
-        group_advantages(scores, torch.arange(7)), scores - scores.mean(), rtol=0, atol=1e-6
+        group_advantages(scores, torch.arange(7)),
+        7 / 6 * (scores - scores.mean()),
+        rtol=0,
+        atol=1e-6,
     )  # nothing but lonely prompts: the whole round is the group
+    # prompt 3 alone was drawn once: there is nothing to compare with
+    alone = group_advantages(torch.tensor([1.0, -1.0, 1.0]), torch.tensor([0, 0, 3]))
+    close(alone, torch.tensor([2.0, -2.0, 0.0]), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["policy", "penalty"])

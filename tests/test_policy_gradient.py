@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from small_models import START, A, B, T, one_b_never_two
-from tiltune.functional import gather, log_softmax
+from tiltune.functional import gather, generalised_advantages, log_softmax
 from tiltune.learner import BetaRule, Learner, LearnerSettings, Trained
 from tiltune.lm import LanguageModel
 from tiltune.policy_gradient import GradientSettings, PolicyGradient, StateValue, token_gains
@@ -207,6 +207,21 @@ def test_two_arms_end_at_the_closed_form(kind: Kind, weight: float) -> None:
     assert good == pytest.approx(optimum, abs=0.01)
 
 
+def test_the_size_of_a_group_does_not_move_the_optimum() -> None:
+    """Pairs: with their own score in the mean the good one would end at σ(1 / weight) = .731."""
+    lm = two_arms()
+    _, gradient = sides(lm, "grpo", 1.0)
+    side, generator = learner(lm, gradient), torch.Generator().manual_seed(0)
+    for number in range(30):
+        side.settings = replace(side.settings, learning_rate=0.3 * (1 - number / 30))
+        law = lm.clone("snapshot")
+        samples = drawn(every_arm(law), 512, generator)
+        samples = replace(samples, prompt_index=torch.arange(512) // 2)
+        side.update(Trained(samples, law, None))
+    good = every_arm(lm).proposal_logprobs[0].exp().item()
+    assert good == pytest.approx(0.880797, abs=0.015)
+
+
 @pytest.mark.parametrize("weight", [1.0, 0.5])
 def test_ppo_ends_at_the_tilted_rate_of_the_chain(weight: float) -> None:
     """`R e^{1/β} / (R e^{1/β} + (1 - R) e^{-1/β})` with the KL summed over tokens."""
@@ -230,6 +245,31 @@ def tilted(rate: float, weight: float) -> float:
     return good / (good + bad)
 
 
+def test_grpo_ends_where_a_token_pays_for_its_own_divergence_alone() -> None:
+    """At the fixed point without the KL of later tokens: ppo's optimum has .9099 and J = .5455."""
+    lm, weight = chain(), 1.0
+    reference, gradient = sides(lm, "grpo", weight)
+    train(learner(lm, gradient), every, rounds=30, count=512, rate=0.2)
+    rows = every(lm)
+    rate, reached = near_sighted((), weight)
+    assert (rate, reached) == pytest.approx((0.9116, 0.5340), abs=1e-4)
+    found = (rows.proposal_logprobs.sum(1).exp() * rows.labels).sum().item()
+    assert found == pytest.approx(rate, abs=0.01)
+    assert objective(lm, reference, rows, weight).item() == pytest.approx(reached, abs=0.005)
+
+
+def near_sighted(prefix: tuple[int, ...], weight: float) -> tuple[float, float]:
+    """Rate and J from a prefix on, under `p(v|s) ∝ p_ref(v|s) e^{E_p[2C - 1 | sv] / weight}`."""
+    if len(prefix) == LIMIT or prefix[-1:] == (T,):
+        met = float(one_b_never_two(prefix))
+        return met, 2 * met - 1
+    law = torch.tensor((0.6, 0.1, 0.3) if prefix[-1:] == (B,) else (0.4, 0.4, 0.2)).double()
+    after = torch.tensor([near_sighted((*prefix, v), weight) for v in (A, B, T)]).double()
+    own = (law.log() + (2 * after[:, 0] - 1) / weight).softmax(0)
+    paid = weight * (own / law).log()
+    return float(own @ after[:, 0]), float(own @ (after[:, 1] - paid))
+
+
 @pytest.mark.parametrize("kind", ["ppo", "grpo"])
 def test_micro_batches_and_accumulation_do_not_matter(kind: Kind) -> None:
     found: list[Tensor] = []
@@ -245,6 +285,7 @@ def test_micro_batches_and_accumulation_do_not_matter(kind: Kind) -> None:
         rows = side.settings.batch_size * side.settings.accumulation
         most = side._most_tokens(LIMIT + 1)
         numbers = gradient.backward(estimates, rows=rows, most_tokens=most, weight=2.0)
+        assert numbers["gap"] > 0.01  # ratios are to the law that drew
         parameters = [lm.module.table.weight, *gradient.parameters]
         grads = [p.grad.flatten() for p in parameters if p.grad is not None]
         measured = torch.tensor([numbers[name] for name in sorted(numbers)])
@@ -280,6 +321,16 @@ def test_the_values_start_at_the_first_round_s_mean_score() -> None:
     worse = replace(samples, labels=torch.zeros_like(samples.labels))
     again = gradient.estimate(worse, generator, most_tokens=1000).values
     assert torch.equal(again, found)
+
+
+def test_the_decay_is_the_setting_s() -> None:
+    lm = chain()
+    _, gradient = sides(lm, "ppo", 0.3, decay=0.5)
+    samples = drawn(every(lm), 64, torch.Generator().manual_seed(1))
+    found = gradient.estimate(samples, torch.Generator().manual_seed(0), most_tokens=1000)
+    gains = token_gains(samples, found.reference_log_probs, kl_weight=0.3)
+    expected = generalised_advantages(gains, found.values, samples.mask, decay=0.5)
+    torch.testing.assert_close(found.advantages, expected, rtol=0, atol=1e-12)
 
 
 def test_beta_0_pays_nothing() -> None:

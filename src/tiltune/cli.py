@@ -200,18 +200,9 @@ def evaluate(
     contender = open_contender(
         model, name=name, guided=guided, round=round_, best_of=best_of, base=base
     )
-    with Progress(console=log, disable=not log.is_terminal, transient=True) as bar:
-        task = bar.add_task("")
+    with _bar() as progress:
         try:
-            done = run_evaluation(
-                contender,
-                given,
-                folder,
-                say=say,
-                progress=lambda phase, done, total: bar.update(
-                    task, description=phase, completed=done, total=total
-                ),
-            )
+            done = run_evaluation(contender, given, folder, say=say, progress=progress)
         except KeyboardInterrupt:
             say(f"stopped; what is done is kept in {folder}, the same command goes on")
             raise typer.Exit(130) from None
@@ -238,13 +229,20 @@ def rescore(
     from tiltune.evaluate import EVALUATION
     from tiltune.rescore import rescore as run_rescore
 
-    try:
-        done = run_rescore(folder, scorers, allow_training_scorer=allow_training_scorer)
-    except KeyboardInterrupt:
-        say(f"stopped; what is scored is kept in {folder}, the same command goes on")
-        raise typer.Exit(130) from None
+    with _bar() as progress:
+        try:
+            done = run_rescore(
+                folder, scorers, allow_training_scorer=allow_training_scorer, progress=progress
+            )
+        except KeyboardInterrupt:
+            say(f"stopped; what is scored is kept in {folder}, the same command goes on")
+            raise typer.Exit(130) from None
     _show(done)
     say(f"evaluation: {folder / EVALUATION}")
+    if folder.name == "evaluation" and is_run_folder(folder.parent):
+        from tiltune.report import write_report
+
+        say(f"report: {write_report(folder.parent)}")
 
 
 @classifier_app.command("train")
@@ -269,7 +267,11 @@ def compare(
     from tiltune.compare import compare, evaluate_entry
     from tiltune.report.columns import terminal_tables
 
-    comparison = compare(given, evaluate_entry, source=str(config), say=say)
+    try:
+        comparison = compare(given, evaluate_entry, source=str(config), say=say)
+    except KeyboardInterrupt:
+        say(f"stopped; what is done is kept in {given.table.dir}, the same command goes on")
+        raise typer.Exit(130) from None
     for table in terminal_tables(comparison):
         Console(highlight=False).print(table)
     say(str(Path(given.table.dir) / "comparison.html"))
@@ -310,6 +312,16 @@ def describe(record: RoundRecord) -> str:
 def say(*parts: str | tuple[str, str]) -> None:
     """A line on stderr, in one piece whatever it holds; a part may come with its style."""
     log.print(Text.assemble(*parts), soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _bar() -> Generator[Callable[[str, int, int], None]]:
+    """A bar on a terminal that `progress(phase, done, total)` moves."""
+    with Progress(console=log, disable=not log.is_terminal, transient=True) as bar:
+        task = bar.add_task("")
+        yield lambda phase, done, total: bar.update(
+            task, description=phase, completed=done, total=total
+        )
 
 
 def _show(evaluation: Evaluation) -> None:

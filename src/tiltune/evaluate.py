@@ -31,17 +31,25 @@ from tiltune.measurements import (
     read_evaluation,
     write_evaluation,
 )
-from tiltune.measuring import Subject, control, pieces
+from tiltune.measuring import Subject, check_named, control, pieces
 from tiltune.metrics.base import Generated, Scores
 from tiltune.metrics.degeneration import degeneration
-from tiltune.stored import Manifest, StoredGroup, measured_once, read_measured, write_manifest
+from tiltune.stored import (
+    Manifest,
+    StoredGroup,
+    make_folder,
+    measured_before,
+    measured_once,
+    read_measured,
+    write_manifest,
+)
 
 EVALUATION = "evaluation.json"
 EXAMPLES = 8
 """Prompts of each group whose first completion is an example."""
 
 Progress = Callable[[str, int, int], None]
-"""`progress(phase, done, total)`: completions drawn, then measurements taken."""
+"""`progress(phase, done, total)`: completions drawn, scores given, then measurements taken."""
 
 
 @dataclass
@@ -78,10 +86,12 @@ def evaluate(
             kept.
     """
     refuse(config, contender.trained_by)
+    check_named(config)
     plans = _plans(contender, config, say)
     manifest = _manifest(contender, config, folder, plans)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_manifest(folder, manifest)
+    make_folder(folder)
+    before = measured_before(folder, manifest)
+    write_manifest(folder, manifest.model_copy(update={"measured": before}))
     texts = _write_and_judge(config, folder, plans, progress)
     started = time.perf_counter()
     subject = Subject(
@@ -93,6 +103,9 @@ def evaluate(
         progress(piece.name, done, len(todo))
         measured_once(folder / piece.file, piece.measure)
         measured.append(piece.file)
+        if piece.file not in before:
+            kept = manifest.model_copy(update={"measured": tuple(measured)})
+            write_manifest(folder, kept)
     texts.seconds["utility"] = time.perf_counter() - started
     manifest = manifest.model_copy(update={"measured": tuple(measured)})
     write_manifest(folder, manifest)
@@ -110,6 +123,12 @@ def refuse(config: EvaluateConfig, trained_by: ConstraintConfig | None) -> None:
         twice = [name for name, count in counts.items() if count > 1]
         if twice:
             raise ConfigError(f"two tables [[{table}]] are named {twice[0]!r}; give each its own")
+    kinds = Counter((each.kind, each.name) for each in config.utility if each.kind != "tasks")
+    for (kind, name), count in kinds.items():
+        if count > 1:
+            raise ConfigError(
+                f"two tables [[utility]] of kind {kind!r} are named {name!r}; give each its own"
+            )
     if not config.prompts and not config.utility:
         raise ConfigError("nothing to measure; give [[prompts]] with [[scorer]], or [[utility]]")
     if config.scorer and not config.prompts:
@@ -248,7 +267,7 @@ def _write_and_judge(
             texts.generated[plan.group.name] = as_generated(plan.group.name, rows)
         texts.seconds["generating"] = time.perf_counter() - started
         for plan in plans:
-            texts.scores[plan.group.name] = judges.finish(plan.group.name)
+            texts.scores[plan.group.name] = judges.finish(plan.group.name, progress)
     texts.seconds |= {
         "scoring": judges.scoring_seconds,
         "waiting_for_scores": judges.waiting_seconds,

@@ -10,11 +10,11 @@ import hashlib
 import json
 import re
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -64,7 +64,9 @@ class Plan:
         law = self.protocol.model_dump(
             include={"k", "top_p", "temperature", "max_new_tokens", "seed", "batch_size"}
         )
-        prompts = [[prompt.text, list(prompt.ids), prompt.row] for prompt in self.group.prompts]
+        prompts = [
+            [prompt.text, list(prompt.ids), as_json(prompt.row)] for prompt in self.group.prompts
+        ]
         device = self.contender.loaded.policy.device.type
         content = json.dumps([self.contender.digest, law, prompts, device], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
@@ -86,9 +88,12 @@ def read_group(section: PromptsSection, contender: Contender, *, max_new_tokens:
             f"within the bounds of group {section.name!r} ({left_out} have no such number)"
         )
     loaded = contender.loaded
-    limit = loaded.context - max_new_tokens
     prompts = prompt_list(
-        kept[: section.limit], loaded.tokenizer, limit=limit, setting=f"prompts {section.name!r}"
+        kept[: section.limit],
+        loaded.tokenizer,
+        limit=loaded.context - max_new_tokens,
+        setting=f"prompts {section.name!r}",
+        tokens="protocol.max_new_tokens",
     )
     return Group(section.name, prompts, left_out)
 
@@ -112,7 +117,7 @@ def generate(plan: Plan, path: Path) -> Iterator[list[JsonRow]]:
         yield kept[first : first + plan.batch]
     numbers = range(-(-len(kept) // plan.batch), -(-plan.rows // plan.batch))
     with (
-        path.open("a", encoding="utf-8") as file,
+        path.open("a", encoding="utf-8", errors="surrogatepass") as file,
         contextlib.closing(_draw_all(plan, numbers)) as drawn,
     ):
         for rows in drawn:
@@ -131,11 +136,14 @@ def read_lines(path: Path) -> list[JsonRow]:
     rows: list[JsonRow] = []
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError(f"a JSON {type(row).__name__}, not an object")
         except ValueError as error:
             raise DataError(
                 f"{path}:{number}: damaged ({error}); remove the file, it is made again"
             ) from None
+        rows.append(cast(JsonRow, row))
     return rows
 
 
@@ -168,6 +176,12 @@ def as_generated(group: str, rows: Sequence[JsonRow]) -> Generated:
 def as_completions(rows: Sequence[JsonRow]) -> list[Completion]:
     """Rows as a constraint takes them."""
     return [Completion(row["prompt"], row["text"], row["ended"], row["row"]) for row in rows]
+
+
+def as_json(row: Mapping[str, Any]) -> JsonRow:
+    """A data row as its line of JSON reads; what JSON has no way to write, such as a date of
+    Parquet's, as text."""
+    return json.loads(json.dumps(dict(row), default=str))
 
 
 def slug(name: str) -> str:
@@ -265,7 +279,7 @@ def _batch(plan: Plan, number: int) -> list[JsonRow]:
             "text": completions[one].text,
             "tokens": tokens[one],
             "ended": completions[one].ended,
-            "row": dict(completions[one].row),
+            "row": as_json(completions[one].row),
         }
         | ({"drawn": contender.best_of} if contender.chooser is not None else {})
         for place, one in zip(places, kept, strict=True)

@@ -137,7 +137,7 @@ def load_module(path: str, *, dtype: torch.dtype) -> Any:
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """The tokenizer in the folder."""
-    _check_folder(path)
+    check_folder(path)
     with _quiet(), _explained(path):
         tokenizer: Any = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     # we cut rows at the context and refuse longer prompts: no warning of the library's about length
@@ -290,7 +290,8 @@ def _context(config: Any) -> int:
     return 2048
 
 
-def _check_folder(path: str) -> None:
+def check_folder(path: str) -> None:
+    """Raises ModelError for what is neither a model's folder nor the shape of a hub id."""
     folder = Path(path)
     if folder.is_dir():
         if not (folder / "config.json").exists():
@@ -314,7 +315,7 @@ def _config(path: str) -> Any:
 
     The check goes by name: an encoder would load, and see the tokens that are to come.
     """
-    _check_folder(path)
+    check_folder(path)
     with _quiet(), _explained(path):
         config: Any = AutoConfig.from_pretrained(path, trust_remote_code=False)
     named: list[str] = config.architectures or []

@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -90,16 +90,20 @@ class Judges:
     def __init__(self, scorers: Sequence[ScorerSection], folder: Path, *, completions: int) -> None:
         self.scorers = list(scorers)
         self.folder = folder
+        self.completions = completions
         self.scoring_seconds = 0.0
         self.waiting_seconds = 0.0
-        self._constraints = {each.name: build_constraint(each.constraint) for each in scorers}
+        self._constraints = {each.name: _built(each.constraint, folder) for each in scorers}
         self._streams: dict[tuple[str, str], _Stream] = {}
         self._pools = _pools(self.scorers, apart=completions >= APART_FROM)
 
     def __enter__(self) -> "Judges":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:  # nobody waits for a service's answers to what is not asked yet
+            for constraint in self._constraints.values():
+                constraint.stop()
         for pool in set(self._pools.values()):
             pool.shutdown(cancel_futures=True)
         for stream in self._streams.values():  # one scorer's end is not the loss of the others
@@ -125,8 +129,15 @@ class Judges:
             while stream.waiting and stream.waiting[0][1].done():
                 self._collect(stream)
 
-    def finish(self, group: str) -> list[Scores]:
+    def finish(
+        self, group: str, progress: Callable[[str, int, int], None] = lambda *_: None
+    ) -> list[Scores]:
         """Wait for what is still being scored of a group; every scorer's scores.
+
+        Args:
+            group: one that was begun.
+            progress: called with "scores", how many there are of all groups and how many there
+                will be, as they come.
 
         Raises:
             ConstraintError: a scorer is broken; what it scored before is kept.
@@ -137,6 +148,8 @@ class Judges:
         for stream in streams.values():
             while stream.waiting:
                 self._collect(stream)
+                done = sum(len(each.rows) for each in self._streams.values())
+                progress("scores", done, self.completions * len(self.scorers))
         self.waiting_seconds += time.perf_counter() - started
         return [as_scores(name, stream.rows) for name, stream in streams.items()]
 
@@ -149,10 +162,11 @@ class Judges:
         return pool.submit(judge, self._constraints[scorer.name], completions, places)
 
     def _collect(self, stream: _Stream) -> None:
-        places, future = stream.waiting.popleft()
+        places, future = stream.waiting[0]
         with _alive():
             judged = future.result()
         stream.keep(places, judged.rows)
+        stream.waiting.popleft()  # a batch that failed stays first: no later one takes its places
         self.scoring_seconds += judged.seconds
 
 
@@ -202,6 +216,13 @@ def as_scores(scorer: str, rows: Sequence[JsonRow]) -> Scores:
 
 def _span(span: Any) -> tuple[int, int] | None:
     return None if span is None else (span[0], span[1])
+
+
+def _built(config: ConstraintConfig, folder: Path) -> TextConstraint:
+    """The constraint; a service's answers are kept as they come, where no cache keeps them."""
+    if config.kind == "http" and config.cache is None:
+        config = config.model_copy(update={"cache": str(folder / "scores")})
+    return build_constraint(config)
 
 
 def _pools(scorers: Sequence[ScorerSection], *, apart: bool) -> dict[str, Executor]:

@@ -218,13 +218,15 @@ def reference_penalty(
 def group_advantages(
     scores: Float[Tensor, " N"], prompt_index: Int[Tensor, " N"]
 ) -> Float[Tensor, " N"]:
-    """`score - mean score of the completions of the same prompt`, in units of the score.
+    """`score - mean score of the other completions of the same prompt`, in units of the score.
 
-    Not divided by the group's standard deviation: that would weigh a prompt more the surer its
-    outcome is, and the optimum would no longer be that of `E[score] - kl_weight · KL` (two answers
-    scored ±1 would end at certainty instead of σ(2 / kl_weight)). Prompts that were drawn once have
-    no group; their completions are one group together.
-    Source: arXiv 2402.03300 (groups), arXiv 2503.20783 (no division).
+    Of the others: a mean that holds the score itself makes the gradient of E[score] (1 - 1/G) of
+    its size in groups of G, and the optimum that of kl_weight · G / (G - 1). Not divided by the
+    group's standard deviation: that would weigh a prompt more the surer its outcome is, and the
+    optimum would no longer be that of `E[score] - kl_weight · KL` (two answers scored ±1 would end
+    at certainty instead of σ(2 / kl_weight)). Prompts that were drawn once have no group; their
+    completions are one group together. A completion without others has 0.
+    Source: arXiv 2402.03300 (groups), arXiv 2503.20783 (no division), arXiv 2402.14740 (others).
 
     Args:
         scores: one a completion.
@@ -237,7 +239,9 @@ def group_advantages(
         scores.new_zeros(len(sizes) + 1).index_add(0, group, part)
         for part in (scores, torch.ones_like(scores))
     )
-    return scores - sums[group] / members[group]
+    others = members[group] - 1
+    mean = (sums[group] - scores) / others.clamp(min=1)
+    return torch.where(others > 0, scores - mean, 0.0)
 
 
 def _ratio(log_probs: Tensor, old_log_probs: Tensor, mask: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from tiltune.errors import RunError
 from tiltune.records import Interval, write_atomically
@@ -185,5 +185,5 @@ def _read(kind: type[Kind], path: Path) -> Kind:
         return kind.model_validate_json(path.read_text("utf-8"))
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValidationError as error:
+    except ValueError as error:  # of the encoding, of JSON, or of what it holds
         raise RunError(f"{path}: not of this version of Tiltune: {error}") from error

@@ -12,6 +12,7 @@ from tiltune import hub
 from tiltune.config import (
     DetectorConfig,
     DivergenceConfig,
+    EvaluateConfig,
     ModelSection,
     PerplexityConfig,
     PreferenceConfig,
@@ -24,18 +25,18 @@ from tiltune.data import prompt_list, read_rows
 from tiltune.errors import DataError
 from tiltune.generations import slug
 from tiltune.manifest import digest
-from tiltune.measurements import Measurement
+from tiltune.measurements import Measurement, read_evaluation
 from tiltune.metrics.attribute import attribute
 from tiltune.metrics.base import Generated, Scores
 from tiltune.metrics.detector import detector
 from tiltune.metrics.divergence import DrawSettings, divergence
 from tiltune.metrics.diversity import diversity
 from tiltune.metrics.fluency import fluency
-from tiltune.metrics.harness import run_tasks
+from tiltune.metrics.harness import read_tasks, row_files, run_tasks
 from tiltune.metrics.likelihood import likelihood_judge, text_perplexity
 from tiltune.metrics.preference import preference
 from tiltune.metrics.toxicity import toxicity
-from tiltune.stored import stored_generated
+from tiltune.stored import read_manifest, stored_generated
 
 Found = Sequence[Measurement]
 
@@ -80,6 +81,33 @@ def control(generated: Generated, scores: Scores, scorer: ScorerSection, *, seed
     if constraint.kind in TOXICITY_KINDS and getattr(constraint, "mode", "forbid") == "forbid":
         return [*toxicity(generated, scores, seed=seed), *found]
     return found
+
+
+def check_named(config: EvaluateConfig) -> None:
+    """What would end the measuring only after everything is drawn: a path that leads nowhere.
+
+    Raises:
+        TiltuneError: names the setting, or the package that a table needs.
+    """
+    for group in config.prompts:
+        read_rows(group.path, setting="prompts.path")
+    if config.protocol.reference is not None:
+        with hub.named("protocol.reference"):
+            hub.check_folder(config.protocol.reference)
+    if config.protocol.before is not None:
+        read_evaluation(Path(config.protocol.before))
+    for section in config.utility:
+        path = getattr(section, "path", None)
+        if path is not None and not Path(path).exists():
+            raise DataError(f"utility.path = {path}: no such file or folder; give one that exists")
+        for name in ("reference", "judge"):
+            if (folder := getattr(section, name, None)) is not None:
+                with hub.named(f"utility.{name}"):
+                    hub.check_folder(folder)
+        if section.kind == "preference":
+            read_manifest(_evaluation_folder(section.against))
+        if section.kind == "tasks":
+            read_tasks(section)
 
 
 def pieces(subject: Subject, utilities: Sequence[Any]) -> Iterator[Piece]:
@@ -131,7 +159,13 @@ def _divergence(subject: Subject, section: DivergenceConfig) -> Found:
     loaded, protocol = subject.contender.law, subject.protocol
     rows = read_rows(section.path, setting="utility.path")[: section.limit]
     limit = loaded.context - protocol.max_new_tokens
-    prompts = prompt_list(rows, loaded.tokenizer, limit=limit, setting="utility.path")
+    prompts = prompt_list(
+        rows,
+        loaded.tokenizer,
+        limit=limit,
+        setting="utility.path",
+        tokens="protocol.max_new_tokens",
+    )
     settings = DrawSettings(protocol.max_new_tokens, protocol.batch_size, protocol.seed)
     reference = _load(section.reference)
     return divergence(loaded, reference, prompts, settings, group=section.name)
@@ -195,7 +229,8 @@ def _load(path: str) -> hub.Loaded:
 def _files(section: Any) -> list[str]:
     """SHA-256 of every file and folder that a `[[utility]]` names."""
     named = [getattr(section, name, None) for name in ("path", "reference", "judge", "against")]
-    return [_folder(path) for path in named if path is not None]
+    rows = row_files(section) if section.kind == "tasks" else []
+    return [_folder(path) for path in (*named, *rows) if path is not None]
 
 
 def _folder(path: str) -> str:

@@ -1,13 +1,14 @@
 """Policy gradients with a penalty for leaving the reference: the baselines `ppo` and `grpo`.
 
 Both maximise `E[2C - 1] - kl_weight · KL(policy ‖ reference)`, C the label, on the completions that
-a round drew from the snapshot, whose log-probabilities came with them.
+a round drew from the snapshot, whose log-probabilities came with them; grpo without what a token
+does to the KL of the tokens after it.
 
 - `ppo`: each token gains `-kl_weight (log p_old - log p_ref)`, the last one `2C - 1` besides;
   generalised advantages over a state value, clipped ratios token by token (arXiv 1707.06347).
   The optimum over all laws is `p_ref(y|x) e^{(2C - 1) / kl_weight} / Z`.
 - `grpo`: every token of a completion has the advantage of its completion over the others of its
-  prompt; the KL is a term of the loss (arXiv 2402.03300, with two corrections that `losses` names).
+  prompt; the KL is a term of the loss (arXiv 2402.03300, with corrections that `losses` names).
 
 GRPO is ours and not TRL's: TRL draws by itself, so that neither the sampling law, nor the count of
 completions, nor the resume after a kill would be those of the other methods, and no maintained

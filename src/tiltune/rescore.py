@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tiltune.config import ScorerSection
-from tiltune.evaluate import Texts, compose, refuse
+from tiltune.evaluate import Progress, Texts, compose, refuse
 from tiltune.generations import as_generated
 from tiltune.judging import Judges
 from tiltune.measurements import Evaluation
@@ -15,7 +15,11 @@ AT_ONCE = 256
 
 
 def rescore(
-    folder: Path, scorers: Sequence[ScorerSection], *, allow_training_scorer: bool = False
+    folder: Path,
+    scorers: Sequence[ScorerSection],
+    *,
+    allow_training_scorer: bool = False,
+    progress: Progress = lambda *_: None,
 ) -> Evaluation:
     """Score an evaluation's completions again and renew its `evaluation.json`.
 
@@ -46,7 +50,7 @@ def rescore(
                 judges.submit(name, rows[name][first : first + AT_ONCE])
             texts.generated[name] = as_generated(name, rows[name])
         for name in manifest.groups:
-            texts.scores[name] = judges.finish(name)
+            texts.scores[name] = judges.finish(name, progress)
     texts.seconds = {
         "scoring": judges.scoring_seconds,
         "waiting_for_scores": judges.waiting_seconds,

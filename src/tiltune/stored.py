@@ -57,6 +57,21 @@ class Manifest(BaseModel):
     measured: tuple[str, ...] = ()
 
 
+def make_folder(folder: Path) -> None:
+    """The evaluation's folder; raises RunError where something else stands there."""
+    if (folder / "config.json").exists():
+        raise RunError(
+            f"{folder}: holds the config.json of a run or a model, whose files an evaluation would "
+            "replace; give another folder with --out"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"{folder}: cannot be made a folder ({error.strerror}); give another with --out"
+        ) from error
+
+
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     write_atomically(folder / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
 
@@ -71,8 +86,25 @@ def read_manifest(folder: Path) -> Manifest:
             f"{folder}: no {MANIFEST} there, so it is no evaluation; give a folder that "
             "`tiltune evaluate` wrote"
         ) from None
-    except ValidationError as error:
+    except ValueError as error:  # of the encoding, of JSON, or of what it holds
         raise RunError(f"{path}: not of this version of Tiltune: {error}") from error
+
+
+def measured_before(folder: Path, manifest: Manifest) -> tuple[str, ...]:
+    """Files of measurements that the folder's manifest holds, if it asks for the same as this one;
+    until they are gone through again, a `rescore` between keeps their numbers."""
+    try:
+        earlier = read_manifest(folder)
+    except RunError:  # none, or of another version: it is written anew
+        return ()
+    asked = [
+        (each.digest, each.groups, each.config.utility, _law(each)) for each in (earlier, manifest)
+    ]
+    return earlier.measured if asked[0] == asked[1] else ()
+
+
+def _law(manifest: Manifest) -> dict[str, Any]:
+    return manifest.config.protocol.model_dump(exclude={"allow_training_scorer", "before"})
 
 
 def stored_rows(folder: Path, group: StoredGroup) -> list[JsonRow]:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from itertools import groupby
 
+from tiltune.compare.cost import COSTS
 from tiltune.config.compare import TableSection
 from tiltune.errors import ConfigError
 from tiltune.measurements import Entry, Evaluation, Measurement, find_measurement, named
@@ -20,7 +21,7 @@ def check_axes(table: TableSection, evaluation: Evaluation, *, source: str) -> N
     axes |= {f"columns[{place}]": name for place, name in enumerate(table.columns)}
     keys = [named(each) for each in evaluation.measurements]
     for setting, name in axes.items():
-        if name.startswith("cost.") and setting.startswith("columns"):
+        if name in COSTS and setting.startswith("columns"):
             continue
         groups = [key for key in keys if key.partition("@")[0] == name and key != name]
         if len(groups) > 1:
@@ -29,7 +30,7 @@ def check_axes(table: TableSection, evaluation: Evaluation, *, source: str) -> N
                 + ", ".join(groups)
             )
         if find_measurement(evaluation.measurements, name) is None:
-            near = difflib.get_close_matches(name, keys, n=1)
+            near = difflib.get_close_matches(name, [*keys, *COSTS], n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ConfigError(
                 f"{source}: table.{setting} = {name!r} was not measured{hint} (measured: "

@@ -5,6 +5,7 @@ The folder holds `runs/<entry>`, `evaluations/<entry>/evaluation.json`, and `com
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +17,8 @@ from tiltune.compare.training import Say, train
 from tiltune.compare.world import WorldJudge
 from tiltune.config import CompareConfig, EvaluateConfig
 from tiltune.errors import ConfigError, TiltuneError
+from tiltune.evaluate import refuse
+from tiltune.manifest import digest
 from tiltune.measurements import (
     Comparison,
     Entry,
@@ -24,6 +27,7 @@ from tiltune.measurements import (
     write_comparison,
     write_evaluation,
 )
+from tiltune.measuring import check_named
 from tiltune.records import write_json
 from tiltune.report.comparison import write_comparison_report
 
@@ -51,8 +55,9 @@ def compare(config: CompareConfig, evaluator: Evaluator, *, source: str, say: Sa
         TiltuneError: what is wrong with a method names it.
     """
     plan = plan_entries(config, source=source)
-    folder = Path(config.table.dir)
+    check_evaluation(config, plan)
     judge = make_judge(config, source)
+    folder = make_dir(config, source)
     entries: list[Entry] = []
     comparison = Comparison(
         title=config.table.title,
@@ -76,7 +81,8 @@ def compare(config: CompareConfig, evaluator: Evaluator, *, source: str, say: Sa
                 knobs=planned.knobs,
                 evaluation=evaluation,
                 cost=cost_of(planned, records),
-                curve=curve_of(records),
+                # guided: its rounds measure the base model, which is not what decodes
+                curve=() if planned.method.kind == "guided" else curve_of(records),
             )
         )
         rest = "" if place == len(plan) else f" (so far: {place} of {len(plan)} entries)"
@@ -86,6 +92,36 @@ def compare(config: CompareConfig, evaluator: Evaluator, *, source: str, say: Sa
         write_comparison(folder / "comparison.json", comparison)
         write_comparison_report(folder)
     return comparison
+
+
+def make_dir(config: CompareConfig, source: str) -> Path:
+    """`table.dir`; raises ConfigError where it cannot be a folder."""
+    folder = Path(config.table.dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{source}: table.dir = {folder}: cannot be made a folder ({error.strerror}); choose "
+            "another"
+        ) from error
+    return folder
+
+
+def check_evaluation(config: CompareConfig, plan: Sequence[Planned]) -> None:
+    """What would end `[evaluate]` only after a run: a wrong path, or the scorer that trains.
+
+    Raises:
+        TiltuneError: names the setting and, for a scorer, the method.
+    """
+    if not (config.evaluate.prompts or config.evaluate.utility):
+        return
+    check_named(config.evaluate)
+    for planned in plan:
+        trained_by = planned.config.constraint if planned.method.kind != "base" else None
+        try:
+            refuse(config.evaluate, trained_by)
+        except ConfigError as error:
+            raise ConfigError(f"method '{planned.method.name}': {error}") from error
 
 
 def make_judge(config: CompareConfig, source: str) -> WorldJudge | None:
@@ -118,8 +154,10 @@ def _evaluated(
         "run": planned.config.model_dump(mode="json"),
         "n": planned.n,
     }
-    if _read(folder / ASKED) == asked:
-        return read_evaluation(folder / "evaluation.json")
+    if _read(folder / ASKED) == asked | {"made": _made(planned, folder)}:
+        kept = read_evaluation(folder / "evaluation.json")
+        if not _lacks_scores(kept):
+            return kept
     (folder / ASKED).unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -136,8 +174,22 @@ def _evaluated(
             write_evaluation(folder / "evaluation.json", evaluation)
     except TiltuneError as error:
         raise type(error)(f"method '{planned.method.name}': {error}") from error
-    write_json(folder / ASKED, asked)
+    write_json(folder / ASKED, asked | {"made": _made(planned, folder)})
     return evaluation
+
+
+def _made(planned: Planned, folder: Path) -> str:
+    """SHA-256 of the run's records and of the evaluation: neither was made again elsewhere."""
+    files = (Path(planned.config.run.dir) / "records.jsonl", folder / "evaluation.json")
+    return digest([path for path in files if path.exists()], "")
+
+
+def _lacks_scores(evaluation: Evaluation) -> bool:
+    """Whether a scorer's service failed for some texts, which are then asked about again."""
+    return any(
+        each.missing > 0 and each.key.startswith("attribute.") and each.key.endswith(".score_mean")
+        for each in evaluation.measurements
+    )
 
 
 def _evaluate(

@@ -7,6 +7,14 @@ from tiltune.measurements import CurvePoint, Measurement
 from tiltune.records import RoundRecord
 from tiltune.run import training_seconds
 
+COSTS = (
+    "cost.sampled_completions",
+    "cost.sampled_tokens",
+    "cost.training_seconds",
+    "cost.decoding",
+)
+"""The keys of what `cost_of` gives."""
+
 
 def cost_of(planned: Planned, records: Sequence[RoundRecord]) -> tuple[Measurement, ...]:
     """Completions, tokens and seconds of training, and forward passes a decoded token."""

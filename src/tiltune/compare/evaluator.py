@@ -9,8 +9,6 @@ from tiltune.contender import Contender, open_contender
 from tiltune.evaluate import evaluate
 from tiltune.measurements import Evaluation, Measurement, write_evaluation
 
-OTHER_LAW = ("guided", "best_of_n")
-"""Kinds whose decoding is not the model's own law."""
 LIKELIHOODS = ("utility.", "task.", "detector.")
 """Keys of measurements that ask the model how likely a given text is."""
 
@@ -32,11 +30,12 @@ def evaluate_entry(
 ) -> Evaluation:
     """The evaluation of what the entry's run folder holds, written to `folder/evaluation.json`.
 
-    Likelihoods of given text are the model's own; where decoding is guided or the best of n they
-    would be numbers about another law than the one that writes, so there they are missing.
+    Likelihoods of given text are of the law that writes, guidance included. Choosing the best of n
+    has no such law, so there they are missing: the model's own would stand in its row as if they
+    were the method's.
     """
     evaluation = evaluate(open_planned(planned), config, folder, say=say)
-    if planned.method.kind not in OTHER_LAW:
+    if planned.method.kind != "best_of_n":
         return evaluation
     kept = tuple(map(_without_likelihood, evaluation.measurements))
     evaluation = evaluation.model_copy(update={"measurements": kept})
@@ -48,4 +47,5 @@ def _without_likelihood(measurement: Measurement) -> Measurement:
     if not measurement.key.startswith(LIKELIHOODS):
         return measurement
     lost = {"value": None, "interval": None, "count": 0}
-    return measurement.model_copy(update=lost | {"missing": measurement.count})
+    missing = measurement.count + measurement.missing
+    return measurement.model_copy(update=lost | {"missing": missing})

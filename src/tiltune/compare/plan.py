@@ -124,7 +124,7 @@ def _plan(
         tree.setdefault("learner", {})["steps_per_round"] = 0
     run = parse_config(RunConfig, tree, source=where)
     _refuse_population(run.constraint.kind, where)
-    return Planned(method, knobs, budget, int(knobs.get("n", method.n)), run)
+    return Planned(method, knobs, budget, knobs.get("n", method.n), run)
 
 
 def _refuse_population(kind: str | None, where: str) -> None:

@@ -7,7 +7,7 @@ from tiltune.compare.plan import Planned
 from tiltune.errors import TiltuneError
 from tiltune.records import RoundRecord, read_records, write_json
 from tiltune.run import open_run
-from tiltune.run_folder import is_finished, stored_config
+from tiltune.run_folder import check_free, is_finished, stored_config
 
 Say = Callable[[str], None]
 
@@ -21,6 +21,8 @@ def train(planned: Planned, say: Say) -> list[RoundRecord]:
     folder = Path(planned.config.run.dir)
     try:
         if not planned.trains:
+            if folder.exists():
+                check_free(folder, overwrite=True)
             folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / "config.json", planned.config.model_dump(mode="json"))
             return []

@@ -19,7 +19,7 @@ from tiltune.constraints.base import Completion, Constraint
 from tiltune.constraints.python import load_named
 from tiltune.contender import Contender
 from tiltune.demo.laws import world_log_probs
-from tiltune.demo.measure import Estimate, mean_of, tilt_floor_nats
+from tiltune.demo.measure import Estimate, mean_of
 from tiltune.demo.world import World
 from tiltune.errors import ConfigError
 from tiltune.exact import Floats
@@ -118,16 +118,18 @@ class WorldJudge:
 
         `KL(q ‖ base's exact tilt) = KL(q ‖ base) + log Z_base`, what base and world differ by; and
         `KL(base's exact tilt ‖ base) = -log Z_base`, the least that any law which always satisfies
-        is away from the base.
+        is away from the base. The share of the base's draws that satisfy would estimate Z_base to
+        a few hundredths, which can be many times the first number.
         """
-        raw = self._base_draws
-        satisfied, drawn = sum(raw.satisfied), len(raw.satisfied)
-        if not satisfied:
-            return {}
-        floor = tilt_floor_nats(self._base_distance, satisfied=satisfied, drawn=drawn)
+        ratios, raw = self._log_ratios(self.base, None), self._base_draws
+        beyond = sum(
+            met and not self._possible(text)
+            for text, met in zip(raw.texts, raw.satisfied, strict=True)
+        )
+        log_z = np.log(rate_by_importance(ratios, beyond=beyond, drawn=len(raw.texts)))
         return {
-            DISTANCE: ("the base's own exact tilt", floor.value),
-            DIVERGENCE: ("the base's own exact tilt, -log Z", -float(np.log(satisfied / drawn))),
+            DISTANCE: ("the base's own exact tilt", float(ratios.mean() + log_z)),
+            DIVERGENCE: ("the base's own exact tilt, -log Z", -float(log_z)),
         }
 
     @cached_property
@@ -142,10 +144,6 @@ class WorldJudge:
     @cached_property
     def _sentences(self) -> list[list[int]]:
         return self.world.target.sample_target(MEASURED, np.random.default_rng(self.seed))
-
-    @cached_property
-    def _base_distance(self) -> Estimate:
-        return self._kl_target(self.base, None)
 
     @cached_property
     def _base_draws(self) -> Draws:
@@ -170,9 +168,18 @@ class WorldJudge:
         return kl_best_base(contender.best_of, satisfied=satisfied, drawn=drawn)
 
     def _kl_target(self, loaded: hub.Loaded, values: ValueModel | None) -> Estimate:
+        return mean_of(self._log_ratios(loaded, values))
+
+    def _log_ratios(self, loaded: hub.Loaded, values: ValueModel | None) -> Floats:
+        """`log q(y) - log model(y)` of the target's sentences, nats, [N]."""
         words, sentences = self.world.words, self._sentences
         log_p = world_log_probs(loaded.policy, loaded, words, sentences, values)
-        return mean_of(self.world.target.target_log_prob(sentences) - log_p)
+        return self.world.target.target_log_prob(sentences) - log_p
+
+    def _possible(self, text: str) -> bool:
+        """Whether the world ever writes it."""
+        known = set(text.split()) <= set(self.world.words)
+        return known and bool(np.isfinite(self.world.target.log_prob([self.world.encode(text)]))[0])
 
     def _draw(self, contender: Contender) -> Draws:
         """`MEASURED` kept completions, each of `best_of` draws."""
@@ -198,6 +205,19 @@ class WorldJudge:
         return Example(
             group="world", prompt="", text=draws.texts[place], satisfied=draws.satisfied[place]
         )
+
+
+def rate_by_importance(log_ratio: Floats, *, beyond: int, drawn: int) -> float:
+    """`Z = E_q[p(y) / q(y)] + P_p(satisfied, but q(y) = 0)`, P(satisfied) of a model p.
+
+    Where p is close to the world the first term, from the target's sentences, hardly varies.
+
+    Args:
+        log_ratio: log q(y) - log p(y) of sentences drawn from q, nats.
+        beyond: how many of p's own draws satisfy and are impossible in the world.
+        drawn: how many were drawn.
+    """
+    return float(np.exp(-log_ratio).mean()) + beyond / drawn
 
 
 _DISTANCE_TOLD = (

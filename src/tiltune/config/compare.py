@@ -42,6 +42,11 @@ class MethodEntry(Section):
     def _n_where_it_is_read(self) -> "MethodEntry":
         if self.kind != "best_of_n" and ("n" in self.model_fields_set or "n" in self.grid):
             raise ValueError(f"n is read by kind = 'best_of_n' only, not by '{self.kind}'")
+        if "n" in self.overrides:
+            raise ValueError("n is no setting of run.toml; write it beside `kind`, or into `grid`")
+        for n in self.grid.get("n", ()):
+            if type(n) is not int or n < 2:
+                raise ValueError(f"grid n = {n!r}; completions drawn for each kept: 2 or more")
         return self
 
 

@@ -53,6 +53,8 @@ class TextConstraint:
         cost: its class of cost, see `tiltune.constraints.COSTS`; combinations ask the cheap first.
         share: for a population: bounds on the share of all completions that satisfy; none: every
             completion is judged by itself.
+        stop: ends scoring that another thread is in as soon as it can; what is not asked by then
+            fails. Where scoring waits for nothing it does nothing.
     """
 
     name: str
@@ -65,6 +67,7 @@ class TextConstraint:
     why_no_rule: Callable[[], str] | None = field(default=None, compare=False)
     cost: int = field(default=1, compare=False)
     share: tuple[float, float] | None = None
+    stop: Callable[[], None] = field(default=lambda: None, compare=False)
 
     def __reduce__(self) -> Any:
         """A constraint with a recipe crosses to another process as its recipe."""

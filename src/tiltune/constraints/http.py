@@ -5,7 +5,7 @@ import json
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 from urllib.parse import urlsplit
 
@@ -53,6 +53,7 @@ def build_http(config: HttpConfig) -> TextConstraint:
         config.text,
         config.threshold,
         forgiving=service.scores_or_missing,
+        stop=service.stop,
     )
 
 
@@ -64,6 +65,8 @@ class Service:
     config: HttpConfig
     format: Format
     client: JsonClient
+    running: set[threading.Event] = field(default_factory=set[threading.Event])
+    """Of each call under way, what ends it."""
 
     @property
     def name(self) -> str:
@@ -77,6 +80,11 @@ class Service:
     def scores_or_missing(self, completions: Sequence[Completion]) -> list[Score | Failure]:
         """One score a completion, or why there is none."""
         return self._found(completions, forgiving=True)
+
+    def stop(self) -> None:
+        """Nothing more is asked by the calls under way."""
+        for stopped in tuple(self.running):
+            stopped.set()
 
     def _found(
         self, completions: Sequence[Completion], *, forgiving: bool
@@ -98,6 +106,7 @@ class Service:
         """Ratings or failures by key; unless forgiving, the first failure is raised."""
         found: dict[str, Rating | Failure] = {}
         stopped = threading.Event()
+        self.running.add(stopped)
         pool = ThreadPoolExecutor(self.config.parallel, thread_name_prefix="score")
         try:
             futures = [
@@ -111,6 +120,7 @@ class Service:
         finally:  # what is under way still reaches the cache
             stopped.set()
             pool.shutdown(cancel_futures=True)
+            self.running.discard(stopped)
         return found
 
     def _batches(self, asked: Mapping[str, Question]) -> list[dict[str, Question]]:

@@ -99,15 +99,21 @@ def corpus_examples(
 
 
 def prompt_list(
-    rows: Sequence[Row], tokenizer: Tokenizer, *, limit: int, setting: str
+    rows: Sequence[Row],
+    tokenizer: Tokenizer,
+    *,
+    limit: int,
+    setting: str,
+    tokens: str = "sampler.max_new_tokens",
 ) -> list[Prompt]:
     """Rows as prompts, in order; the completion of a row that has one is left out.
 
     Args:
         rows: of `read_rows`.
         tokenizer: see `Tokenizer`.
-        limit: most tokens of a prompt: the model's context less `sampler.max_new_tokens`.
+        limit: most tokens of a prompt: the model's context less those of a completion.
         setting: what names the file in the configuration, for messages.
+        tokens: the setting that limits completions, for messages.
 
     Raises:
         DataError: a row of no allowed shape, or a prompt longer than the limit.
@@ -118,7 +124,7 @@ def prompt_list(
     for row in rows:
         with located(setting, row.location):
             prompts.append(encoder.prompt(row.fields))
-            _check_length(prompts[-1], limit)
+            _check_length(prompts[-1], limit, tokens)
     return prompts
 
 
@@ -168,11 +174,17 @@ def pair_example(
     return Example(prompt, completion, (*context, *body), len(context), truncated)
 
 
-def _check_length(prompt: Prompt, limit: int | None) -> None:
+def _check_length(
+    prompt: Prompt, limit: int | None, tokens: str = "sampler.max_new_tokens"
+) -> None:
+    if limit is not None and limit < 1:
+        raise DataError(
+            f"`{tokens}` leaves no room for a prompt: it is the model's context or more; lower it"
+        )
     if limit is not None and len(prompt.ids) > limit:
         raise DataError(
             f"the prompt has {len(prompt.ids)} tokens; at most {limit} are allowed, the context "
-            "less `sampler.max_new_tokens`; shorten the prompt or lower that setting"
+            f"less `{tokens}`; shorten the prompt or lower that setting"
         )
 
 

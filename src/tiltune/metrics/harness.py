@@ -21,7 +21,7 @@ from tiltune.config.evaluate import TasksConfig
 from tiltune.data import Example, Row, context_ids, read_rows
 from tiltune.data.rows import located
 from tiltune.decoding.draw import Ending, draw
-from tiltune.errors import ConfigError, DataError
+from tiltune.errors import ConfigError, DataError, TiltuneError
 from tiltune.functional import gather
 from tiltune.hub import Loaded
 from tiltune.measurements import Better, Measurement
@@ -74,15 +74,8 @@ def run_tasks(loaded: Loaded, section: TasksConfig) -> list[Measurement]:
         DataError: a row lacks a field that its task asks for.
         ModelError: the model's law is not a number.
     """
-    if evaluator is None:
-        raise ConfigError(
-            "utility.kind = 'tasks' needs lm-evaluation-harness: pip install 'tiltune[eval]'"
-        )
-    with offline():
-        tasks = {
-            name: read_task(path, config, limit=section.limit)
-            for name, (path, config) in task_files(section).items()
-        }
+    tasks = read_tasks(section)
+    with offline(), _refused(Path(section.path)):
         results = evaluator.evaluate(
             HarnessModel(loaded),
             {"tasks": tasks},
@@ -97,8 +90,19 @@ def run_tasks(loaded: Loaded, section: TasksConfig) -> list[Measurement]:
     ]
 
 
+def read_tasks(section: TasksConfig) -> dict[str, Any]:
+    """The wanted tasks by name, their rows read and checked; raises as `run_tasks` does."""
+    files = task_files(section)
+    with offline():
+        return {
+            name: read_task(path, config, limit=section.limit)
+            for name, (path, config) in files.items()
+        }
+
+
 def task_files(section: TasksConfig) -> dict[str, tuple[Path, dict[str, Any]]]:
-    """The wanted tasks by name: their files and what these say."""
+    """The wanted tasks by name: their files and what these say; raises ConfigError."""
+    _require()
     folder = Path(section.path)
     found: dict[str, tuple[Path, dict[str, Any]]] = {}
     for path in sorted(folder.rglob("*.yaml")):
@@ -115,6 +119,13 @@ def task_files(section: TasksConfig) -> dict[str, tuple[Path, dict[str, Any]]]:
         wanted = f"utility.tasks: no task {unknown[0]!r}" if unknown else "no task to run"
         raise ConfigError(f"{wanted} in utility.path = {folder}; the tasks there are: {there}")
     return {name: found[name] for name in names}
+
+
+def row_files(section: TasksConfig) -> list[str]:
+    """The files of rows that the wanted tasks name."""
+    kwargs = [config.get("dataset_kwargs") or {} for _, config in task_files(section).values()]
+    named = [each.get("data_files") for each in kwargs]
+    return [str(file) for files in named if isinstance(files, dict) for file in files.values()]
 
 
 def check_row(config: Mapping[str, Any], row: Row) -> None:
@@ -272,9 +283,9 @@ def read_task(path: Path, config: dict[str, Any], *, limit: int | None) -> Any:
         settings = {"num_fewshot": 0} | settings | {"custom_dataset": lambda **_: tables}
         task = tasks_api.ConfigurableTask(config=settings)
         task.set_fewshot_seed(seed=0)
-    if task.OUTPUT_TYPE == "multiple_choice" and not config.get("process_docs"):
-        asked = config.get("test_split") or config["validation_split"]
-        _check_answers(path, task, splits[asked][:limit])
+        if task.OUTPUT_TYPE == "multiple_choice" and not config.get("process_docs"):
+            asked = config.get("test_split") or config["validation_split"]
+            _check_answers(path, task, splits[asked][:limit])
     return task
 
 
@@ -293,11 +304,20 @@ def _check_answers(path: Path, task: Any, rows: Sequence[Row]) -> None:
                     )
 
 
+def _require() -> None:
+    if evaluator is None:
+        raise ConfigError(
+            "utility.kind = 'tasks' needs lm-evaluation-harness: pip install 'tiltune[eval]'"
+        )
+
+
 @contextlib.contextmanager
 def _refused(path: Path) -> Generator[None]:
     """Whatever the harness raises over a task file, which is a small program of the user's."""
     try:
         yield
+    except TiltuneError:
+        raise
     except Exception as error:
         found = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigError(f"utility.path: {path}: the harness refuses it: {found}") from error
@@ -320,7 +340,7 @@ def _measurements(
         quantity = Quantity(
             key=f"task.{metric}" if kind == "none" else f"task.{metric}.{kind}",
             aspect="utility",
-            unit="perplexity" if "perplexity" in metric else "share",
+            unit=_unit(metric),
             better=better,
             definition=f"{metric} of lm-evaluation-harness, {task.config.num_fewshot} examples "
             "in the prompt; interval: value ± 1.96 of its standard error, within what the number "
@@ -331,6 +351,13 @@ def _measurements(
         interval = _interval(metric, float(value), error, count)
         found.append(quantity.of(f"{prefix}{name}", (float(value), interval), count=count))
     return found
+
+
+def _unit(metric: str) -> str:
+    """BLEU, bits a byte and the like are no shares; what we do not know is called by its name."""
+    if "perplexity" in metric:
+        return "perplexity"
+    return "share" if metric.startswith(("acc", "exact_match", "f1")) else metric
 
 
 def _interval(metric: str, value: float, error: Any, count: int) -> Interval | None:

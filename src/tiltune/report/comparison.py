@@ -34,11 +34,12 @@ PARETO_NOTE = (
 )
 CURVES_NOTE = (
     "Satisfaction of fresh completions, judged by the constraint that trains, against what had "
-    "been spent by then. Chosen settings only."
+    "been spent by then. Chosen settings only; none of guided decoding, whose rounds measure the "
+    "base model."
 )
 GENERATIONS_NOTE = (
-    "Completions of the chosen settings for the same prompts. Text that violates is shown after a "
-    "click only, and a search does not look into what is not shown."
+    "Completions of the chosen settings for the same prompts. Text that violates, or on which a "
+    "scorer failed, is shown after a click only, and a search does not look into what is not shown."
 )
 
 

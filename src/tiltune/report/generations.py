@@ -71,6 +71,8 @@ def _side(label: str, example: Example) -> str:
     text = f'<p class="text">{escape(example.text) if example.text else "<em>empty</em>"}</p>'
     if example.satisfied is False:
         text = folded(HIDDEN, text, "violating")
+    elif example.satisfied is None and example.scores:  # a scorer failed: it may violate
+        text = folded("show text that was not judged", text, "violating")
     scores = "".join(f" · {escape(name)} {number(value)}" for name, value in example.scores.items())
     return (
         f'<div class="side" data-method="{escape(label)}" data-verdict="{css}">'

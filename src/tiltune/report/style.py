@@ -91,7 +91,8 @@ thead th{border-top:0;color:var(--soft);font-weight:500;font-size:.8125rem;line-
 td{white-space:nowrap}
 th:first-child{text-align:left;position:sticky;left:0;background:var(--card);min-width:0}
 tbody th{font-weight:500}
-:is(th,td).prose{text-align:left;white-space:normal;min-width:15rem;vertical-align:top}
+:is(th,td).prose{text-align:left;white-space:normal;min-width:15rem}
+td.prose{vertical-align:top}
 th.prose:first-child{position:static;font-weight:400}
 #rounds tbody th{white-space:nowrap}
 .reason{color:var(--soft);font-size:.8125rem}
