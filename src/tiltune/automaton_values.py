@@ -68,7 +68,8 @@ class ExactEnds(ValueModel):
         """The same values under another token limit."""
         if max_new_tokens == self.automaton.max_new_tokens:
             return self
-        return ExactEnds(self.inner, self.automaton.limited(max_new_tokens), self.prior)
+        automaton = self.automaton.limited(max_new_tokens)
+        return ExactEnds(self.inner, automaton, self.prior, ends=self.ends)
 
     def without_ends(self) -> ValueModel:
         """What is learnt alone, for text that is no completion within the token limit."""

@@ -26,6 +26,9 @@ LEAST_VALUE = 1e-4
 class StatePrior(nn.Module):
     """Counts of an automaton's transitions under the policy, and the values they imply.
 
+    New numbers come as new tensors, never in place: an actor in a process of its own shares the
+    memory of what it was sent.
+
     Args:
         automaton: complete: which completions satisfy is its accepting states.
 
@@ -64,12 +67,12 @@ class StatePrior(nn.Module):
         count = int(rows[-1])
         pairs = rows[before[known]] * (count + 1) + rows[after[known]]
         table = np.bincount(pairs, minlength=count * (count + 1)).reshape(count, count + 1)
-        self.counts += torch.from_numpy(table[self._edges]).to(self.counts)
+        self.counts = self.counts + torch.from_numpy(table[self._edges]).to(self.counts)
         self._solve()
 
     def load_counts(self, counts: Tensor) -> None:
         """Undo what `counts` saved."""
-        self.counts.copy_(counts)
+        self.counts = counts.to(self.counts, copy=True)
         self._solve()
 
     def _solve(self) -> None:
@@ -80,7 +83,8 @@ class StatePrior(nn.Module):
         accepting[rows] = self.automaton.table.accepting
         values = state_values(posterior_kernel(counts, self._edges), accepting)
         kept = torch.from_numpy(values).clamp(LEAST_VALUE, 1 - LEAST_VALUE)
-        self._logit[:-1] = torch.logit(kept)[torch.from_numpy(rows)].to(self._logit)
+        known = torch.logit(kept)[torch.from_numpy(rows)].to(self._logit)
+        self._logit = torch.cat((known, known.new_zeros(1)))
 
 
 def row_of(automaton: TokenAutomaton) -> np.ndarray:

@@ -27,8 +27,8 @@ def leave(spec: Spec) -> None:
     groups = _one_to_one(os.getgid(), spec.user)
     target = os.getpid()
     ready, done = os.pipe(), os.pipe()
-    helper = os.fork()
-    if helper == 0:  # only a process of the outer user namespace may map more than one user
+    mapper = os.fork()
+    if mapper == 0:  # only a process of the outer user namespace may map more than one user
         _run_and_exit(lambda: _map_users(target, users, groups, ready[0], done[1]))
     kernel.unshare(
         kernel.NEW_USER | kernel.NEW_PID | kernel.NEW_NET | kernel.NEW_IPC | kernel.NEW_UTS
@@ -36,7 +36,7 @@ def leave(spec: Spec) -> None:
     os.write(ready[1], b"!")
     os.close(done[1])
     mapped = os.read(done[0], 1000)
-    os.waitpid(helper, 0)
+    os.waitpid(mapper, 0)
     if mapped != b"!":
         raise OSError(f"users cannot be mapped: {mapped.decode(errors='replace')}")
     for descriptor in (*ready, done[0]):
