@@ -190,8 +190,59 @@ def test_the_outcome_says_what_went_wrong(
     assert outcome.kind in EXPECTED[name], outcome
 
 
-def test_each_wall_stands_as_seen_from_outside(walled: LocalSandbox) -> None:
+def test_the_walls_hold_without_a_user_of_its_own(
+    walled: LocalSandbox, outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is not root gets no other user: then rights on files keep nothing in."""
+    monkeypatch.setattr("tiltune.sandbox.local.unprivileged_user", lambda: None)
+    outcome = walled.run(outside.arm(_TRIED), "assert not won, won", ROOM)
+    assert outcome.kind == "pass", outcome
+
+
+_TRIED = """
+import ctypes, os
+def try_to(does):
+    try: does()
+    except OSError: return False
+    return True
+def make(folder):
+    os.mkdir(folder + '/tiltune-hostile')
+    os.rmdir(folder + '/tiltune-hostile')
+library = os.path.dirname(os.__file__)
+tried = {
+    'write into the library': lambda: open(os.__file__, 'r+').close(),
+    'write a file': lambda: open('VICTIM/secret.txt', 'r+').close(),
+    'read a file': lambda: open('VICTIM/secret.txt').close(),
+    'list a folder': lambda: os.listdir('SOURCES'),
+    **{f'make {each}': lambda each=each: make(each) for each in ('', 'VICTIM', 'HOME', library)},
+    'signal the parent': lambda: os.kill(PARENT, 0),
+}
+won = [name for name, does in tried.items() if try_to(does)]
+if ctypes.CDLL(None).prctl(23, 21) == 1: won.append('PR_CAPBSET_READ of CAP_SYS_ADMIN')
+"""
+
+
+def test_files_together_are_bounded(walled: LocalSandbox) -> None:
+    code = """
+for i in range(8):
+    with open(str(i), 'wb') as file: file.write(bytes(2**20 - 1))
+import time
+time.sleep(2)
+"""
+    assert walled.run(code, "assert 1", Limits(30.0, 128, file_mb=1)).kind == "exception"
+    assert walled.run(code, "assert 1", Limits(30.0, 128, file_mb=16)).kind == "pass"
+
+
+def test_tests_mean_the_builtins_of_python(walled: LocalSandbox) -> None:
+    for code in ("import builtins\nbuiltins.len = lambda x: 3", "__builtins__ = {'len': id}"):
+        assert walled.run(code, "assert len([1]) == 1", ROOM).kind == "pass"
+
+
+def test_each_wall_stands_as_seen_from_outside(
+    walled: LocalSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One wall stands behind another: most attacks fail where one of them is missing, too."""
+    monkeypatch.setenv("TILTUNE_SECRET", "hush")
     limits = Limits(600.0, memory_mb=200, processes=7, file_mb=3, open_files=40)
 
     def sleep() -> None:
@@ -206,6 +257,7 @@ def test_each_wall_stands_as_seen_from_outside(walled: LocalSandbox) -> None:
         bounds = dict(_bounds(runner))
         apart = {kind for kind in _KINDS if _namespace(runner, kind) != _namespace("self", kind)}
         user = os.stat(f"/proc/{runner}").st_uid
+        ours = [Path(f"/proc/{each}/environ").read_bytes() for each in (runner, _parent(runner))]
     finally:
         os.kill(runner, signal.SIGKILL)
         run.join()
@@ -219,7 +271,8 @@ def test_each_wall_stands_as_seen_from_outside(walled: LocalSandbox) -> None:
     filters = int(status["Seccomp_filters"]) - int(own["Seccomp_filters"])
     assert filters == seccomp.known()
     assert apart == (set(_KINDS) if walled.isolation == "namespaces" else set())
-    assert user != 0
+    assert (user != 0) == (os.getuid() != 0 or unprivileged_user() is not None)
+    assert not any(b"TILTUNE_SECRET" in each for each in ours)
 
 
 _KINDS = ("user", "pid", "net", "ipc", "uts", "mnt")
@@ -245,6 +298,10 @@ def _bounds(process: int) -> Iterator[tuple[str, float]]:
     for line in Path(f"/proc/{process}/limits").read_text().splitlines()[1:]:
         name, _, hard = re.split(r"\s{2,}", line)[:3]
         yield name, float(hard.replace("unlimited", "inf"))
+
+
+def _parent(process: int) -> int:
+    return int(_status(process)["PPid"])
 
 
 def _namespace(process: int | str, kind: str) -> str:
