@@ -34,6 +34,7 @@ def steps(text: str, step: Step) -> list[str]:
         ("sentence", "no end  ", ["no end  "]),
         ("sentence", '"Really?". . )x', ['"Really?".', ".", ")x"]),
         ("sentence", "(.)a.) b", ["(.)a.)", "b"]),
+        ("sentence", ") b a) c.", [") b a) c."]),  # closers close nothing before a stop
     ],
 )
 def test_steps_are_those_of_the_definition(step: Step, text: str, expected: list[str]) -> None:

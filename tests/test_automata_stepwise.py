@@ -76,6 +76,17 @@ def test_a_count_of_steps_needs_no_atoms() -> None:
     assert [counted.accepts(text) for text in texts] == [False, False, True, True, False]
 
 
+def test_automata_may_start_in_any_state() -> None:
+    classes = np.zeros(0x110000, dtype=np.uint16)
+    classes[ord("a")] = 1
+    has_a = TextAutomaton(classes, DFA(np.array([[0, 0], [1, 0]]), np.array([True, False]), 1))
+    never = DFA(np.array([[0, 0], [1, 0]]), np.array([False, True]), 1)  # no step with an `a`
+    found = stepwise(step_machine("word"), [has_a], never)
+    assert [found.accepts(text) for text in ("", "b", "a", "b ba", "b c")] == [
+        *(True, True, False, False, True)
+    ]
+
+
 def test_a_decided_text_is_one_state_whatever_is_read() -> None:
     found = automaton("sentence", "G !a")
     assert found.run("a. ") == found.run("a. cc") == found.run("b a! x. ")

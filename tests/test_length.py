@@ -27,6 +27,7 @@ def length(unit: str, **settings: Any) -> TextConstraint:
             " one two  three four ",
             Score(0.0, "4 words, at most 2", (10, 21)),
         ),
+        ("words", {"at_least": 2}, "one two", Score(1.0, "2 words")),
         ("words", {"at_least": 2}, "one", Score(0.0, "1 word, at least 2")),
         ("words", {"at_most": 0}, "", Score(1.0, "0 words")),
         ("words", {"at_least": 1, "at_most": 1}, "a b", Score(0.0, "2 words, at most 1", (2, 3))),

@@ -175,6 +175,23 @@ def test_dead_certain_and_distance_by_search(name: str, strip: bool) -> None:
         assert table.certain[state] == certain
 
 
+def test_what_the_token_that_ends_writes_is_judged_and_nothing_follows() -> None:
+    words = Vocabulary((b"a", b"!"))
+    found = {
+        name: lift(automaton, words, ends=(1,))
+        for name, automaton in {
+            "!": contains("!"),
+            "a!": contains("a!"),
+            "!a": contains("!a"),
+            "no !": without("!"),
+            "no aa": without("aa"),
+        }.items()
+    }
+    far = {name: int(table.distance[table.start]) for name, table in found.items()}
+    assert far == {"!": 1, "a!": 2, "!a": FAR, "no !": 0, "no aa": 0}
+    assert not any(table.certain[table.start] for table in found.values())
+
+
 def test_every_successor_at_once_is_every_step(tokenizer: Any) -> None:
     table = lift(random_automaton(3), vocabulary(tokenizer, len(tokenizer)))
     states = np.arange(len(table.accepting))[:: max(1, len(table.accepting) // 5)]

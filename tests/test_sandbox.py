@@ -1,13 +1,16 @@
 """The sandbox: what runs in it ends in time, alone, and passes only by passing."""
 
+import copy
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +18,12 @@ import pytest
 
 from hostile import PROGRAMS, REAL, TESTS
 from tiltune.errors import ConstraintError
-from tiltune.sandbox import available
-from tiltune.sandbox.base import Limits
+from tiltune.sandbox import available, kernel, seccomp
+from tiltune.sandbox.base import Limits, Outcome
+from tiltune.sandbox.descendants import descendants
 from tiltune.sandbox.dialogue import Dialogue
 from tiltune.sandbox.local import LocalSandbox
-from tiltune.sandbox.spec import interpreter
+from tiltune.sandbox.spec import interpreter, unprivileged_user
 
 if sys.platform != "linux":
     pytest.skip("the sandbox needs Linux", allow_module_level=True)
@@ -130,15 +134,19 @@ def _outside(victim: Path) -> Generator[Outside]:
     witness.wait()
 
 
-def _alive() -> list[str]:
-    """Processes that run the harness, or once did."""
+@pytest.fixture(scope="module", autouse=True)
+def adopted() -> None:
+    """What a run leaves behind becomes a child of ours, so `_alive` tells it from other runs."""
+    kernel.adopt_orphans()
+
+
+def _alive() -> list[int]:
+    """Processes below this one that run the harness, or once did."""
     found = []
-    for name in filter(str.isdecimal, os.listdir("/proc")):
-        try:
-            if b"The program inside the sandbox" in Path(f"/proc/{name}/cmdline").read_bytes():
-                found.append(name)
-        except OSError:
-            continue
+    for process in descendants(os.getpid()):
+        with suppress(OSError):  # it has ended
+            if b"The program inside the sandbox" in Path(f"/proc/{process}/cmdline").read_bytes():
+                found.append(process)
     return found
 
 
@@ -180,6 +188,124 @@ def test_the_outcome_says_what_went_wrong(
     limits = LIMITS if "timeout" in EXPECTED[name] else Limits(30.0, LIMITS.memory_mb)
     outcome = walled.run(outside.arm(PROGRAMS[name]), TESTS, limits)
     assert outcome.kind in EXPECTED[name], outcome
+
+
+def test_the_walls_hold_without_a_user_of_its_own(
+    walled: LocalSandbox, outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is not root gets no other user: then rights on files keep nothing in."""
+    monkeypatch.setattr("tiltune.sandbox.local.unprivileged_user", lambda: None)
+    outcome = walled.run(outside.arm(_TRIED), "assert not won, won", ROOM)
+    assert outcome.kind == "pass", outcome
+
+
+_TRIED = """
+import ctypes, os
+def try_to(does):
+    try: does()
+    except OSError: return False
+    return True
+def make(folder):
+    os.mkdir(folder + '/tiltune-hostile')
+    os.rmdir(folder + '/tiltune-hostile')
+library = os.path.dirname(os.__file__)
+tried = {
+    'write into the library': lambda: open(os.__file__, 'r+').close(),
+    'write a file': lambda: open('VICTIM/secret.txt', 'r+').close(),
+    'read a file': lambda: open('VICTIM/secret.txt').close(),
+    'list a folder': lambda: os.listdir('SOURCES'),
+    **{f'make {each}': lambda each=each: make(each) for each in ('', 'VICTIM', 'HOME', library)},
+    'signal the parent': lambda: os.kill(PARENT, 0),
+}
+won = [name for name, does in tried.items() if try_to(does)]
+if ctypes.CDLL(None).prctl(23, 21) == 1: won.append('PR_CAPBSET_READ of CAP_SYS_ADMIN')
+"""
+
+
+def test_files_together_are_bounded(walled: LocalSandbox) -> None:
+    code = """
+for i in range(8):
+    with open(str(i), 'wb') as file: file.write(bytes(2**20 - 1))
+import time
+time.sleep(2)
+"""
+    assert walled.run(code, "assert 1", Limits(30.0, 128, file_mb=1)).kind == "exception"
+    assert walled.run(code, "assert 1", Limits(30.0, 128, file_mb=16)).kind == "pass"
+
+
+def test_tests_mean_the_builtins_of_python(walled: LocalSandbox) -> None:
+    for code in ("import builtins\nbuiltins.len = lambda x: 3", "__builtins__ = {'len': id}"):
+        assert walled.run(code, "assert len([1]) == 1", ROOM).kind == "pass"
+
+
+def test_each_wall_stands_as_seen_from_outside(
+    walled: LocalSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One wall stands behind another: most attacks fail where one of them is missing, too."""
+    monkeypatch.setenv("TILTUNE_SECRET", "hush")
+    limits = Limits(600.0, memory_mb=200, processes=7, file_mb=3, open_files=40)
+
+    def sleep() -> None:
+        with suppress(ConstraintError):  # killed, perhaps before its interpreter has started
+            walled.run("import time\ntime.sleep(600)", "assert 1", limits)
+
+    run = threading.Thread(target=sleep)
+    run.start()
+    runner = _runner_below_us()
+    try:
+        status, own = (_status(process) for process in (runner, os.getpid()))
+        bounds = dict(_bounds(runner))
+        apart = {kind for kind in _KINDS if _namespace(runner, kind) != _namespace("self", kind)}
+        user = os.stat(f"/proc/{runner}").st_uid
+        ours = [Path(f"/proc/{each}/environ").read_bytes() for each in (runner, _parent(runner))]
+    finally:
+        os.kill(runner, signal.SIGKILL)
+        run.join()
+    assert bounds["Max address space"] == 200 * 2**20 and bounds["Max file size"] == 3 * 2**20
+    assert bounds["Max open files"] == 40 and bounds["Max core file size"] == 0
+    assert bounds["Max cpu time"] == 602
+    alone = walled.isolation == "namespaces" or unprivileged_user() is not None
+    assert bounds["Max processes"] == 7 if alone else bounds["Max processes"] > 7
+    assert [status[kind] for kind in ("CapEff", "CapPrm", "CapInh", "CapAmb")] == ["0" * 16] * 4
+    assert status["NoNewPrivs"] == "1"
+    filters = int(status["Seccomp_filters"]) - int(own["Seccomp_filters"])
+    assert filters == seccomp.known()
+    assert apart == (set(_KINDS) if walled.isolation == "namespaces" else set())
+    assert (user != 0) == (os.getuid() != 0 or unprivileged_user() is not None)
+    assert not any(b"TILTUNE_SECRET" in each for each in ours)
+
+
+_KINDS = ("user", "pid", "net", "ipc", "uts", "mnt")
+
+
+def _runner_below_us() -> int:
+    """The process that runs the code of our only run; it is there once its walls are."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        if found := _alive():
+            return found[0]
+        time.sleep(0.02)
+    pytest.fail("no run has started within a minute")
+
+
+def _status(process: int) -> dict[str, str]:
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def _bounds(process: int) -> Iterator[tuple[str, float]]:
+    """Hard limits of a process."""
+    for line in Path(f"/proc/{process}/limits").read_text().splitlines()[1:]:
+        name, _, hard = re.split(r"\s{2,}", line)[:3]
+        yield name, float(hard.replace("unlimited", "inf"))
+
+
+def _parent(process: int) -> int:
+    return int(_status(process)["PPid"])
+
+
+def _namespace(process: int | str, kind: str) -> str:
+    return os.readlink(f"/proc/{process}/ns/{kind}")
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -335,6 +461,17 @@ def test_nothing_is_believed_out_of_turn() -> None:
     for line in ('["ready"]', '["code"]', f'["secret", "{secret._secret}"]'):
         secret.hear(line.encode() + b"\n")
     assert secret.outcome is not None and secret.outcome.kind == "exception"
+    nonce = Dialogue("code", "tests")
+    for line in ('["ready"]', f'["tests", "{nonce._nonce}"]'):
+        nonce.hear(line.encode() + b"\n")
+    assert nonce.outcome is not None and nonce.outcome.kind == "exception"
+
+
+def test_a_line_that_the_tests_do_not_have_is_not_told() -> None:
+    for line, told in [(0, None), (1, 1), (2, 2), (3, None)]:
+        dialogue = Dialogue("code", "first\nsecond")
+        dialogue.hear(f'["ready"]\n["code"]\n["line", {line}]\n'.encode())
+        assert dialogue.ended(Outcome("timeout")).test_line == told
 
 
 def test_the_secret_is_given_after_the_last_test_only() -> None:
@@ -346,8 +483,11 @@ def test_the_secret_is_given_after_the_last_test_only() -> None:
     assert dialogue._secret not in dialogue.to_say.decode()
     dialogue.hear(f'["tests", "{dialogue._nonce}"]\n'.encode())
     assert dialogue._secret in dialogue.to_say.decode() and dialogue.outcome is None
+    other = copy.deepcopy(dialogue)
     dialogue.hear(f'["secret", "{dialogue._secret}"]\n'.encode())
     assert dialogue.outcome is not None and dialogue.outcome.kind == "pass"
+    other.hear(b'["secret", "another"]\n')
+    assert other.outcome is not None and other.outcome.kind == "exception"
 
 
 def test_where_no_walls_can_be_raised_the_refusal_says_what_was_tried(

@@ -1,6 +1,7 @@
 """The prior of an automaton's states: transitions counted by hand, values, what is saved."""
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ from torch import Tensor
 
 from chains import BOS, EOS, WORDS, A, B, chain
 from small_automata import contains
+from small_models import llama
+from small_tokenizers import byte_level
 from tiltune.automaton_values import CERTAIN_LOGIT, COUNTS, ExactEnds, NoValues
 from tiltune.constraints.base import Rule
 from tiltune.state_prior import LEAST_VALUE, StatePrior, edges_of, row_of
 from tiltune.token_automaton import TokenAutomaton
 from tiltune.types import Samples, SamplingLaw
+from tiltune.value_model import HeadValue
 
 LIMIT = 4
 SENTENCES = [(A, B, EOS), (A, EOS), (A, A, A, A)]  # the last one is cut at the limit
@@ -28,7 +32,7 @@ def automaton(tmp_path: Path) -> TokenAutomaton:
     return TokenAutomaton(rule, tokenizer, width=len(WORDS), eos_ids=[EOS], max_new_tokens=LIMIT)
 
 
-def samples(sentences: list[tuple[int, ...]] = SENTENCES) -> Samples:
+def samples(sentences: Sequence[tuple[int, ...]] = SENTENCES, *, eos: int = EOS) -> Samples:
     count = len(sentences)
     ids, mask = torch.full((count, LIMIT), EOS), torch.zeros(count, LIMIT, dtype=torch.bool)
     for row, sentence in enumerate(sentences):
@@ -41,7 +45,7 @@ def samples(sentences: list[tuple[int, ...]] = SENTENCES) -> Samples:
         mask=mask,
         written=mask,
         proposal_logprobs=torch.zeros(count, LIMIT),
-        ended=torch.tensor([sentence[-1] == EOS for sentence in sentences]),
+        ended=torch.tensor([sentence[-1] == eos for sentence in sentences]),
         prompt_index=torch.zeros(count, dtype=torch.long),
         policy_version=torch.zeros(count, dtype=torch.long),
         labels=torch.tensor([float(B in sentence) for sentence in sentences]),
@@ -86,6 +90,54 @@ def test_values_are_those_of_the_counted_kernel(automaton: TokenAutomaton) -> No
     logits = prior.logits(start)[0]
     assert torch.sigmoid(logits[A]) == pytest.approx(0.75, abs=0.01)
     assert torch.sigmoid(logits[B]) == pytest.approx(1 - LEAST_VALUE)
+
+
+def test_states_that_differ_by_pending_bytes_are_counted_as_one() -> None:
+    tokenizer: Any = byte_level()
+    euro = tuple(3 + value for value in "\u20ac".encode())
+    automaton = TokenAutomaton(
+        Rule(contains("\u20ac"), "completion"), tokenizer, width=260, eos_ids=[2], max_new_tokens=4
+    )
+    prior = StatePrior(automaton)
+    prior.observe(samples([(*euro, 2)] * 3000 + [(3 + ord("a"), 2)] * 2000, eos=2))
+    found = table(prior)
+    before, met = row_after(automaton), row_after(automaton, *euro)
+    assert {row_after(automaton, *euro[:count]) for count in (0, 1, 2)} == {before} != {met}
+    assert found[before, before] == 2 * 3000 + 2000  # the first two bytes of three, and `a`
+    assert found[before, met] == found[met, -1] == 3000 and found[before, -1] == 2000
+    assert found.sum() == 4 * 3000 + 2 * 2000
+    states = torch.tensor([states_after(automaton, *euro[:count]) for count in (0, 1, 2)])
+    logits = prior.logits(states)
+    value = torch.sigmoid(logits[0, euro[0]])  # 3000 of 5000 ways out are by the third byte
+    assert value == pytest.approx(0.6, abs=0.01)
+    assert (logits[:, 3 + ord("a")] == logits[0, euro[0]]).all()
+    assert torch.sigmoid(logits[2, euro[2]]) == pytest.approx(1 - LEAST_VALUE)
+    assert (prior.logits(torch.tensor(automaton.free)) == 0).all()
+
+
+def test_completions_of_a_prompt_that_is_not_known_count_nothing(tmp_path: Path) -> None:
+    tokenizer: Any = chain(tmp_path).tokenizer
+    rule = Rule(contains("b"), "prompt+completion")
+    automaton = TokenAutomaton(rule, tokenizer, width=5, eos_ids=[EOS], max_new_tokens=LIMIT)
+    automaton.read_prompts([((BOS,), "a"), ((BOS,), "b")])  # it is one of the two
+    prior = StatePrior(automaton)
+    prior.observe(samples())
+    assert prior.counts.sum() == 0
+
+
+def test_the_prior_is_where_learning_starts_and_stays_with_another_limit(
+    automaton: TokenAutomaton,
+) -> None:
+    inner = HeadValue(llama(vocabulary=len(WORDS)))
+    ids, mask = torch.tensor([[BOS, A]]), torch.ones(1, 2, dtype=torch.bool)
+    for prior, constant in [(StatePrior(automaton), 0.5), (None, 0.25)]:
+        values = ExactEnds(inner, automaton, prior)
+        values.set_constant(0.25)
+        assert torch.sigmoid(inner.logits(ids, mask)).detach().flatten() == pytest.approx(constant)
+        other = values.limited(LIMIT + 1)
+        values.observe(samples())
+        assert other.automaton.max_new_tokens == LIMIT + 1 and other.prior is prior
+        assert prior is None or prior.counts.sum() == 10
 
 
 def test_every_edge_of_the_automaton_and_no_other(automaton: TokenAutomaton) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,11 @@ def test_a_cause_at_another_step_is_named_with_it() -> None:
     )
     assert found.reason == "G(q -> X a) fails at line 2 'why?': a does not hold at line 3 'so so'"
     assert found.span == (8, 13)
+
+
+def test_a_cause_at_the_same_step_is_named_without_it() -> None:
+    found = judged(temporal("G !rude", {"rude": ("idiot",)}), "you idiot")
+    assert found.reason == "G !rude fails at word 2 'idiot': rude holds"
 
 
 def test_a_phrase_and_a_pattern_are_found_within_a_sentence() -> None:
@@ -142,6 +148,36 @@ def test_a_table_is_judged_on_each_step_with_its_threshold_and_its_row(
     pattern = RegexConfig(kind="regex", pattern="b", mode="forbid")
     rule = temporal("G clean", {"clean": pattern}).rule()
     assert rule is not None and rule.automaton.accepts("a c") and not rule.automaton.accepts("a b")
+
+
+def fits(completions: Sequence[Completion]) -> list[float]:
+    return [float(each.text == each.row["word"] + each.prompt) for each in completions]
+
+
+def test_a_table_sees_the_row_and_the_prompt_of_each_text() -> None:
+    atom = PythonConfig(kind="python", path=f"{__name__}:fits")
+    constraint = temporal("G same", {"same": atom})
+    completions = [
+        Completion(prompt, "ab ab", row={"word": word})
+        for prompt, word in [("b", "a"), ("", "a"), ("b", "c")]
+    ]
+    assert [score.value for score in constraint.score(completions)] == [1.0, 0.0, 0.0]
+
+
+def test_a_rule_is_that_of_complete_atoms_and_judges_the_same_text() -> None:
+    config = TemporalConfig(
+        kind="temporal",
+        formula="F a",
+        atoms={"a": RegexConfig(kind="regex", pattern="a")},
+        text="prompt+completion",
+    )
+    plain = build_constraint(RegexConfig(kind="regex", pattern="a"))
+    rule = build_temporal(config, lambda _: plain).rule()
+    assert rule is not None and rule.text == "prompt+completion"
+    told = plain.rule()
+    assert told is not None
+    partial = TextConstraint("a", plain.scorer, make_rule=lambda: replace(told, complete=False))
+    assert build_temporal(config, lambda _: partial).rule() is None
 
 
 def test_a_step_without_a_score_leaves_the_text_without_one() -> None:

@@ -137,6 +137,8 @@ def test_a_prompt_is_read_as_its_text() -> None:
     automaton.read_prompts([((3, 3), "b a")])
     reached = automaton.step(automaton.start(ids, mask), torch.tensor([3, 3, 0]))
     assert automaton.accepting[reached].tolist() == [True, True, True]
+    padded = automaton.start(ids[2:], torch.tensor([[False, True]]))
+    assert not automaton.accepting[padded].any()  # `b` alone: padding is not read, whatever its id
     automaton.read_prompts([((3, 3), "b")])  # which of the two is not known
     assert automaton.start(ids, mask)[1] == automaton.free
 

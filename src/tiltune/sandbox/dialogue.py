@@ -6,15 +6,15 @@ run, and is given the tests and a nonce; `["line", n]` before each statement of 
 Pass is the secret, and nothing else: no exit status, no printed word. So:
 
 - code that exits, is killed, prints verdicts, closes or replaces descriptors never passes;
-- neither secret, nor nonce, nor tests are in the process, or in any descriptor of it, while the
-  code's own statements run, and the secret is not there before the last test has run: memory,
-  frames, `/proc` and the environment hold nothing to find.
+- as long as nothing but the runner speaks, neither secret, nor nonce, nor tests are in the process,
+  or in any descriptor of it, while the code's own statements run, and the secret is not there
+  before the last test has run: memory, frames, `/proc` and the environment hold nothing to find.
 
 What this cannot prove: that the tests judged what they seem to judge. Code and tests share an
-interpreter. Code can give back objects that are equal to everything, or, when a test calls it, read
-the nonce from the frames of this very program and speak its part of the dialogue. That takes code
-written against this file. Tests that must stand against it have to run outside the code's process,
-and talk to it as to a stranger.
+interpreter. Code can give back objects that are equal to everything; it can say `["code"]` itself
+and go on in the runner's place, or, when a test calls it, read the nonce from the runner's frames.
+That takes code written against this file. Tests that must stand against it have to run outside the
+code's process, and talk to it as to a stranger.
 """
 
 import json
