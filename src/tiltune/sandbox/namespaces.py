@@ -55,13 +55,13 @@ def build_root(spec: Spec) -> None:
     kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     root = spec.folder
     kernel.mount("tmpfs", root, "tmpfs", kernel.MS_NOSUID, "mode=755,size=1m")
+    os.mkdir(root + WORK)  # first: an interpreter may lie below it
+    kernel.mount("tmpfs", root + WORK, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, _size(spec))
     for path in _outermost([spec.interpreter, *spec.libraries]):
         _bind(path, root)
     for device in _DEVICES:
         _bind(device, root, devices=True)
     _link_as_outside(root)
-    os.mkdir(root + WORK)
-    kernel.mount("tmpfs", root + WORK, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, _size(spec))
     _close_root(root)
     kernel.enter_root(root, seccomp.pivot_root_number())
 
