@@ -19,7 +19,8 @@ from tiltune.constraints.base import Rule
 from tiltune.state_prior import LEAST_VALUE, StatePrior, edges_of, row_of
 from tiltune.token_automaton import TokenAutomaton
 from tiltune.types import Samples, SamplingLaw
-from tiltune.value_model import HeadValue
+from tiltune.value_learner import ValueFit, ValueLearner, ValueSettings
+from tiltune.value_model import HeadValue, ValueModel
 
 LIMIT = 4
 SENTENCES = [(A, B, EOS), (A, EOS), (A, A, A, A)]  # the last one is cut at the limit
@@ -186,3 +187,48 @@ def test_counts_are_saved_and_loaded(automaton: TokenAutomaton) -> None:
     assert torch.equal(other.state()[COUNTS], values.state()[COUNTS])
     with pytest.raises(ValueError, match="without the automaton's prior"):
         other.load_state({})
+
+
+def corrected(automaton: TokenAutomaton) -> ExactEnds:
+    """Values to be learnt on top of a prior that says 1/2 of every state."""
+    torch.manual_seed(0)
+    prior = StatePrior(automaton)
+    prior.get_buffer("_logit").zero_()
+    values = ExactEnds(HeadValue(llama(vocabulary=len(WORDS))), automaton, prior, ends=False)
+    values.set_constant(0.5)
+    return values
+
+
+def fitted(model: ValueModel, fresh: Sequence[float], steps: int) -> ValueFit:
+    """Of sixty completions, all alike but for the last word, which decides the label of forty.
+
+    Only of the twenty others, labelled by `fresh`, some are held out.
+    """
+    given = samples([(A, A), (A, B)] * 30)
+    given.labels.copy_(torch.tensor([0.0, 1.0] * 20 + list(fresh)))
+    settings = ValueSettings(steps=steps, batch_size=16, learning_rate=3e-2, consistency=0.0)
+    learner = ValueLearner(model, settings, torch.Generator().manual_seed(0))
+    return learner.fit(given, llama(vocabulary=len(WORDS)), fresh=20)
+
+
+def test_a_correction_that_held_out_labels_speak_against_is_dropped(
+    automaton: TokenAutomaton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = corrected(automaton)
+    before = values.state()
+    kept = fitted(values, [1.0, 0.0] * 10, steps=40)
+    assert kept.steps_kept == 0
+    assert all(torch.equal(values.state()[name], value) for name, value in before.items())
+    monkeypatch.setattr(ExactEnds, "corrects", False)
+    learnt = fitted(values, [1.0, 0.0] * 10, steps=40)
+    assert learnt.steps_kept == 40
+    assert learnt.calibration.brier_score > 0.25  # what 1/2 would have had
+
+
+def test_a_correction_that_says_more_is_kept(automaton: TokenAutomaton) -> None:
+    values = corrected(automaton)
+    kept = fitted(values, [0.0, 1.0] * 10, steps=40)
+    assert kept.steps_kept > 20
+    assert kept.calibration.brier_score < 0.8 * kept.calibration.brier_score_constant
+    short = fitted(corrected(automaton), [0.0, 1.0] * 10, steps=3)  # fewer steps than looks
+    assert short.steps_kept == 3

@@ -278,4 +278,5 @@ def value_numbers(fit: ValueFit, seconds: float) -> dict[str, Any]:
         "calibration": fit.calibration.bins,
         "value_seconds": seconds,
         "value_tokens": fit.tokens,
+        "value_steps_kept": fit.steps_kept,
     }

@@ -110,6 +110,10 @@ class ExactEnds(ValueModel):
         """Start at `R = rate`; at `R = Φ(state)` with a prior, which knows the rate."""
         self.inner.set_constant(rate if self.prior is None else 0.5)
 
+    @property
+    def corrects(self) -> bool:
+        return self.prior is not None
+
     def observe(self, samples: Samples) -> None:
         """Count the completions' transitions for the prior."""
         if self.prior is not None:

@@ -66,6 +66,7 @@ class RoundRecord(BaseModel):
     # The value model fitted to these samples, on held-out samples of the same round.
     value_loss_nats_per_token: float | None = None
     consistency_loss_nats_per_token: float | None = None
+    value_steps_kept: int | None = None
     brier_score: float | None = None
     brier_score_constant: float | None = None
     calibration_error: float | None = None

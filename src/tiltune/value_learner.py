@@ -18,6 +18,8 @@ from tiltune.value_model import ValueModel
 
 HELD_OUT_SHARE = 0.1
 CALIBRATION_BINS = 10
+LOOKS = 8
+"""How often the fit of a correction is compared on what is held out."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,26 @@ class Calibration:
 
 @dataclass(frozen=True)
 class ValueFit:
-    """What a fit left in numbers; losses are means over its last quarter of steps."""
+    """What a fit left in numbers; losses are means over its last quarter of steps.
+
+    Attributes:
+        steps_kept: of the fit of a correction, see `ValueLearner.fit`; else all of them.
+    """
 
     value_loss: float
     consistency_loss: float
     tokens: int
     calibration: Calibration
+    steps_kept: int
+
+
+@dataclass(frozen=True)
+class _Look:
+    """The weights after a step of a fit, and their loss on held-out labels, nats a token."""
+
+    step: int
+    loss: float
+    state: dict[str, Tensor]
 
 
 class ValueLearner:
@@ -77,6 +93,10 @@ class ValueLearner:
         """Fit to these completions' labels; a tenth of the fresh ones is held out to measure
         calibration.
 
+        What only corrects values that are known without it (`ValueModel.corrects`) can do harm, and
+        with few completions soon does. Of it the weights are kept that say most of the held-out
+        labels, among `LOOKS` evenly spaced in the fit and those from before it.
+
         Args:
             samples: drawn from the snapshot by its own law, labelled.
             snapshot: the law whose values are learnt; needed for the consistency loss.
@@ -92,6 +112,7 @@ class ValueLearner:
         )
         recent: list[tuple[float, float]] = []
         tokens = 0
+        best = self._look(samples.select(held), 0) if self.model.corrects else None
         for step in range(steps):
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * one_cycle(step, steps)
@@ -104,10 +125,31 @@ class ValueLearner:
             tokens += batch.tokens
             if step >= steps * 3 // 4:
                 recent.append(losses)
+            if best is not None and (step + 1) * LOOKS // steps > step * LOOKS // steps:
+                best = self._look(samples.select(held), step + 1, best)
+        if best is not None:
+            self.model.load_state(best.state)
         value, consistency = (sum(column) / len(recent) for column in zip(*recent, strict=True))
         self.fits += 1
         measured = self.calibration(samples.select(held), float(samples.labels[train].mean()))
-        return ValueFit(value, consistency, tokens, measured)
+        return ValueFit(value, consistency, tokens, measured, best.step if best else steps)
+
+    def _look(self, held: Samples, step: int, best: "_Look | None" = None) -> "_Look":
+        """The weights as they are, or the best so far if those say more of the held-out labels."""
+        loss = self._label_loss(held)
+        if best is not None and best.loss <= loss:
+            return best
+        return _Look(step, loss, self.model.state())
+
+    @torch.no_grad()
+    def _label_loss(self, samples: Samples) -> float:
+        count, total = float(samples.written.sum()), 0.0
+        for part in micro_batches(samples, self.model.width, self.settings.most_logits):
+            ids, mask = (columns[:, :-1] for columns in part.sequence())
+            logits = self.model.logits(ids, mask, keep=part.ids.shape[1])
+            fitted = value_loss(logits, part.ids, part.labels, part.written, count=count)
+            total += fitted.loss.item()
+        return total
 
     def _split(self, count: int, fresh: int) -> tuple[Tensor, Tensor]:
         """Rows to train on and rows to measure on; the same row where there is one alone."""

@@ -108,6 +108,11 @@ class ValueModel(ABC, nn.Module):
     def observe(self, samples: Samples) -> None:
         """Look at fresh completions before a fit; what is learnt by gradients alone does not."""
 
+    @property
+    def corrects(self) -> bool:
+        """Whether what is learnt only corrects values that are known without it."""
+        return False
+
     def state(self) -> dict[str, Tensor]:
         return {name: value.detach().to("cpu", copy=True) for name, value in self.own_parameters()}
 

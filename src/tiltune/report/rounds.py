@@ -49,6 +49,7 @@ GROUPS: tuple[tuple[str, tuple[Column, ...]], ...] = (
         (
             Column("value_loss_nats_per_token", "value loss, nats a token", 4),
             Column("consistency_loss_nats_per_token", "consistency loss, nats a token", 4),
+            Column("value_steps_kept", "value steps kept", 0),
             Column("brier_score", "Brier score", 4),
             Column("brier_score_constant", "Brier score of a constant", 4),
             Column("calibration_error", "calibration error"),
