@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -114,7 +114,7 @@ Serve = Callable[[Callable[[Asked], Reply]], ScoringService]
 
 
 @contextmanager
-def serving() -> Iterator[Serve]:
+def serving() -> Generator[Serve]:
     """Starts services, and closes them at the end."""
     services: list[ScoringService] = []
 

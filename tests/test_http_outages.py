@@ -1,18 +1,21 @@
-"""A scoring service that is busy, away, broken or asked by many at once."""
+"""A scoring service that is busy, away, broken, asked by many at once, or stopped."""
 
 import re
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 
 import pytest
 
 from asking import http, texts, values
-from services import Asked, Reply, Serve, always, in_turn, moderation
-from tiltune.constraints import post
-from tiltune.constraints.base import Failure, Score
+from services import Asked, Reply, ScoringService, Serve, always, in_turn, moderation
+from tiltune.config import TemporalConfig
+from tiltune.constraints import build_constraint, post
+from tiltune.constraints.base import Failure, Score, TextConstraint, mean
 from tiltune.constraints.pace import Pace
+from tiltune.constraints.stopping import NOT_ASKED
 from tiltune.errors import ConstraintError, ScorerUnavailable
 
 # ------------------------------------------------------------------------------ busy, away, broken
@@ -190,3 +193,57 @@ def test_turns_are_a_gap_apart_and_held_back() -> None:
     assert [pace.turn(), pace.turn()] == pytest.approx([60, 62], abs=0.2)
     free = Pace(None)
     assert [free.turn(), free.turn()] == [0, 0]
+
+
+# ---------------------------------------------------------------------------------------- stopped
+
+
+def kept_waiting(constraint: TextConstraint, service: ScoringService) -> list[Score | Failure]:
+    """What it says of a text when it is stopped while it waits for the service."""
+    with ThreadPoolExecutor(1) as pool:
+        scoring = pool.submit(constraint.score_or_missing, texts("1"))
+        while not service.asked:
+            time.sleep(0.01)
+        started = time.monotonic()
+        constraint.stop()
+        found = scoring.result(timeout=60)
+    assert time.monotonic() - started < 4  # the first wait is 8 seconds at least
+    return found
+
+
+@pytest.mark.parametrize("within", ["itself", "all", "any", "not", "mean", "not all", "temporal"])
+def test_stopping_ends_waiting_wherever_the_service_is_asked(
+    within: str, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(post, "FIRST_WAIT_SECONDS", 16.0)
+    service, second = serve(always("", 500)), serve(moderation)
+    one, other = (http(each, retries=1) for each in (service, second))
+    combined = {
+        "itself": lambda: one,
+        "all": lambda: one & other,
+        "any": lambda: one | other,
+        "not": lambda: ~one,
+        "mean": lambda: mean([one, other]),
+        "not all": lambda: ~(one & other),
+        "temporal": lambda: temporal(service.url, second.url),
+    }
+    (found,) = kept_waiting(combined[within](), service)
+    assert isinstance(found, Failure) and NOT_ASKED.reason in found.reason
+    assert len(service.asked) == 1 and not second.asked
+
+
+def temporal(*urls: str) -> TextConstraint:
+    """Each step satisfies every service."""
+    names = [f"s{number}" for number in range(len(urls))]
+    atoms = {
+        n: {"kind": "http", "url": url, "retries": 1} for n, url in zip(names, urls, strict=True)
+    }
+    table = {"kind": "temporal", "formula": f"G({' & '.join(names)})", "atoms": atoms}
+    return build_constraint(TemporalConfig.model_validate(table))
+
+
+def test_what_was_stopped_can_be_asked_again(serve: Serve) -> None:
+    service = serve(moderation)
+    constraint = http(service) & http(service, mode="require")
+    constraint.stop()
+    assert values(constraint, "0.5") == [1.0]

@@ -220,6 +220,7 @@ def combine(
         make_rule=cache(partial(combination.rule, threshold)),
         why_no_rule=partial(combination.without_rule, threshold),
         cost=max(part.cost for part in parts),
+        stop=combination.stop,
     )
 
 

@@ -23,6 +23,7 @@ from tiltune.config import HttpConfig
 from tiltune.constraints.base import shown
 from tiltune.constraints.headers import filled_headers, redacted, secrets_of
 from tiltune.constraints.pace import Outage, Pace
+from tiltune.constraints.stopping import NOT_ASKED
 from tiltune.errors import ConstraintError, ScorerUnavailable
 
 FIRST_WAIT_SECONDS = 0.5  # before the first retry; doubled for each further one
@@ -177,7 +178,7 @@ class JsonClient:
 
 def _sleep(seconds: float, stopped: threading.Event) -> None:
     if stopped.wait(seconds) if seconds > 0 else stopped.is_set():
-        raise ScorerUnavailable("not asked, since scoring was stopped")
+        raise ScorerUnavailable(NOT_ASKED.reason)
 
 
 def _retry_after(value: str | None) -> float:
