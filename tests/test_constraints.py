@@ -67,7 +67,7 @@ def test_every_kind_of_number_is_taken_as_a_float(result: Any) -> None:
 
 @pytest.mark.parametrize(
     ("returned", "found"),
-    [([0.5], "1 scores"), ([0.5] * 3, "3 scores"), ([], "0 scores"), (0.5, "0.5"), (None, "None")],
+    [([0.5], "1 score"), ([0.5] * 3, "3 scores"), ([], "0 scores"), (0.5, "0.5"), (None, "None")],
 )
 def test_too_few_or_too_many_scores_are_refused(returned: Any, found: str) -> None:
     with pytest.raises(ConstraintError, match=f"returned {found} for 2 completions.*'first'"):

@@ -177,7 +177,7 @@ def test_progress_ends_at_the_total(place: Path) -> None:
     rescore(place / "out", again, progress=lambda *step: scored.append(step))
     assert scored[-1] == ("scores", 30, 30)
     assert lines[0] == (
-        "toxic: 2 prompts, 5 completions each; 1 rows without a number in `toxic` left out"
+        "toxic: 2 prompts, 5 completions each; 1 row without a number in `toxic` left out"
     )
 
 

@@ -38,7 +38,7 @@ def test_retry_after_may_be_a_date() -> None:
 
 def test_a_service_that_asks_for_very_long_is_not_waited_for(serve: Serve) -> None:
     service = serve(always("", 503, Retry_After="3600"))
-    with pytest.raises(ScorerUnavailable, match=r"failed 1 times.*asks to wait 3600 s"):
+    with pytest.raises(ScorerUnavailable, match=r"failed 1 time .*asks to wait 3600 s"):
         http(service, retries=9).score(texts("1"))
 
 

@@ -43,6 +43,7 @@ from tiltune.stored import (
     read_measured,
     write_manifest,
 )
+from tiltune.wording import counted
 
 EVALUATION = "evaluation.json"
 EXAMPLES = 8
@@ -219,10 +220,11 @@ def _plans(contender: Contender, config: EvaluateConfig, say: Callable[[str], No
     for section in config.prompts:
         group = read_group(section, contender, max_new_tokens=protocol.max_new_tokens)
         plans.append(Plan(contender, group, protocol))
-        lacking = f"; {group.left_out} rows without a number in `{section.field}` left out"
+        left_out = counted(group.left_out, "row")
+        lacking = f"; {left_out} without a number in `{section.field}` left out"
         say(
-            f"{group.name}: {len(group.prompts)} prompts, {protocol.k} completions each"
-            + (lacking if group.left_out else "")
+            f"{group.name}: {counted(len(group.prompts), 'prompt')}, "
+            f"{counted(protocol.k, 'completion')} each" + (lacking if group.left_out else "")
         )
     return plans
 

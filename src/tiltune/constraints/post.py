@@ -25,6 +25,7 @@ from tiltune.constraints.headers import filled_headers, redacted, secrets_of
 from tiltune.constraints.pace import Outage, Pace
 from tiltune.constraints.stopping import NOT_ASKED
 from tiltune.errors import ConstraintError, ScorerUnavailable
+from tiltune.wording import counted
 
 FIRST_WAIT_SECONDS = 0.5  # before the first retry; doubled for each further one
 LONGEST_BACKOFF_SECONDS = 60.0
@@ -158,10 +159,10 @@ class JsonClient:
         wait, row = busy.wait_seconds, self.outage.grown()
         asks = f", and asks to wait {wait:g} s" if wait > LONGEST_WAIT_SECONDS else ""
         message = (
-            f"{self._where} failed {attempts} times (constraint.retries = {self.config.retries}), "
-            f"last with {busy}{asks}; give it more constraint.retries or "
-            f"constraint.timeout_seconds, or ask more slowly with constraint.requests_per_second "
-            f"or constraint.parallel"
+            f"{self._where} failed {counted(attempts, 'time')} "
+            f"(constraint.retries = {self.config.retries}), last with {busy}{asks}; give it "
+            "more constraint.retries or constraint.timeout_seconds, or ask more slowly with "
+            "constraint.requests_per_second or constraint.parallel"
         )
         if row < LONGEST_OUTAGE:
             return ScorerUnavailable(message)

@@ -3,6 +3,7 @@
 from tiltune.automata.drawing import drawn
 from tiltune.constraints.base import TextConstraint
 from tiltune.records import AutomatonRecord, ConstraintRecord
+from tiltune.wording import counted
 
 _TEXTS = {"completion": "the completion", "prompt+completion": "the prompt with its completion"}
 
@@ -19,7 +20,10 @@ def judged(constraint: TextConstraint) -> str:
 
 def automaton_sentence(automaton: AutomatonRecord, *, complete: bool) -> str:
     """How large the automaton is, and whether it is all of the constraint."""
-    size = f"automaton: {automaton.states} states over {automaton.classes} classes of characters"
+    size = (
+        f"automaton: {counted(automaton.states, 'state')} over "
+        f"{counted(automaton.classes, 'class', 'classes')} of characters"
+    )
     lost = f", {len(automaton.dead)} dead" if automaton.dead else ""
     return (
         size

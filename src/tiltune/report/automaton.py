@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from tiltune.records import AutomatonRecord
 from tiltune.report.markup import escape
+from tiltune.wording import counted
 
 RADIUS = 17.0
 ACROSS, DOWN = 165.0, 108.0
@@ -38,7 +39,9 @@ def automaton_figure(automaton: AutomatonRecord) -> str:
     marks = "".join((*arrows, *labels))  # no arrow crosses a label
     marks += _start(places[automaton.start])
     marks += "".join(_state(state, place, automaton) for state, place in places.items())
-    told = f"automaton of {automaton.states} states, {len(automaton.accepting)} accepting"
+    told = (
+        f"automaton of {counted(automaton.states, 'state')}, {len(automaton.accepting)} accepting"
+    )
     return (
         '<figure class="automaton" tabindex="0">'
         f'<svg viewBox="0 {top:.0f} {width:.0f} {height:.0f}" '
