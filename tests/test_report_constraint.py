@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,26 @@ def test_a_drawing_stays_within_its_frame(full: Path) -> None:
             middle = ((middle[0] + ends[0]) / 2, (middle[1] + ends[1]) / 2)
         for x, y in (points[0], middle, points[-1]):
             assert left <= x <= left + width and top <= y <= top + height
+
+
+def test_a_formula_says_what_its_arrows_read(full: Path) -> None:
+    steps = AUTOMATON.model_copy(update={"reads": "sentence"})
+    assert "each arrow reads one sentence; double line" in constrained(full, steps).text
+    assert "arrow" not in constrained(full, AUTOMATON).text
+
+
+def test_labels_have_room(full: Path) -> None:
+    """Within the frame, and between two layers."""
+    label = "m" * 26
+    edges = ((0, 1, label), (1, 2, label), (1, 1, label), (2, 2, label))
+    (picture,) = constrained(full, AUTOMATON.model_copy(update={"edges": edges})).all("svg")
+    left, _, width, _ = map(float, picture.attributes["viewbox"].split())
+    places = [float(each.all("circle")[0].attributes["cx"]) for each in picture.all("g", "state")]
+    wide = 26 * 6  # of a character: more than in the page's font
+    assert min(b - a for a, b in pairwise(places)) > wide + 2 * 17
+    for text in picture.all("text", "label"):
+        middle = float(text.attributes["x"])
+        assert left <= middle - wide / 2 and middle + wide / 2 <= left + width
 
 
 def test_too_many_states_are_counted(full: Path) -> None:
