@@ -1,5 +1,6 @@
 """Evaluations of the small model: settings, the call, and its numbers."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -39,3 +40,12 @@ def run(place: Path, out: str = "out", **tables: Any) -> Evaluation:
 
 def number(evaluation: Evaluation, key: str, group: str = "toxic") -> Measurement:
     return next(m for m in evaluation.measurements if (m.key, m.group) == (key, group))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """What a kill must not change: all but seconds."""
+    kept = {str(p.relative_to(folder)): p for p in sorted(folder.rglob("*")) if p.is_file()}
+    contents = {name: path.read_bytes() for name, path in kept.items()}
+    result = json.loads(contents.pop("evaluation.json"))
+    result.pop("seconds")
+    return contents | {"evaluation": json.dumps(result).encode()}

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import tiny
-from evaluations import WORDS, config, number, run, settings
+from evaluations import WORDS, config, files, number, run, settings
 from tiltune import evaluate as evaluate_module
 from tiltune.contender import open_contender
 from tiltune.errors import ConfigError, DataError, RunError, TiltuneError
@@ -18,6 +18,7 @@ from tiltune.evaluate import evaluate, refuse
 from tiltune.generations import read_lines
 from tiltune.measurements import read_evaluation
 from tiltune.rescore import rescore
+from tiltune.stored import alone
 
 
 @pytest.fixture
@@ -25,15 +26,6 @@ def place(tmp_path: Path) -> Path:
     """A model and a corpus."""
     tiny.workplace(tmp_path)
     return tmp_path
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    """What a kill must not change: all but seconds."""
-    kept = {str(p.relative_to(folder)): p for p in sorted(folder.rglob("*")) if p.is_file()}
-    contents = {name: path.read_bytes() for name, path in kept.items()}
-    result = json.loads(contents.pop("evaluation.json"))
-    result.pop("seconds")
-    return contents | {"evaluation": json.dumps(result).encode()}
 
 
 def test_numbers_are_those_of_the_texts(place: Path) -> None:
@@ -241,3 +233,14 @@ def test_rows_that_json_cannot_hold(place: Path) -> None:
     assert read_lines(path)[0]["row"] == {"when": "2020-01-01 00:00:00", "raw": "b'x'"}
     (path,) = (place / "out" / "generations").glob("half*")
     assert read_lines(path)[0]["row"] == {"note": "\ud83d"}
+
+
+def test_two_processes_are_not_at_work_on_one_evaluation(place: Path) -> None:
+    first = run(place)
+    with alone(place / "out"):
+        with pytest.raises(RunError, match=r"out: another process is at work .*--out"):
+            run(place)
+        with pytest.raises(RunError, match="another process"):
+            rescore(place / "out", ())
+    assert run(place).measurements == first.measurements
+    rescore(place / "out", ())

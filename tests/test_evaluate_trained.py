@@ -1,5 +1,6 @@
 """A trained run evaluated: guided, best of n, and never by what trained it unless insisted."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from pydantic import TypeAdapter
 
 import tiny
-from evaluations import config, number, run, settings
+from evaluations import config, files, number, run, settings
 from tiltune.config import ConstraintConfig, EvaluateConfig, parse_config
 from tiltune.contender import open_contender
 from tiltune.errors import ConfigError, RunError
@@ -145,3 +146,27 @@ def test_an_evaluation_stands_in_nobody_elses_folder(place: Path, trained: Path)
     assert (trained / "run" / "manifest.json").read_bytes() == kept
     with pytest.raises(RunError, match=r"cannot be made a folder .* --out"):
         run(place, "corpus.jsonl")
+
+
+def test_an_evaluation_takes_no_other_models_place(place: Path, trained: Path) -> None:
+    """Two folders called `model` are two; equal weights, or the same folder made anew, are one."""
+    out = place / "out"
+    shutil.copytree(place / "model", place / "copy" / "model")
+    tables = {"scorer": [], "utility": [], "prompts": settings(place)["prompts"][:1]}
+    evaluate(open_contender(place / "model"), config(place, **tables), out)
+    kept = files(out)
+    for contender in (
+        open_contender(trained / "run" / "model"),
+        open_contender(trained / "run", name="model"),
+    ):
+        with pytest.raises(RunError, match=r"out: holds the evaluation of 'model' \(.*--out"):
+            evaluate(contender, config(trained, **tables), out)
+    assert files(out) == kept
+    evaluate(open_contender(place / "copy" / "model"), config(place, **tables), out)
+    shutil.copytree(trained / "run" / "model", place / "copy" / "model", dirs_exist_ok=True)
+    done = evaluate(open_contender(place / "copy" / "model"), config(place, **tables), out)
+    assert done.digest == open_contender(trained / "run" / "model").digest
+    evaluate(open_contender(trained / "run"), config(trained, **tables), place / "way")
+    with pytest.raises(RunError, match=r"is 'run-base' \("):  # another way with the same folder
+        base = open_contender(trained / "run", name="run-base", base=True)
+        evaluate(base, config(trained, **tables), place / "way")
