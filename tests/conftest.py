@@ -18,6 +18,8 @@ jaxtyping.install_import_hook([f"tiltune.{name}" for name in SHAPED], "beartype.
 
 import torch  # noqa: E402
 
+from services import Serve, serving  # noqa: E402
+
 torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,3 +61,11 @@ def shared() -> Path:
 def root() -> Path:
     """The checkout."""
     return ROOT
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    """Starts scoring services; who is refused waits 10 milliseconds at first, not half a second."""
+    monkeypatch.setattr("tiltune.constraints.post.FIRST_WAIT_SECONDS", 0.01)
+    with serving() as start:
+        yield start

@@ -3,7 +3,8 @@
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -90,3 +91,39 @@ def moderation(asked: Asked) -> Reply:
         for number in numbers
     ]
     return Reply({"id": "1", "results": results})
+
+
+def always(content: Any, status: int = 200, **headers: str) -> Callable[[Asked], Reply]:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return lambda asked: Reply(content, status, named)
+
+
+def in_turn(*replies: Reply) -> Callable[[Asked], Reply]:
+    """Each reply once, then the numbers that the texts say."""
+    left = list(replies)
+    lock = threading.Lock()
+
+    def reply(asked: Asked) -> Reply:
+        with lock:
+            return left.pop(0) if left else moderation(asked)
+
+    return reply
+
+
+Serve = Callable[[Callable[[Asked], Reply]], ScoringService]
+
+
+@contextmanager
+def serving() -> Generator[Serve]:
+    """Starts services, and closes them at the end."""
+    services: list[ScoringService] = []
+
+    def start(reply: Callable[[Asked], Reply]) -> ScoringService:
+        services.append(ScoringService(reply))
+        return services[-1]
+
+    try:
+        yield start
+    finally:
+        for service in services:
+            service.close()

@@ -195,7 +195,7 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
     "scorer gives NaN": (python("nan"), ("returned nan", "[0, 1]", "the text:")),
     "scorer above 1": (python("above"), ("returned 1.5", "[0, 1]", "the text:")),
     "scorer below 0": (python("below"), ("returned -0.1", "[0, 1]", "the text:")),
-    "scorer gives too few": (python("too_few"), ("0 scores for 1 completions", "one score for")),
+    "scorer gives too few": (python("too_few"), ("0 scores for 1 completion;", "one score for")),
     "scorer gives words": (python("words"), ("returned 'good'", "[0, 1]")),
     "unknown label": (classifier, ("toxik", "polite", "toxic", "constraint.label")),
     "bad pattern": (

@@ -8,7 +8,7 @@ import pytest
 
 from browser import Browser
 from comparisons import RUDE, SECRET_PROMPT, comparison
-from test_report import make_run, record, sample
+from run_folders import make_run, record, sample
 from tiltune.measurements import write_comparison
 from tiltune.report import write_comparison_report, write_report
 

@@ -121,6 +121,16 @@ def test_check_explains_the_constraint_on_256_samples(
     assert "estimated minutes" in told
 
 
+def test_check_draws_a_formula_over_the_steps_of_the_text(tmp_path: Path) -> None:
+    atoms = {"rude": ["rude", "bad"], "apology": ["sorry"]}
+    tree = tiny.workplace(tmp_path, data={"violating": "keep"})
+    tree["constraint"] = {"kind": "temporal", "formula": "G(rude -> F apology)", "atoms": atoms}
+    lines = said(tree).splitlines()
+    start = lines.index("     state      after a word")
+    assert lines[start + 1] == "→  0  satisfied  rude & !apology → 1; !rude | apology: stays"
+    assert lines[start + 2] == "   1  open       apology → 0; !apology: stays"
+
+
 def test_check_against_another_constraint_counts_both_ways(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from comparisons import RUDE, SECRET_PROMPT, comparison
-from test_report import Node, parse
+from pages import Node, parse
 from tiltune.errors import RunError
 from tiltune.measurements import Comparison, Example, write_comparison
 from tiltune.report import write_comparison_report

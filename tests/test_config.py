@@ -124,7 +124,7 @@ ATOMS = "kind = 'temporal'\nformula = 'F rude'\n"
         (
             "kind = 'mean'\nweights = [1]\nparts = [{kind='regex', pattern='a'}, "
             "{kind='regex', pattern='b'}]",
-            "`constraint`: 1 weights for 2 parts; give one a part",
+            "`constraint`: 1 weight for 2 parts; give one a part",
         ),
         (
             ATOMS + "[atoms]\nrude = 3",

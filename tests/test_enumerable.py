@@ -346,7 +346,7 @@ def test_a_good_constraint_passes():
         (lambda cs: sorted(by_length(cs)), "in reverse order"),
         (lambda cs: [len(c.text) / 4 / len(cs) for c in cs], "scored alone"),
         (lambda cs: [1.5 for _ in cs], r"in \[0, 1\]"),
-        (lambda cs: [0.5], "1 scores"),
+        (lambda cs: [0.5], "1 score for"),
     ],
 )
 def test_a_breach_is_found(scorer: Callable[..., list[float]], breach: str):

@@ -1,4 +1,4 @@
-"""An evaluation from prompts to numbers: resumed, cached, refused, rescored."""
+"""An evaluation from prompts to numbers: resumed, cached, refused."""
 
 import json
 import os
@@ -8,46 +8,17 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import TypeAdapter
 
 import tiny
+from evaluations import WORDS, config, files, number, run, settings
 from tiltune import evaluate as evaluate_module
-from tiltune.config import ConstraintConfig, EvaluateConfig, parse_config
 from tiltune.contender import open_contender
 from tiltune.errors import ConfigError, DataError, RunError, TiltuneError
-from tiltune.evaluate import evaluate, refuse, same, shared_scorer
+from tiltune.evaluate import evaluate, refuse
 from tiltune.generations import read_lines
-from tiltune.measurements import Evaluation, Measurement, read_evaluation
+from tiltune.measurements import read_evaluation
 from tiltune.rescore import rescore
-from tiltune.stored import read_manifest
-
-PROMPTS = [
-    {"prompt": f"the {word}", "toxic": toxic}
-    for word, toxic in [("cat", 0.9), ("dog", 0.1), ("cat and", None), ("dog and", 0.6)]
-]
-WORDS = {"kind": "lexicon", "words": ["ran", "sorry"]}
-
-
-def rude(completions: Any) -> list[float]:
-    """Fails on nothing; 0 where a forbidden word occurs."""
-    return [float(not set(tiny.FORBIDDEN) & set(each.text.split())) for each in completions]
-
-
-def settings(folder: Path, **tables: Any) -> dict[str, Any]:
-    path = str(tiny.write_rows(folder / "prompts.jsonl", PROMPTS))
-    return {
-        "prompts": [
-            {"name": "toxic", "path": path, "field": "toxic", "at_least": 0.5},
-            {"name": "other", "path": path, "field": "toxic", "below": 0.5},
-        ],
-        "scorer": [{"name": "words", **WORDS}],
-        "utility": [{"kind": "perplexity", "name": "corpus", "path": str(folder / "corpus.jsonl")}],
-        "protocol": {"k": 5, "max_new_tokens": 6, "batch_size": 4, "seed": 1},
-    } | tables
-
-
-def config(folder: Path, **tables: Any) -> EvaluateConfig:
-    return parse_config(EvaluateConfig, settings(folder, **tables), source="test")
+from tiltune.stored import alone
 
 
 @pytest.fixture
@@ -55,23 +26,6 @@ def place(tmp_path: Path) -> Path:
     """A model and a corpus."""
     tiny.workplace(tmp_path)
     return tmp_path
-
-
-def run(place: Path, out: str = "out", **tables: Any) -> Evaluation:
-    return evaluate(open_contender(place / "model"), config(place, **tables), place / out)
-
-
-def number(evaluation: Evaluation, key: str, group: str = "toxic") -> Measurement:
-    return next(m for m in evaluation.measurements if (m.key, m.group) == (key, group))
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    """What a kill must not change: all but seconds."""
-    kept = {str(p.relative_to(folder)): p for p in sorted(folder.rglob("*")) if p.is_file()}
-    contents = {name: path.read_bytes() for name, path in kept.items()}
-    result = json.loads(contents.pop("evaluation.json"))
-    result.pop("seconds")
-    return contents | {"evaluation": json.dumps(result).encode()}
 
 
 def test_numbers_are_those_of_the_texts(place: Path) -> None:
@@ -154,113 +108,6 @@ def test_missing_scores_are_counted(place: Path, monkeypatch: pytest.MonkeyPatch
     assert [each.satisfied for each in done.examples] == [False, None, False, None]
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("trained")
-    tiny.finish(tiny.workplace(folder))
-    return folder
-
-
-def test_the_training_scorer_is_refused(trained: Path) -> None:
-    own = {"name": "own", "kind": "lexicon", "words": list(tiny.FORBIDDEN)}
-    protocol = settings(trained)["protocol"] | {"allow_training_scorer": True}
-    for path in (trained / "run", trained / "run" / "model"):
-        contender = open_contender(path)
-        with pytest.raises(ConfigError, match=r"'own' is the constraint that trained.*allow_train"):
-            evaluate(contender, config(trained, scorer=[own]), trained / "out")
-    assert not (trained / "out").exists()
-    insisted = config(trained, scorer=[own], protocol=protocol)
-    done = evaluate(open_contender(trained / "run"), insisted, trained / "out")
-    assert number(done, "attribute.own.satisfaction_rate").value is not None
-
-
-def test_guided_and_best_of_n_control_more_than_the_base(trained: Path) -> None:
-    own = {"name": "own", "kind": "lexicon", "words": list(tiny.FORBIDDEN)}
-    protocol = settings(trained)["protocol"] | {"allow_training_scorer": True, "k": 25}
-    rates = {
-        name: number(
-            evaluate(
-                open_contender(trained / "run", **how),  # type: ignore[arg-type]
-                config(trained, scorer=[own], protocol=protocol, utility=[]),
-                trained / name,
-            ),
-            "attribute.own.satisfaction_rate",
-        ).value
-        for name, how in {
-            "base": {"base": True},
-            "guided": {"guided": True, "round": 0},
-            "best": {"base": True, "best_of": 4},
-        }.items()
-    }
-    base, guided, best = (rates[name] or 0.0 for name in ("base", "guided", "best"))
-    assert best > base + 0.2 and guided > base
-
-
-def test_utility_of_guidance_is_of_the_guided_law(trained: Path) -> None:
-    found = {
-        name: evaluate(
-            open_contender(trained / "run", **how),  # type: ignore[arg-type]
-            config(trained, prompts=[], scorer=[]),
-            trained / f"utility-{name}",
-        ).measurements[0]
-        for name, how in {
-            "base": {"base": True},
-            "round 0": {"round": 0},
-            "guided": {"guided": True, "round": 0},
-            "best": {"base": True, "best_of": 3},
-        }.items()
-    }
-    assert found["base"].value == pytest.approx(found["round 0"].value)
-    assert found["guided"].value != pytest.approx(found["base"].value, rel=1e-3)
-    assert found["best"].value == pytest.approx(found["base"].value)
-    assert "choosing the best of 3 has no law" in found["best"].definition
-
-
-def test_same_scorer_by_file_or_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def constraint(**table: Any) -> Any:
-        parsed = parse_config(EvaluateConfig, {"scorer": [{"name": "s", **table}]}, source="test")
-        return parsed.scorer[0].constraint
-
-    monkeypatch.chdir(tmp_path)
-    one = constraint(kind="classifier", path="folder", label="toxic")
-    same_folder = constraint(kind="classifier", path=str(tmp_path / "folder"), label="insult")
-    assert same(one, same_folder)
-    assert not same(one, constraint(kind="classifier", path="other", label="toxic"))
-    words = constraint(kind="lexicon", words=["a"])
-    assert same(words, constraint(kind="lexicon", words=["a"]))
-    assert not same(words, constraint(kind="lexicon", words=["b"]))
-    assert not same(words, constraint(kind="regex", pattern="a"))
-    assert same(constraint(kind="profanity"), constraint(kind="profanity", threshold=0.9))
-    slow = constraint(kind="execution", parallel=8)
-    assert same(slow, constraint(kind="execution"))  # fetched otherwise, judged alike
-
-
-def test_a_scorer_shares_with_combinations_whatever_part_or_atom_judges() -> None:
-    judge = {"kind": "python", "path": "m:judge"}
-    short = {"kind": "length", "at_most": 9}
-    rude = {"kind": "temporal", "formula": "G !rude", "atoms": {"rude": judge}}
-    words = {"kind": "temporal", "formula": "G !rude", "atoms": {"rude": ["idiot"]}}
-    trained = [
-        *({"kind": "not", "parts": [judge]}, {"kind": "all", "parts": [short, judge]}),
-        {"kind": "any", "parts": [{"kind": "mean", "parts": [short, rude]}]},
-    ]
-    for table in trained:
-        for one, other in ((table, judge), (judge, table), (table, trained[0])):
-            shared = shared_scorer(constraint_of(one), constraint_of(other))
-            assert shared == constraint_of(judge)
-    assert shared_scorer(constraint_of(trained[1]), constraint_of(words)) is None
-    assert shared_scorer(constraint_of(words), constraint_of(words)) == constraint_of(words)
-    scorer = {"name": "again", "kind": "population", "at_least": 0.5, "parts": [judge]}
-    told = r"'again' is the constraint that trained this model \(python m:judge\)"
-    tree = {"scorer": [scorer], "prompts": [{"name": "p", "path": "p.jsonl"}]}
-    with pytest.raises(ConfigError, match=told):
-        refuse(parse_config(EvaluateConfig, tree, source=""), constraint_of(trained[0]))
-
-
-def constraint_of(table: dict[str, Any]) -> Any:
-    return TypeAdapter[Any](ConstraintConfig).validate_python(table)
-
-
 @pytest.mark.parametrize(
     ("tables", "message"),
     [
@@ -278,50 +125,6 @@ def test_settings_that_cannot_be(tmp_path: Path, tables: dict[str, Any], message
         refuse(config(tmp_path, **tables), None)
 
 
-def test_rescoring_generates_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = run(place)
-    folder = place / "out"
-    generations = {p.name: p.read_bytes() for p in (folder / "generations").iterdir()}
-    monkeypatch.setattr("tiltune.hub.load", None)
-    monkeypatch.setattr("tiltune.contender.draw", None)
-    (place / "model" / "model.safetensors").unlink()
-    scorer = config(
-        place, scorer=[{"name": "rude", "kind": "python", "path": "test_evaluate:rude"}]
-    )
-    done = rescore(folder, scorer.scorer)
-    assert {p.name: p.read_bytes() for p in (folder / "generations").iterdir()} == generations
-    assert read_evaluation(folder / "evaluation.json") == done
-    for each in first.measurements:
-        assert each in done.measurements
-    assert number(done, "attribute.rude.satisfaction_rate").count == 10
-    assert done.examples[0].scores.keys() == {"words", "rude"}
-    # the same name takes the place
-    other = config(place, scorer=[{"name": "words", "kind": "lexicon", "words": ["and", "dog"]}])
-    renewed = rescore(folder, other.scorer)
-    old, new = (number(e, "attribute.words.satisfaction_rate").value for e in (done, renewed))
-    assert old != new
-    assert len(read_manifest(folder).config.scorer) == 2
-
-
-def test_rescoring_by_the_training_scorer_is_refused(trained: Path) -> None:
-    evaluate(open_contender(trained / "run"), config(trained), trained / "again")
-    own = config(trained, scorer=[{"name": "o", "kind": "lexicon", "words": list(tiny.FORBIDDEN)}])
-    with pytest.raises(ConfigError, match="is the constraint that trained this model"):
-        rescore(trained / "again", own.scorer)
-    rescore(trained / "again", own.scorer, allow_training_scorer=True)
-
-
-def test_rescoring_what_is_no_finished_evaluation(place: Path) -> None:
-    scorers = config(place).scorer
-    with pytest.raises(RunError, match=r"no manifest.json there, so it is no evaluation"):
-        rescore(place, scorers)
-    run(place)
-    (path,) = (place / "out" / "generations").glob("toxic-*.jsonl")
-    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:7]))
-    with pytest.raises(RunError, match=r"holds 7 of 10 completions; finish it with"):
-        rescore(place / "out", scorers)
-
-
 def test_models_with_different_tokenizers(place: Path, tmp_path: Path) -> None:
     """The reference has its own words; text goes between them."""
     from small_models import llama_module, write_folder
@@ -333,31 +136,6 @@ def test_models_with_different_tokenizers(place: Path, tmp_path: Path) -> None:
     done = run(place, protocol=protocol)
     value = number(done, "fluency.perplexity_exp_of_mean").value
     assert value is not None and 1 < value < 1e4
-
-
-def test_rescoring_within_an_evaluation_keeps_what_was_measured(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = run(place)
-    scorers = config(place, scorer=[{"name": "dogs", "kind": "lexicon", "words": ["dog"]}]).scorer
-    for call in (0, 2):
-        with (
-            tiny.Nth("tiltune.evaluate.measured_once", call, interrupt),
-            pytest.raises(KeyboardInterrupt),
-        ):
-            run(place)
-        assert set(first.measurements) < set(rescore(place / "out", scorers).measurements)
-    with (
-        tiny.Nth("tiltune.evaluate.measured_once", 2, interrupt),
-        pytest.raises(KeyboardInterrupt),
-    ):
-        run(place, "new")
-    kept = rescore(place / "new", scorers).measurements
-    assert any(each.key == "diversity.dist_1" for each in kept)
-
-
-def interrupt() -> None:
-    raise KeyboardInterrupt
 
 
 def test_damaged_files_are_named(place: Path) -> None:
@@ -391,7 +169,7 @@ def test_progress_ends_at_the_total(place: Path) -> None:
     rescore(place / "out", again, progress=lambda *step: scored.append(step))
     assert scored[-1] == ("scores", 30, 30)
     assert lines[0] == (
-        "toxic: 2 prompts, 5 completions each; 1 rows without a number in `toxic` left out"
+        "toxic: 2 prompts, 5 completions each; 1 row without a number in `toxic` left out"
     )
 
 
@@ -457,11 +235,12 @@ def test_rows_that_json_cannot_hold(place: Path) -> None:
     assert read_lines(path)[0]["row"] == {"note": "\ud83d"}
 
 
-def test_an_evaluation_stands_in_nobody_elses_folder(place: Path, trained: Path) -> None:
-    kept = (trained / "run" / "manifest.json").read_bytes()
-    for folder in (trained / "run", place / "model"):
-        with pytest.raises(RunError, match=r"holds the config.json of a run or a model"):
-            evaluate(open_contender(place / "model"), config(place), folder)
-    assert (trained / "run" / "manifest.json").read_bytes() == kept
-    with pytest.raises(RunError, match=r"cannot be made a folder .* --out"):
-        run(place, "corpus.jsonl")
+def test_two_processes_are_not_at_work_on_one_evaluation(place: Path) -> None:
+    first = run(place)
+    with alone(place / "out"):
+        with pytest.raises(RunError, match=r"out: another process is at work .*--out"):
+            run(place)
+        with pytest.raises(RunError, match="another process"):
+            rescore(place / "out", ())
+    assert run(place).measurements == first.measurements
+    rescore(place / "out", ())

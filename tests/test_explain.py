@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from hand_made import reader, ruled, shorter_than, somewhere, without
 from tiltune.config import ConstraintConfig
+from tiltune.constraints import build_constraint
 from tiltune.constraints.base import Completion, Score, TextConstraint, on_texts
 from tiltune.data import Prompt
 from tiltune.explain import (
@@ -255,13 +256,43 @@ def test_prompts_that_decide_the_verdict_are_counted() -> None:
 
 
 def test_the_record_says_what_is_judged() -> None:
-    record = constraint_record(ruled(without("b"), name="no b"))
+    record = constraint_record(LEXICON, ruled(without("b"), name="no b"))
     assert record.judged.startswith("no b judges the completion; a score of 0.5 or more satisfies")
     assert "1 dead; it decides every text exactly" in record.judged
     assert record.automaton is not None and len(record.automaton.edges) == 3
     soft = TextConstraint("soft", lambda each: [0.3] * len(each), threshold="none")
-    assert constraint_record(soft).judged.endswith("its score is kept as it is")
-    partial = constraint_record(ruled(without("b"), complete=False)).judged
+    assert constraint_record(LEXICON, soft).judged.endswith("its score is kept as it is")
+    partial = constraint_record(LEXICON, ruled(without("b"), complete=False)).judged
     assert re.search("only a part of the constraint", partial)
-    assert constraint_record(replace(soft, threshold=0.5)).automaton is None
+    assert constraint_record(LEXICON, replace(soft, threshold=0.5)).automaton is None
     assert Score(0.0).feedback == ""
+
+
+JUDGE = {"kind": "python", "path": "test_explain:even"}
+"""An atom without an automaton."""
+
+
+def even(completions: Sequence[Completion]) -> list[float]:
+    return [float(len(each.text) % 2 == 0) for each in completions]
+
+
+@pytest.mark.parametrize("apology", [["sorry"], JUDGE], ids=["words", "a judge"])
+def test_a_formula_is_shown_over_steps_whatever_judges_its_atoms(apology: Any) -> None:
+    words = ["villain", "scoundrel", "rascal", "blockhead", "nitwit"]
+    atoms = {"rude": words, "apology": apology}
+    config = table(kind="temporal", formula="G(rude -> F apology)", atoms=atoms, step="line")
+    record = constraint_record(config, build_constraint(config))
+    assert record.automaton is not None
+    assert (record.automaton.reads, record.automaton.states) == ("line", 2)
+    assert (0, 1, "rude & !apology") in record.automaton.edges
+    exact = re.search(r"Its automaton: (\d+) states over \d+ classes of characters", record.judged)
+    assert (exact is None) == (apology == JUDGE)
+    assert exact is None or int(exact[1]) > 24
+
+
+def test_a_formula_with_too_many_steps_is_shown_over_characters() -> None:
+    atoms = {f"a{number}": [f"a{number}"] for number in range(4)}
+    config = table(kind="temporal", formula=" & ".join(f"F {a}" for a in atoms), atoms=atoms)
+    record = constraint_record(config, build_constraint(config))
+    assert record.automaton is not None
+    assert record.automaton.reads == "character" and not record.automaton.edges

@@ -70,7 +70,7 @@ def test_no_training_takes_a_population(
     tree = tiny.workplace(tmp_path) | {
         "constraint": {"kind": "population", "at_least": 0.5, "parts": [part]}
     }
-    with pytest.raises(ConfigError, match=r"no method of this version.*`tiltune evaluate` measure"):
+    with pytest.raises(ConfigError, match=r"`tiltune score` tells whether .* within the bounds"):
         refuse(tiny.config(tree))
     methods = [{"name": "tilt", "kind": "tilt"}]
     comparison = {"table": {"dir": "x", "control": "c", "utility": "u"}, "method": methods}

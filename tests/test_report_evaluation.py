@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from test_report import make_run, parse, record, report, rows_of
+from pages import parse, rows_of
+from run_folders import make_run, record, report
 from tiltune.errors import RunError
 from tiltune.measurements import Evaluation, Example, Measurement, write_evaluation
 from tiltune.report.evaluation import measurement_table

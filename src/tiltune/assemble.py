@@ -135,9 +135,10 @@ def refuse(config: RunConfig) -> None:
         raise ConfigError(
             "constraint.kind = 'population' bounds a share of all completions, and every "
             f"method.kind ('{config.method.kind}' too) judges each completion by itself: no method "
-            "of this version trains under it. `tiltune score` and `tiltune evaluate` measure the "
-            "share; to train, state its part as the constraint and steer the share of completions "
-            "that satisfy it with method.target_rate"
+            "of this version trains under it. `tiltune score` tells whether the share of a file of "
+            "completions lies within the bounds, `tiltune evaluate` only measures the share; to "
+            "train, state its part as the constraint and steer the share of completions that "
+            "satisfy it with method.target_rate"
         )
     method, soft = config.method, config.constraint.threshold == "none"
     if (

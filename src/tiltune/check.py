@@ -42,6 +42,7 @@ from tiltune.explain import (
 from tiltune.learner import Learner, Trained
 from tiltune.probe import PROMPTS
 from tiltune.sampler import Scored
+from tiltune.wording import counted
 
 SAMPLES = 256
 FITTED = 32
@@ -159,8 +160,8 @@ def _print_data(prepared: Prepared, console: Console) -> None:
         f"model: {prepared.loaded.parameters / 1e6:.2f} million parameters, context "
         f"{prepared.loaded.context} tokens\n"
         f"prompts: {len(prepared.prompts)}\n"
-        f"corpus: {count.rows} rows to train on, {count.violating} violate the constraint, "
-        f"{count.dropped} of them dropped\n"
+        f"corpus: {counted(count.rows, 'row')} to train on, {count.violating} violating the "
+        f"constraint, {count.dropped} of them dropped\n"
         f"validation: {len(measurer.satisfying)} rows that satisfy, {len(measurer.violating)} that "
         "do not"
     )

@@ -37,12 +37,15 @@ from tiltune.metrics.degeneration import degeneration
 from tiltune.stored import (
     Manifest,
     StoredGroup,
+    alone,
     make_folder,
     measured_before,
     measured_once,
     read_measured,
+    refuse_another,
     write_manifest,
 )
+from tiltune.wording import counted
 
 EVALUATION = "evaluation.json"
 EXAMPLES = 8
@@ -90,26 +93,28 @@ def evaluate(
     plans = _plans(contender, config, say)
     manifest = _manifest(contender, config, folder, plans)
     make_folder(folder)
-    before = measured_before(folder, manifest)
-    write_manifest(folder, manifest.model_copy(update={"measured": before}))
-    texts = _write_and_judge(config, folder, plans, progress)
-    started = time.perf_counter()
-    subject = Subject(
-        contender, config.protocol, texts.generated, {p.group.name: p.digest() for p in plans}
-    )
-    measured: list[str] = []
-    todo = list(pieces(subject, config.utility))
-    for done, piece in enumerate(todo):
-        progress(piece.name, done, len(todo))
-        measured_once(folder / piece.file, piece.measure)
-        measured.append(piece.file)
-        if piece.file not in before:
-            kept = manifest.model_copy(update={"measured": tuple(measured)})
-            write_manifest(folder, kept)
-    texts.seconds["utility"] = time.perf_counter() - started
-    manifest = manifest.model_copy(update={"measured": tuple(measured)})
-    write_manifest(folder, manifest)
-    return compose(folder, manifest, texts)
+    with alone(folder):
+        refuse_another(folder, manifest)
+        before = measured_before(folder, manifest)
+        write_manifest(folder, manifest.model_copy(update={"measured": before}))
+        texts = _write_and_judge(config, folder, plans, progress)
+        started = time.perf_counter()
+        subject = Subject(
+            contender, config.protocol, texts.generated, {p.group.name: p.digest() for p in plans}
+        )
+        measured: list[str] = []
+        todo = list(pieces(subject, config.utility))
+        for done, piece in enumerate(todo):
+            progress(piece.name, done, len(todo))
+            measured_once(folder / piece.file, piece.measure)
+            measured.append(piece.file)
+            if piece.file not in before:
+                kept = manifest.model_copy(update={"measured": tuple(measured)})
+                write_manifest(folder, kept)
+        texts.seconds["utility"] = time.perf_counter() - started
+        manifest = manifest.model_copy(update={"measured": tuple(measured)})
+        write_manifest(folder, manifest)
+        return compose(folder, manifest, texts)
 
 
 def refuse(config: EvaluateConfig, trained_by: ConstraintConfig | None) -> None:
@@ -219,10 +224,11 @@ def _plans(contender: Contender, config: EvaluateConfig, say: Callable[[str], No
     for section in config.prompts:
         group = read_group(section, contender, max_new_tokens=protocol.max_new_tokens)
         plans.append(Plan(contender, group, protocol))
-        lacking = f"; {group.left_out} rows without a number in `{section.field}` left out"
+        left_out = counted(group.left_out, "row")
+        lacking = f"; {left_out} without a number in `{section.field}` left out"
         say(
-            f"{group.name}: {len(group.prompts)} prompts, {protocol.k} completions each"
-            + (lacking if group.left_out else "")
+            f"{group.name}: {counted(len(group.prompts), 'prompt')}, "
+            f"{counted(protocol.k, 'completion')} each" + (lacking if group.left_out else "")
         )
     return plans
 

@@ -111,6 +111,8 @@ class AutomatonRecord(BaseModel):
     dead: tuple[int, ...]
     edges: tuple[tuple[int, int, str], ...] = ()
     """(from, to, label); none where there are too many states to draw."""
+    reads: str = "character"
+    """What an edge reads one of: a character, or a step of the text, such as a word."""
 
 
 class ConstraintRecord(BaseModel):

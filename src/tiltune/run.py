@@ -130,7 +130,7 @@ class Run:
                 self.folder.mkdir(parents=True)  # config.json first: it makes this a run folder
                 self._save_config()
                 write_json(self.folder / "manifest.json", manifest)
-                described = constraint_record(self.prepared.constraint)
+                described = constraint_record(self.config.constraint, self.prepared.constraint)
                 write_json(self.folder / "constraint.json", described.model_dump(mode="json"))
         except (TiltuneError, KeyboardInterrupt):
             self._leave()

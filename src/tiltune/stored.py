@@ -5,10 +5,13 @@ generations/         a file a group of prompts
 scores/              a file a scorer and group
 measured/            measurements that no scorer takes part in
 evaluation.json      the result
+lock                 held by the process that is at work on the folder
 """
 
 import json
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,9 @@ from tiltune.generations import JsonRow, as_generated, read_lines
 from tiltune.measurements import Measurement
 from tiltune.metrics.base import Generated
 from tiltune.records import write_atomically
+
+if sys.platform != "win32":
+    import fcntl
 
 MANIFEST = "manifest.json"
 _LIST = TypeAdapter(list[Measurement])
@@ -70,6 +76,47 @@ def make_folder(folder: Path) -> None:
         raise RunError(
             f"{folder}: cannot be made a folder ({error.strerror}); give another with --out"
         ) from error
+
+
+@contextmanager
+def alone(folder: Path) -> Generator[None]:
+    """Within it no other process works on the evaluation; its end, a kill too, lets the next in.
+
+    Raises:
+        RunError: another process is at work on it.
+    """
+    with (folder / "lock").open("a") as file:
+        if sys.platform != "win32":
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(
+                    f"{folder}: another process is at work on this evaluation; wait for its end, "
+                    "or give another folder with --out"
+                ) from None
+            except OSError:
+                pass  # a file system without locks keeps nobody out
+        yield
+
+
+def refuse_another(folder: Path, manifest: Manifest) -> None:
+    """Only the same model, or the same name of the same folder made anew, takes an evaluation's
+    place.
+
+    Raises:
+        RunError: the folder holds the evaluation of something else.
+    """
+    try:
+        earlier = read_manifest(folder)
+    except RunError:  # none, or of another version: it is written anew
+        return
+    names = [(each.name, Path(each.model).resolve()) for each in (earlier, manifest)]
+    if earlier.digest != manifest.digest and names[0] != names[1]:
+        raise RunError(
+            f"{folder}: holds the evaluation of {earlier.name!r} ({earlier.model}), and this is "
+            f"{manifest.name!r} ({manifest.model}); give another folder with --out, or remove that "
+            "one"
+        )
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

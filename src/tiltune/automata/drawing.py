@@ -1,18 +1,28 @@
-"""Automata for a person: characters in words, a table for the terminal, edges for a picture."""
+"""Automata for a person: edges in words, a table for the terminal, a record for a picture."""
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tiltune.automata.conditions import condition
 from tiltune.automata.dfa import DFA, Flags
 from tiltune.automata.text import CODEPOINTS, TextAutomaton
 from tiltune.records import AutomatonRecord
 
 MOST_STATES = 24
 """Automata of more states are counted, not drawn."""
+MOST_EDGES = 32
+"""Automata over steps with more edges are not drawn."""
 MOST_CHARACTERS = 6
 """Runs of characters that a label spells out."""
+LONGEST_CONDITION = 40
+"""Characters; the longest condition out of a state, if it has more, is `any other`."""
+MOST_CONDITION = 160
+"""Characters; a condition that has more is none for a person, and its automaton is not drawn."""
+
+Edge = tuple[int, int, str]
 
 OTHERWISE = "any other"
 _NAMED = {" ": "space", "\n": "line break", "\t": "tab"}
@@ -20,26 +30,31 @@ _NAMED = {" ": "space", "\n": "line break", "\t": "tab"}
 
 def drawn(automaton: TextAutomaton) -> AutomatonRecord:
     """The automaton as it is drawn; without its edges where it has more than `MOST_STATES`."""
-    dfa = automaton.dfa
-    count = len(dfa.accepting)
+    few = len(automaton.dfa.accepting) <= MOST_STATES
+    return recorded(automaton.dfa, edges(automaton) if few else [])
+
+
+def recorded(dfa: DFA, edges: Sequence[Edge], reads: str = "character") -> AutomatonRecord:
+    """The automaton with these edges, each of which reads one of `reads`."""
     return AutomatonRecord(
-        states=count,
+        states=len(dfa.accepting),
         classes=dfa.transitions.shape[1],
         start=dfa.start,
         accepting=tuple(np.flatnonzero(dfa.accepting).tolist()),
         dead=tuple(np.flatnonzero(dfa.dead).tolist()),
-        edges=tuple(edges(automaton)) if count <= MOST_STATES else (),
+        edges=tuple(edges),
+        reads=reads,
     )
 
 
-def edges(automaton: TextAutomaton) -> list[tuple[int, int, str]]:
+def edges(automaton: TextAutomaton) -> list[Edge]:
     """(from, to, label) of every pair of states that one character connects.
 
     Of several edges out of one state the widest is `any other`: it takes what the others leave.
     """
     dfa = automaton.dfa
     sizes = np.bincount(automaton.classes, minlength=dfa.transitions.shape[1])
-    found: list[tuple[int, int, str]] = []
+    found: list[Edge] = []
     for state, row in enumerate(dfa.transitions):
         targets = np.unique(row[sizes > 0])
         widest = max(targets, key=lambda target: sizes[row == target].sum())
@@ -52,14 +67,44 @@ def edges(automaton: TextAutomaton) -> list[tuple[int, int, str]]:
     return found
 
 
+def step_edges(dfa: DFA, atoms: Sequence[str]) -> list[Edge] | None:
+    """(from, to, condition on the atoms) of every pair of states that a step connects.
+
+    The longest condition out of a state is `any other` where it is long. None: too many states or
+    edges to draw, or too long conditions.
+
+    Args:
+        dfa: over 2^n symbols; atom k is true of a step if bit k of its symbol is 1.
+        atoms: the n names.
+    """
+    targets = [np.unique(row).tolist() for row in dfa.transitions]
+    if len(targets) > MOST_STATES or sum(map(len, targets)) > MOST_EDGES:
+        return None
+    found: list[Edge] = []
+    for state, row in enumerate(dfa.transitions):
+        told = {target: condition(row == target, atoms) for target in targets[state]}
+        longest = max(told, key=lambda target: len(told[target]))
+        if len(told[longest]) > LONGEST_CONDITION:
+            told[longest] = OTHERWISE
+        if max(map(len, told.values())) > MOST_CONDITION:
+            return None
+        found += [(state, target, label) for target, label in told.items()]
+    return found
+
+
 def text_table(automaton: TextAutomaton) -> str:
-    """One line a state: its number, what it means to end there, and where each character leads."""
-    dfa = automaton.dfa
-    if len(dfa.accepting) > MOST_STATES:
-        return f"({len(dfa.accepting)} states, too many to draw; at most {MOST_STATES} are)"
+    """The table of an automaton over characters, or how many states are too many for one."""
+    count = len(automaton.dfa.accepting)
+    if count > MOST_STATES:
+        return f"({count} states, too many to draw; at most {MOST_STATES} are)"
+    return table(automaton.dfa, edges(automaton))
+
+
+def table(dfa: DFA, edges: Sequence[Edge]) -> str:
+    """One line a state: its number, what it means to end there, and where each edge leads."""
     leaving: dict[int, list[str]] = {state: [] for state in range(len(dfa.accepting))}
     staying: dict[int, list[str]] = {state: [] for state in leaving}
-    for source, target, label in edges(automaton):
+    for source, target, label in edges:
         if source == target:
             staying[source].append(f"{label}: stays")
         else:

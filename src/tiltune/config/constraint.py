@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from tiltune.config.parse import Section
+from tiltune.wording import counted
 
 JudgedText = Literal["completion", "prompt+completion"]
 
@@ -264,7 +265,8 @@ class MeanConfig(CombinedSection):
     def _one_weight_a_part(self) -> "MeanConfig":
         if self.weights is not None and len(self.weights) != len(self.parts):
             raise ValueError(
-                f"{len(self.weights)} weights for {len(self.parts)} parts; give one a part"
+                f"{counted(len(self.weights), 'weight')} for "
+                f"{counted(len(self.parts), 'part')}; give one a part"
             )
         return self
 

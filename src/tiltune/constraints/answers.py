@@ -8,6 +8,7 @@ from typing import Any, Protocol, cast, final
 
 from tiltune.constraints.base import shown
 from tiltune.errors import ConstraintError
+from tiltune.wording import counted
 
 _PLACEHOLDER = re.compile(r"\{(text|prompt)\}")
 
@@ -75,8 +76,9 @@ class Moderation:
             raise self._malformed(answer, "an object with a list `results`")
         if len(results) != count:
             raise ConstraintError(
-                f"{self.where} answered with {len(results)} results for {count} texts; where a "
-                f"request holds one text only, set constraint.batch_size = 1"
+                f"{self.where} answered with {counted(len(results), 'result')} for "
+                f"{counted(count, 'text')}; where a request holds one text only, "
+                "set constraint.batch_size = 1"
             )
         return [self._rating(result) for result in results]
 

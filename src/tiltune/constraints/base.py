@@ -19,6 +19,7 @@ from tiltune.constraints.scores import (
     judged_text,
 )
 from tiltune.errors import ConstraintError, ScorerUnavailable, TiltuneError
+from tiltune.wording import counted
 
 
 class Constraint(Protocol):
@@ -144,10 +145,10 @@ class TextConstraint:
                 f"first text of the batch of {len(texts)}: {shown(texts[0])}"
             ) from error
         if results is None or len(results) != len(texts):
-            found = shown(returned) if results is None else f"{len(results)} scores"
+            found = shown(returned) if results is None else counted(len(results), "score")
             raise ConstraintError(
-                f"{self.name} returned {found} for {len(texts)} completions; it must return a list "
-                f"with one score for each; first text of the batch: {shown(texts[0])}"
+                f"{self.name} returned {found} for {counted(len(texts), 'completion')}; it must "
+                f"return a list with one score for each; first text of the batch: {shown(texts[0])}"
             )
         return list(zip(results, texts, strict=True))
 
@@ -207,11 +208,12 @@ def combine(
     shares = [1.0] * len(parts) if weights is None else list(weights)
     if len(shares) != len(parts) or not all(0 < each < float("inf") for each in shares):
         raise ConstraintError(
-            f"{kind}: weights {shown(weights)} for {len(parts)} parts; give one a part, above 0"
+            f"{kind}: weights {shown(weights)} for {counted(len(parts), 'part')}; give one a "
+            "part, above 0"
         )
     combination = Combination(kind, tuple(parts), tuple(shares))
     return TextConstraint(
-        f"{kind} constraint ({len(parts)} part{'s' * (len(parts) > 1)})",
+        f"{kind} constraint ({counted(len(parts), 'part')})",
         combination.scores,
         combination.text,
         threshold,
@@ -220,6 +222,7 @@ def combine(
         make_rule=cache(partial(combination.rule, threshold)),
         why_no_rule=partial(combination.without_rule, threshold),
         cost=max(part.cost for part in parts),
+        stop=combination.stop,
     )
 
 

@@ -1,9 +1,10 @@
 """How the labels of parts make one score: all, any, not, weighted mean; and their automata."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import groupby
+from threading import Event
 from typing import Any, Literal, Protocol, final
 
 import numpy as np
@@ -13,6 +14,7 @@ from tiltune.automata.dfa import TooManyStates
 from tiltune.automata.text import combined
 from tiltune.config.constraint import joint_text
 from tiltune.constraints.scores import Completion, Failure, JudgedText, Rule, Score
+from tiltune.constraints.stopping import NOT_ASKED, Calls
 
 Kind = Literal["all", "any", "not", "mean"]
 Answer = Score | Failure
@@ -42,6 +44,9 @@ class Part(Protocol):
 
     @property
     def cost(self) -> int: ...
+
+    @property
+    def stop(self) -> Callable[[], None]: ...
 
     def score(self, completions: Sequence[Completion]) -> list[Score]: ...
 
@@ -75,6 +80,7 @@ class Combination:
     kind: Kind
     parts: Sequence[Part]
     weights: Sequence[float]
+    calls: Calls = field(default_factory=Calls)
 
     @property
     def text(self) -> JudgedText:
@@ -83,11 +89,19 @@ class Combination:
 
     def scores(self, completions: Sequence[Completion]) -> list[Answer]:
         """One score a completion; a part whose service fails for a text raises at once."""
-        return self._scores(completions, forgiving=False)
+        with self.calls.under_way() as stopped:
+            return self._scores(completions, stopped, forgiving=False)
 
     def scores_or_missing(self, completions: Sequence[Completion]) -> list[Answer]:
         """One score a completion, or a failure where a part that failed might have decided."""
-        return self._scores(completions, forgiving=True)
+        with self.calls.under_way() as stopped:
+            return self._scores(completions, stopped, forgiving=True)
+
+    def stop(self) -> None:
+        """End the calls under way: the part that is being asked, and no further part is."""
+        self.calls.stop()
+        for part in self.parts:
+            part.stop()
 
     def rule(self, threshold: float | Literal["none"]) -> Rule | None:
         """The automaton of "the combination reaches its threshold", above 0, from the parts' own.
@@ -123,14 +137,19 @@ class Combination:
         """The parts' rules; none of a part whose label is its raw score."""
         return [None if part.threshold == "none" else part.rule() for part in self.parts]
 
-    def _scores(self, completions: Sequence[Completion], *, forgiving: bool) -> list[Answer]:
+    def _scores(
+        self, completions: Sequence[Completion], stopped: Event, *, forgiving: bool
+    ) -> list[Answer]:
         answers: list[dict[int, Answer]] = [{} for _ in completions]
         decided = _DECIDED.get(self.kind)
         undecided = list(range(len(completions)))
         for number in sorted(range(len(self.parts)), key=lambda number: self.parts[number].cost):
             part = self.parts[number]
             ask = part.score_or_missing if forgiving else part.score
-            given = ask([completions[place] for place in undecided])
+            if stopped.is_set():
+                given = [NOT_ASKED] * len(undecided)
+            else:
+                given = ask([completions[place] for place in undecided])
             for place, answer in zip(undecided, given, strict=True):
                 answers[place][number] = answer
             undecided = [

@@ -30,6 +30,7 @@ from tiltune.constraints.headers import check_headers
 from tiltune.constraints.pace import Pace
 from tiltune.constraints.post import JsonClient, RefusedRequest
 from tiltune.constraints.score_cache import ScoreCache
+from tiltune.constraints.stopping import Calls
 from tiltune.errors import ConstraintError, ScorerUnavailable
 
 BATCH_SIZE = 32
@@ -65,8 +66,7 @@ class Service:
     config: HttpConfig
     format: Format
     client: JsonClient
-    running: set[threading.Event] = field(default_factory=set[threading.Event])
-    """Of each call under way, what ends it."""
+    calls: Calls = field(default_factory=Calls)
 
     @property
     def name(self) -> str:
@@ -83,8 +83,7 @@ class Service:
 
     def stop(self) -> None:
         """Nothing more is asked by the calls under way."""
-        for stopped in tuple(self.running):
-            stopped.set()
+        self.calls.stop()
 
     def _found(
         self, completions: Sequence[Completion], *, forgiving: bool
@@ -105,22 +104,20 @@ class Service:
     ) -> dict[str, Rating | Failure]:
         """Ratings or failures by key; unless forgiving, the first failure is raised."""
         found: dict[str, Rating | Failure] = {}
-        stopped = threading.Event()
-        self.running.add(stopped)
-        pool = ThreadPoolExecutor(self.config.parallel, thread_name_prefix="score")
-        try:
-            futures = [
-                pool.submit(self._ask, batch, cache, stopped) for batch in self._batches(asked)
-            ]
-            for future in as_completed(futures):
-                found |= (answered := future.result())
-                for key, result in answered.items():
-                    if isinstance(result, Failure) and not forgiving:
-                        raise unavailable(self.name, result, asked[key].text)
-        finally:  # what is under way still reaches the cache
-            stopped.set()
-            pool.shutdown(cancel_futures=True)
-            self.running.discard(stopped)
+        with self.calls.under_way() as stopped:
+            pool = ThreadPoolExecutor(self.config.parallel, thread_name_prefix="score")
+            try:
+                futures = [
+                    pool.submit(self._ask, batch, cache, stopped) for batch in self._batches(asked)
+                ]
+                for future in as_completed(futures):
+                    found |= (answered := future.result())
+                    for key, result in answered.items():
+                        if isinstance(result, Failure) and not forgiving:
+                            raise unavailable(self.name, result, asked[key].text)
+            finally:  # what is under way still reaches the cache
+                stopped.set()
+                pool.shutdown(cancel_futures=True)
         return found
 
     def _batches(self, asked: Mapping[str, Question]) -> list[dict[str, Question]]:

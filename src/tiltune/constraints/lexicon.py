@@ -14,6 +14,7 @@ from tiltune.config import LexiconConfig
 from tiltune.constraints.base import Rule, Score, TextConstraint, on_texts
 from tiltune.constraints.regex import automaton_of
 from tiltune.errors import ConstraintError
+from tiltune.wording import counted
 
 MOST_PAIRS = 100_000
 """Pairs of states that a step of the product of required entries may have; beyond: no rule."""
@@ -44,7 +45,7 @@ def build_lexicon(config: LexiconConfig) -> TextConstraint:
         automaton = _every(patterns) if config.mode == "require" else _none(pattern)
         return automaton and Rule(automaton, config.text)
 
-    name = f"lexicon constraint ({config.mode}, {len(entries)} entries)"
+    name = f"lexicon constraint ({config.mode}, {counted(len(entries), 'entry', 'entries')})"
     scorer = on_texts(judge, config.text)
     constraint = TextConstraint(name, scorer, config.text, config.threshold)
     return replace(constraint, make_rule=cache(rule))

@@ -23,7 +23,9 @@ from tiltune.config import HttpConfig
 from tiltune.constraints.base import shown
 from tiltune.constraints.headers import filled_headers, redacted, secrets_of
 from tiltune.constraints.pace import Outage, Pace
+from tiltune.constraints.stopping import NOT_ASKED
 from tiltune.errors import ConstraintError, ScorerUnavailable
+from tiltune.wording import counted
 
 FIRST_WAIT_SECONDS = 0.5  # before the first retry; doubled for each further one
 LONGEST_BACKOFF_SECONDS = 60.0
@@ -157,10 +159,10 @@ class JsonClient:
         wait, row = busy.wait_seconds, self.outage.grown()
         asks = f", and asks to wait {wait:g} s" if wait > LONGEST_WAIT_SECONDS else ""
         message = (
-            f"{self._where} failed {attempts} times (constraint.retries = {self.config.retries}), "
-            f"last with {busy}{asks}; give it more constraint.retries or "
-            f"constraint.timeout_seconds, or ask more slowly with constraint.requests_per_second "
-            f"or constraint.parallel"
+            f"{self._where} failed {counted(attempts, 'time')} "
+            f"(constraint.retries = {self.config.retries}), last with {busy}{asks}; give it "
+            "more constraint.retries or constraint.timeout_seconds, or ask more slowly with "
+            "constraint.requests_per_second or constraint.parallel"
         )
         if row < LONGEST_OUTAGE:
             return ScorerUnavailable(message)
@@ -177,7 +179,7 @@ class JsonClient:
 
 def _sleep(seconds: float, stopped: threading.Event) -> None:
     if stopped.wait(seconds) if seconds > 0 else stopped.is_set():
-        raise ScorerUnavailable("not asked, since scoring was stopped")
+        raise ScorerUnavailable(NOT_ASKED.reason)
 
 
 def _retry_after(value: str | None) -> float:

@@ -30,6 +30,7 @@ from tiltune.constraints.base import (
     shown,
 )
 from tiltune.constraints.combined import build_within
+from tiltune.constraints.stopping import NOT_ASKED, Calls
 from tiltune.errors import ConstraintError
 
 Build = Callable[[ConstraintConfig], TextConstraint]
@@ -74,9 +75,21 @@ def build_temporal(config: TemporalConfig, build: Build) -> TextConstraint:
     def rule() -> Rule | None:
         return _rule(formula, atoms, config)
 
-    name = f"temporal constraint {shown(str(formula), 80)}"
-    judge = partial(_judge, formula, atoms, config)
-    return TextConstraint(name, judge, config.text, config.threshold, make_rule=rule)
+    calls = Calls()
+
+    def stop() -> None:
+        calls.stop()
+        for atom in atoms.values():
+            atom.constraint.stop()
+
+    return TextConstraint(
+        f"temporal constraint {shown(str(formula), 80)}",
+        partial(_judge, formula, atoms, config, calls),
+        config.text,
+        config.threshold,
+        make_rule=rule,
+        stop=stop,
+    )
 
 
 def _check_names(formula: Formula, bound: list[str]) -> None:
@@ -136,6 +149,7 @@ def _judge(
     formula: Formula,
     atoms: dict[str, Atom],
     config: TemporalConfig,
+    calls: Calls,
     completions: Sequence[Completion],
 ) -> list[Score | Failure]:
     texts = [judged_text(each, config.text) for each in completions]
@@ -144,13 +158,16 @@ def _judge(
     failures: dict[int, Failure] = {}
     places = [(i, j) for i, steps in enumerate(spans) for j in range(len(steps))]
     steps = [texts[i][slice(*spans[i][j])] for i, j in places]
-    for name, atom in atoms.items():
-        of = [completions[i] for i, _ in places]
-        for (i, j), verdict in zip(places, _verdicts(atom, steps, of), strict=True):
-            if isinstance(verdict, Failure):
-                failures.setdefault(i, verdict)
-            elif verdict:
-                traces[i][j].add(name)
+    of = [completions[i] for i, _ in places]
+    with calls.under_way() as stopped:
+        for name, atom in atoms.items():
+            asked = not stopped.is_set()
+            verdicts = _verdicts(atom, steps, of) if asked else [NOT_ASKED] * len(steps)
+            for (i, j), verdict in zip(places, verdicts, strict=True):
+                if isinstance(verdict, Failure):
+                    failures.setdefault(i, verdict)
+                elif verdict:
+                    traces[i][j].add(name)
     return [
         failures.get(i) or _score(formula, traces[i], text, spans[i], config.step)
         for i, text in enumerate(texts)

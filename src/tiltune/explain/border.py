@@ -7,6 +7,7 @@ import numpy as np
 
 from tiltune.automata.shortest import steps_to
 from tiltune.constraints.base import Completion, Rule, Score, TextConstraint, judged_text
+from tiltune.wording import counted
 
 EACH = 3
 """Examples of either verdict."""
@@ -65,5 +66,5 @@ def _noted(case: Case, steps: float) -> Case:
     if np.isinf(steps):
         note = "nothing that follows can change it"
     else:
-        note = f"{steps:.0f} more character{'s' * (steps != 1)} can change it"
+        note = f"{counted(round(steps), 'more character')} can change it"
     return Case(case.completion, case.score, case.satisfied, note)

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from tiltune.automata.drawing import text_table
 from tiltune.config import ConstraintConfig
 from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.conflicts import conflict
@@ -13,6 +12,7 @@ from tiltune.decoding.texts import Decoder
 from tiltune.explain.border import Case, nearest
 from tiltune.explain.ending import EndingEffect, ending_effect
 from tiltune.explain.judged import constraint_record
+from tiltune.explain.picture import picture
 from tiltune.explain.straddle import Straddling, Vocabulary, straddling
 from tiltune.records import ConstraintRecord, Interval, wilson_interval
 from tiltune.sampler import Scored
@@ -41,8 +41,8 @@ class Findings:
 
     Attributes:
         record: the sentence of what is judged; size and edges of the automaton.
-        drawing: the automaton as a text table; "" without one.
-        no_automaton: why there is none; "" with one.
+        drawing: the automaton that is shown, as a text table; "" without one.
+        no_automaton: why there is none over characters; "" with one.
         samples, ended, cut: fresh samples of the model; those that ended; those cut at the limit.
         corpus: the rows to train on, dropped ones included.
         milliseconds_in_batch: mean cost of a text while all samples were scored together.
@@ -93,11 +93,12 @@ def find(
         tokenizer: the model's.
     """
     rule = constraint.rule()
+    shown = picture(config, rule)
     verdicts = [constraint.satisfied(score) for score in scored.scores]
     measure, cases = nearest(constraint, scored.completions, scored.scores)
     return Findings(
-        record=constraint_record(constraint),
-        drawing=text_table(rule.automaton) if rule is not None else "",
+        record=constraint_record(config, constraint),
+        drawing=shown.table if shown is not None else "",
         no_automaton=constraint.without_rule() if rule is None else "",
         samples=Count(sum(verdicts), len(verdicts)),
         ended=_ending(scored, verdicts, ended=True),

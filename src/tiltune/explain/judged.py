@@ -1,8 +1,11 @@
 """The sentence of what is judged, and the automaton behind it, as a run folder keeps them."""
 
 from tiltune.automata.drawing import drawn
+from tiltune.config import ConstraintConfig
 from tiltune.constraints.base import TextConstraint
+from tiltune.explain.picture import picture
 from tiltune.records import AutomatonRecord, ConstraintRecord
+from tiltune.wording import counted
 
 _TEXTS = {"completion": "the completion", "prompt+completion": "the prompt with its completion"}
 
@@ -19,7 +22,10 @@ def judged(constraint: TextConstraint) -> str:
 
 def automaton_sentence(automaton: AutomatonRecord, *, complete: bool) -> str:
     """How large the automaton is, and whether it is all of the constraint."""
-    size = f"automaton: {automaton.states} states over {automaton.classes} classes of characters"
+    size = (
+        f"automaton: {counted(automaton.states, 'state')} over "
+        f"{counted(automaton.classes, 'class', 'classes')} of characters"
+    )
     lost = f", {len(automaton.dead)} dead" if automaton.dead else ""
     return (
         size
@@ -32,11 +38,11 @@ def automaton_sentence(automaton: AutomatonRecord, *, complete: bool) -> str:
     )
 
 
-def constraint_record(constraint: TextConstraint) -> ConstraintRecord:
-    """What a run folder keeps of its constraint."""
-    rule = constraint.rule()
-    if rule is None:
-        return ConstraintRecord(judged=judged(constraint))
-    automaton = drawn(rule.automaton)
-    told = automaton_sentence(automaton, complete=rule.complete)
-    return ConstraintRecord(judged=f"{judged(constraint)}. Its {told}", automaton=automaton)
+def constraint_record(config: ConstraintConfig, constraint: TextConstraint) -> ConstraintRecord:
+    """What a run folder keeps of the constraint that was built from this table."""
+    rule, told = constraint.rule(), judged(constraint)
+    if rule is not None:
+        size = automaton_sentence(drawn(rule.automaton), complete=rule.complete)
+        told = f"{told}. Its {size}"
+    shown = picture(config, rule)
+    return ConstraintRecord(judged=told, automaton=shown and shown.record)

@@ -15,10 +15,11 @@ LONGEST = 200
 def findings_lines(found: Findings) -> list[str]:
     """The constraint, its automaton, rates, cost and examples."""
     lines = [found.record.judged]
-    if found.drawing:
-        lines += ["     state      after a character", *found.drawing.splitlines()]
-    else:
-        lines.append(f"no automaton: {found.no_automaton}")
+    if found.no_automaton:
+        lines.append(f"no automaton over characters: {found.no_automaton}")
+    if found.record.automaton is not None:
+        head = f"     state      after a {found.record.automaton.reads}"
+        lines += [head, *found.drawing.splitlines()]
     rates = [("samples of the model", found.samples)]
     if found.ended.count and found.cut.count:
         rates += [("  those that ended", found.ended), ("  those cut at the limit", found.cut)]

@@ -8,12 +8,15 @@ from collections.abc import Sequence
 
 from tiltune.records import AutomatonRecord
 from tiltune.report.markup import escape
+from tiltune.wording import counted
 
 RADIUS = 17.0
 ACROSS, DOWN = 165.0, 108.0
 MARGIN_X, MARGIN_Y = 64.0, 78.0
 MOST_BEND, TIP = 120.0, 8.0
 LONGEST_LABEL = 26
+LETTER = 6.2
+"""Width of a label's character, about."""
 
 Place = tuple[float, float]
 
@@ -25,20 +28,24 @@ def automaton_figure(automaton: AutomatonRecord) -> str:
             f'<p class="note">The automaton has {automaton.states:,} states over '
             f"{automaton.classes:,} classes of characters, too many to draw.</p>"
         )
-    places = _places(automaton)
-    width = max(x for x, _ in places.values()) + MARGIN_X
+    widest = LETTER * max(len(_short(label)) for _, _, label in automaton.edges)
+    across, margin = max(ACROSS, widest + 4 * RADIUS), max(MARGIN_X, widest / 2 + RADIUS)
+    places = _places(automaton, across, margin)
     apexes = [
-        _apex(places[source], places[target])
+        _apex(places[source], places[target], across)
         for source, target, _ in automaton.edges
         if source != target and source in places
     ]
+    width = max(x for x, _ in [*places.values(), *apexes]) + margin
     top = min(y for _, y in [*places.values(), *apexes]) - MARGIN_Y
     height = max(y for _, y in [*places.values(), *apexes]) + MARGIN_Y / 2 - top
-    arrows, labels = zip(*[_edge(edge, places) for edge in automaton.edges], strict=True)
+    arrows, labels = zip(*[_edge(edge, places, across) for edge in automaton.edges], strict=True)
     marks = "".join((*arrows, *labels))  # no arrow crosses a label
     marks += _start(places[automaton.start])
     marks += "".join(_state(state, place, automaton) for state, place in places.items())
-    told = f"automaton of {automaton.states} states, {len(automaton.accepting)} accepting"
+    told = (
+        f"automaton of {counted(automaton.states, 'state')}, {len(automaton.accepting)} accepting"
+    )
     return (
         '<figure class="automaton" tabindex="0">'
         f'<svg viewBox="0 {top:.0f} {width:.0f} {height:.0f}" '
@@ -60,12 +67,12 @@ def layers(automaton: AutomatonRecord) -> list[list[int]]:
         found.append(sorted(ahead, key=lambda state: (state in automaton.dead, state)))
 
 
-def _places(automaton: AutomatonRecord) -> dict[int, Place]:
+def _places(automaton: AutomatonRecord, across: float, margin: float) -> dict[int, Place]:
     rows = layers(automaton)
     tallest = max(map(len, rows))
     return {
         state: (
-            MARGIN_X + column * ACROSS,
+            margin + column * across,
             MARGIN_Y + (row + (tallest - len(states)) / 2) * DOWN,
         )
         for column, states in enumerate(rows)
@@ -93,14 +100,14 @@ def _start(place: Place) -> str:
     return _path(f"M{end[0] - 30:.1f} {y:.1f}L{end[0]:.1f} {y:.1f}", (end[0] - 30, y), end)
 
 
-def _edge(edge: tuple[int, int, str], places: dict[int, Place]) -> tuple[str, str]:
+def _edge(edge: tuple[int, int, str], places: dict[int, Place], across: float) -> tuple[str, str]:
     """The arrow and its label; nothing where no text comes."""
     source, target, label = edge
     if source not in places:
         return "", ""
     if source == target:
         return _loop(places[source], label)
-    return _arrow(places[source], places[target], label)
+    return _arrow(places[source], places[target], label, across)
 
 
 def _loop(place: Place, label: str) -> tuple[str, str]:
@@ -113,8 +120,8 @@ def _loop(place: Place, label: str) -> tuple[str, str]:
     return _path(curve, (x + 22, top - 34), (x + side, top)), _label((x, top - 30), label)
 
 
-def _arrow(source: Place, target: Place, label: str) -> tuple[str, str]:
-    top = _apex(source, target)
+def _arrow(source: Place, target: Place, label: str, across: float) -> tuple[str, str]:
+    top = _apex(source, target, across)
     # a quadratic curve passes half-way between its control point and the middle of its ends
     control = (2 * top[0] - (source[0] + target[0]) / 2, 2 * top[1] - (source[1] + target[1]) / 2)
     start, end = _towards(source, control), _towards(target, control)
@@ -125,14 +132,14 @@ def _arrow(source: Place, target: Place, label: str) -> tuple[str, str]:
     return _path(curve, control, end), _label(top, label)
 
 
-def _apex(source: Place, target: Place) -> Place:
+def _apex(source: Place, target: Place, across: float) -> Place:
     """Where an arrow is furthest from the straight way; back and within a layer it bends more.
 
     It bends to the left of the way, so that an edge and the one back lie on two sides.
     """
     dx, dy = target[0] - source[0], target[1] - source[1]
     length = math.hypot(dx, dy)
-    share = 0.5 if not dx else 0.12 if 0 < dx < 1.5 * ACROSS else 0.28
+    share = 0.5 if not dx else 0.12 if 0 < dx < 1.5 * across else 0.28
     bend = min(share * length, MOST_BEND)
     return (
         (source[0] + target[0]) / 2 + bend * dy / length,
@@ -162,16 +169,20 @@ def _path(curve: str, before: Place, end: Place) -> str:
 
 
 def _label(place: Place, label: str) -> str:
-    short = label if len(label) <= LONGEST_LABEL else label[: LONGEST_LABEL - 1] + "…"
     return (
         f'<text class="label" x="{place[0]:.1f}" y="{place[1] - 3:.1f}">'
-        f"<title>{escape(label)}</title>{escape(short)}</text>"
+        f"<title>{escape(label)}</title>{escape(_short(label))}</text>"
     )
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= LONGEST_LABEL else label[: LONGEST_LABEL - 1] + "…"
 
 
 def legend(automaton: AutomatonRecord) -> str:
     """What the marks mean; only those that the drawing holds."""
     told: Sequence[tuple[bool, str]] = (
+        (automaton.reads != "character", f"each arrow reads one {automaton.reads}"),
         (bool(automaton.accepting), "double line: a text may end there"),
         (bool(automaton.dead), "grey: no text satisfies from there on"),
     )

@@ -27,6 +27,7 @@ from tiltune.report.columns import (
 from tiltune.report.generations import generations
 from tiltune.report.markup import MISSING, document, escape, folded, number, section, table
 from tiltune.report.scatter import Line, Spot, scatter
+from tiltune.wording import counted
 
 PARETO_NOTE = (
     "One line a method as its knobs vary, in the order of its grid's control; the large mark is "
@@ -201,7 +202,9 @@ def _every(comparison: Comparison, columns: Sequence[Column]) -> str:
         for entry, row in zip(comparison.entries, rows_of(comparison.entries, columns), strict=True)
     ]
     head = ["method", "budget", "chosen", "knobs", *(column.header for column in columns)]
-    return folded(f"{len(rows)} entries, every point of every grid", table(head, rows))
+    return folded(
+        f"{counted(len(rows), 'entry', 'entries')}, every point of every grid", table(head, rows)
+    )
 
 
 def _definitions(columns: Sequence[Column]) -> str:

@@ -6,6 +6,7 @@ from tiltune.measurements import Comparison, Example
 from tiltune.report.columns import tables_of
 from tiltune.report.markup import escape, folded, number
 from tiltune.report.texts import HIDDEN
+from tiltune.wording import counted
 
 VERDICTS = {True: ("yes", "satisfies"), False: ("no", "violates"), None: ("open", "not judged")}
 HIDDEN_PROMPT = "show a prompt of the group"
@@ -31,7 +32,7 @@ def generations(comparison: Comparison) -> str:
     ]
     first, others = "".join(blocks[:OPEN_PROMPTS]), "".join(blocks[OPEN_PROMPTS:])
     if others:
-        others = folded(f"{len(blocks) - OPEN_PROMPTS} more prompts", others, "block group")
+        others = folded(counted(len(blocks) - OPEN_PROMPTS, "more prompt"), others, "block group")
     rest = len(prompts) - MOST_PROMPTS
     more = f'<p class="note">{rest} more in comparison.json.</p>' if rest > 0 else ""
     return f"{_form(list(columns))}{first}{others}{more}"
