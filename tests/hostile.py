@@ -213,14 +213,79 @@ raise Quiet
     "speak verdicts": """
 import os
 for fd in range(3, 64):
-    for line in (b'["tests", ""]', b'["secret", ""]', b'["pass"]', b'pass'):
+    for line in (b'["passed", ""]', b'["ready"]', b'["passed"]', b'pass'):
         try: os.write(fd, line + b'\\n')
         except OSError: pass
 """,
     "speak without end": """
 import os
-while True: os.write(4, b'x' * 65536)
+for fd in range(3, 64):
+    try:
+        while True: os.write(fd, b'x' * 65536)
+    except OSError: pass
 """,
+    # the protocol of a harness that ran code and tests in one interpreter
+    "speak as the harness once did": """
+import json, os
+os.write(4, b'["code"]\\n')
+tests, nonce = json.loads(os.read(3, 10**6))
+os.write(4, json.dumps(['tests', nonce]).encode() + b'\\n')
+os.write(4, json.dumps(['secret', *json.loads(os.read(3, 10**6))]).encode() + b'\\n')
+won = False
+""",
+    "answer before being asked": """
+import os
+for fd in range(3, 64):
+    for number in range(1, 20):
+        try: os.write(fd, b'{"number": %d, "values": [true], "heap": [], "gone": []}\\n' % number)
+        except OSError: break
+won = False
+""",
+    "answer twice": """
+import sys
+frame = sys._getframe()
+while frame and 'peer' not in frame.f_locals: frame = frame.f_back
+peer, write = frame.f_locals['peer'], frame.f_locals['peer'].write
+peer.write = lambda line: write(line + line)
+won = False
+""",
+    "answer with a huge line": """
+import sys
+frame = sys._getframe()
+while frame and 'peer' not in frame.f_locals: frame = frame.f_back
+write = frame.f_locals['peer'].write
+while True: write(b'[' * 2**20)
+""",
+    "answer with a deep line": """
+import sys
+frame = sys._getframe()
+while frame and 'peer' not in frame.f_locals: frame = frame.f_back
+frame.f_locals['peer'].write(b'[' * 10**6 + b'\\n')
+won = False
+""",
+    "look into the judge": """
+import ctypes, glob, os
+won, judge = False, os.getppid()
+paths = [f'/proc/{judge}/{name}' for name in ('mem', 'fd/3', 'fd/4', 'environ', 'maps', 'root/tmp')]
+for path in paths + glob.glob(f'/proc/{judge}/fd/*') + glob.glob(f'/proc/{judge}/task/*/mem'):
+    for mode in ('rb', 'wb'):
+        try: open(path, mode).close(); won = True
+        except OSError: pass
+libc = ctypes.CDLL(None, use_errno=True)
+buffer = ctypes.create_string_buffer(8)
+vector = (ctypes.c_size_t * 2)(ctypes.addressof(buffer), 8)
+won |= libc.ptrace(16, judge, 0, 0) == 0
+won |= libc.process_vm_readv(judge, vector, 1, vector, 1, 0) > 0
+won |= libc.syscall(438, os.pidfd_open(judge), 3, 0) >= 0
+""",
+    "kill the judge": "import os\nos.kill(os.getppid(), 9)\nwon = True",
+    "stop the judge": "import os\nos.kill(os.getppid(), 19)\nwon = True",
+    "interrupt the judge": """
+import os, time
+for _ in range(100): os.kill(os.getppid(), 2); time.sleep(0.001)
+won = True
+""",
+    "end and go on in a child": "import os\nif os.fork(): os._exit(0)\nwon = False",
     "close all descriptors": "import os\nos.closerange(0, 1000)",
     "search frames and memory": """
 import gc, re, sys, os
@@ -230,7 +295,9 @@ while frame:
     frame = frame.f_back
 texts = set(re.findall('[0-9a-f]{64}', repr(found) + repr(gc.get_objects()) + repr(os.environ)))
 for text in texts:
-    for kind in ('tests', 'secret'): os.write(4, f'["{kind}", "{text}"]\\n'.encode())
+    for fd in range(3, 64):
+        try: os.write(fd, f'["passed", "{text}"]\\n'.encode())
+        except OSError: pass
 """,
     "search its own memory": """
 import os, re
@@ -241,7 +308,9 @@ for area in open('/proc/self/maps'):
         try: memory.seek(low); data = memory.read(high - low)
         except (OSError, ValueError, OverflowError): continue
     for text in set(re.findall(rb'[0-9a-f]{64}', data)):
-        os.write(4, b'["secret", "' + text + b'"]\\n')
+        for fd in range(3, 64):
+            try: os.write(fd, b'["passed", "' + text + b'"]\\n')
+            except OSError: pass
 """,
     "patch builtins": """
 import builtins

@@ -1,6 +1,6 @@
 """The sandbox: what runs in it ends in time, alone, and passes only by passing."""
 
-import copy
+import json
 import os
 import re
 import signal
@@ -251,13 +251,15 @@ def test_each_wall_stands_as_seen_from_outside(
 
     run = threading.Thread(target=sleep)
     run.start()
-    runner = _runner_below_us()
+    judge, runner = _judge_and_code_below_us()
     try:
         status, own = (_status(process) for process in (runner, os.getpid()))
         bounds = dict(_bounds(runner))
         apart = {kind for kind in _KINDS if _namespace(runner, kind) != _namespace("self", kind)}
-        user = os.stat(f"/proc/{runner}").st_uid
-        ours = [Path(f"/proc/{each}/environ").read_bytes() for each in (runner, _parent(runner))]
+        user, hidden = (os.stat(f"/proc/{each}/environ").st_uid for each in (runner, judge))
+        ours = [Path(f"/proc/{each}/environ").read_bytes() for each in (runner, _parent(judge))]
+        open_ = {os.readlink(link) for link in Path(f"/proc/{runner}/fd").iterdir()}
+        verdict = {os.readlink(f"/proc/{judge}/fd/{number}") for number in (3, 4)}
     finally:
         os.kill(runner, signal.SIGKILL)
         run.join()
@@ -272,18 +274,20 @@ def test_each_wall_stands_as_seen_from_outside(
     assert filters == seccomp.known()
     assert apart == (set(_KINDS) if walled.isolation == "namespaces" else set())
     assert (user != 0) == (os.getuid() != 0 or unprivileged_user() is not None)
+    assert len(open_) == 4 and not open_ & verdict  # input, output, and two to the judge
+    assert hidden != user or user == 0  # the kernel gives what may not be looked into to root
     assert not any(b"TILTUNE_SECRET" in each for each in ours)
 
 
 _KINDS = ("user", "pid", "net", "ipc", "uts", "mnt")
 
 
-def _runner_below_us() -> int:
-    """The process that runs the code of our only run; it is there once its walls are."""
+def _judge_and_code_below_us() -> list[int]:
+    """The two processes of our only run; they are there once its walls are."""
     until = time.monotonic() + 60
     while time.monotonic() < until:
-        if found := _alive():
-            return found[0]
+        if len(found := _alive()) == 2:  # a child comes after its parent
+            return found
         time.sleep(0.02)
     pytest.fail("no run has started within a minute")
 
@@ -444,50 +448,39 @@ LocalSandbox(isolation, interpreter, tuple(libraries)).run(code, 'assert 1', Lim
 """
 
 
-def test_nothing_is_believed_out_of_turn() -> None:
+def test_nothing_is_believed_but_the_secret() -> None:
     def verdict(*said: str) -> object:
         dialogue = Dialogue("code", "tests")
         for each in said:
             dialogue.hear(each.encode() + b"\n")
         return dialogue.outcome and dialogue.outcome.kind
 
-    secret = Dialogue("code", "tests")
-    assert verdict('["ready"]', '["secret", ""]') == "exception"
-    assert verdict('["ready"]', '["tests", ""]') == "exception"
-    assert verdict('["ready"]', '["code"]', '["tests", ""]') == "exception"
+    assert verdict('["ready"]') is None
+    assert verdict('["line", 1]') == "exception"
+    assert verdict('["ready"]', '["ready"]') == "exception"
+    assert verdict('["ready"]', '["passed", ""]') == "exception"
+    assert verdict('["ready"]', '["passed"]') == "exception"
     assert verdict('["ready"]', '["failed", "pass", "", null]') == "exception"
     assert verdict("[" * 100_000) == "exception"
-    # the secret itself is worth nothing before it was given
-    for line in ('["ready"]', '["code"]', f'["secret", "{secret._secret}"]'):
-        secret.hear(line.encode() + b"\n")
-    assert secret.outcome is not None and secret.outcome.kind == "exception"
-    nonce = Dialogue("code", "tests")
-    for line in ('["ready"]', f'["tests", "{nonce._nonce}"]'):
-        nonce.hear(line.encode() + b"\n")
-    assert nonce.outcome is not None and nonce.outcome.kind == "exception"
+    dialogue = Dialogue("code", "tests")
+    dialogue.hear(b'["ready"]\n')
+    assert json.loads(dialogue.to_say) == ["code", "tests", dialogue._secret]
+    early = Dialogue("code", "tests")  # the secret itself is worth nothing before it was given
+    early.hear(f'["passed", "{early._secret}"]\n'.encode())
+    assert early.outcome is not None and early.outcome.kind == "exception"
+    dialogue.hear(f'["line", 1]\n["passed", "{dialogue._secret}"]\n'.encode())
+    assert dialogue.outcome is not None and dialogue.outcome.kind == "pass"
+
+
+def test_each_run_has_a_secret_of_its_own() -> None:
+    assert Dialogue("code", "tests")._secret != Dialogue("code", "tests")._secret
 
 
 def test_a_line_that_the_tests_do_not_have_is_not_told() -> None:
     for line, told in [(0, None), (1, 1), (2, 2), (3, None)]:
         dialogue = Dialogue("code", "first\nsecond")
-        dialogue.hear(f'["ready"]\n["code"]\n["line", {line}]\n'.encode())
+        dialogue.hear(f'["ready"]\n["line", {line}]\n'.encode())
         assert dialogue.ended(Outcome("timeout")).test_line == told
-
-
-def test_the_secret_is_given_after_the_last_test_only() -> None:
-    dialogue = Dialogue("code", "tests")
-    dialogue.hear(b'["ready"]\n')
-    assert dialogue._nonce not in dialogue.to_say.decode() and "tests" not in str(dialogue.to_say)
-    dialogue.hear(b'["code"]\n["line", 1]\n')
-    assert dialogue._nonce in dialogue.to_say.decode()
-    assert dialogue._secret not in dialogue.to_say.decode()
-    dialogue.hear(f'["tests", "{dialogue._nonce}"]\n'.encode())
-    assert dialogue._secret in dialogue.to_say.decode() and dialogue.outcome is None
-    other = copy.deepcopy(dialogue)
-    dialogue.hear(f'["secret", "{dialogue._secret}"]\n'.encode())
-    assert dialogue.outcome is not None and dialogue.outcome.kind == "pass"
-    other.hear(b'["secret", "another"]\n')
-    assert other.outcome is not None and other.outcome.kind == "exception"
 
 
 def test_where_no_walls_can_be_raised_the_refusal_says_what_was_tried(

@@ -13,7 +13,7 @@ class Limits:
     Attributes:
         timeout_seconds: wall clock, from the start of the code to the end of the tests.
         memory_mb: address space of a process, MiB; all of a run's together hold at most twice that.
-        processes: processes and threads.
+        processes: processes and threads, the tests' own among them.
         file_mb: size of a file, MiB; all of a run's files together hold at most four times that.
         open_files: descriptors of a process.
         output_bytes: what is kept of standard output and error together; the rest is dropped.
@@ -48,11 +48,12 @@ class Outcome:
 
 
 class Sandbox(Protocol):
-    """Runs Python source, then tests of it in the same namespace.
+    """Runs Python source, then tests of it, which see its names as their own.
 
     What an implementation owes its caller:
 
-    - "pass" only where the last test has run: an exit status proves nothing.
+    - "pass" only where the last test has run: an exit status proves nothing. What tests compare as
+      plain data is compared where the code cannot reach.
     - `run` returns soon after `limits.timeout_seconds` whatever the code does, and nothing that the
       code started is alive, or has left a trace outside, when it returns.
     - `run` may be called from several threads at once.

@@ -1,20 +1,18 @@
-"""What is said to the runner, and what its answers prove.
+"""What is said to the judge inside the sandbox, and what its answers prove.
 
-The runner says `["ready"]` and is given the code; `["code"]` when the code's own statements have
-run, and is given the tests and a nonce; `["line", n]` before each statement of the tests;
-`["tests", nonce]` after the last, and only then is given a secret of this run, which it says back.
-Pass is the secret, and nothing else: no exit status, no printed word. So:
+The judge says `["ready"]` and is given the code, the tests and a secret of this run; it says
+`["line", n]` before each statement of the tests, and the secret after the last one. Pass is the
+secret, and nothing else: no exit status, no printed word.
 
-- code that exits, is killed, prints verdicts, closes or replaces descriptors never passes;
-- as long as nothing but the runner speaks, neither secret, nor nonce, nor tests are in the process,
-  or in any descriptor of it, while the code's own statements run, and the secret is not there
-  before the last test has run: memory, frames, `/proc` and the environment hold nothing to find.
+The code runs in a process of its own, forked before the judge heard a word: neither tests nor
+secret are in its memory, nor in a descriptor of it, and the walls keep it from looking into another
+process. It can end the judge, which is no pass, and answer what the tests ask of it. So a pass
+says that the tests ran to their end; that what they compared as plain data was equal in the judge's
+own memory; and that anything else they were told is what the code chose to say.
 
-What this cannot prove: that the tests judged what they seem to judge. Code and tests share an
-interpreter. Code can give back objects that are equal to everything; it can say `["code"]` itself
-and go on in the runner's place, or, when a test calls it, read the nonce from the runner's frames.
-That takes code written against this file. Tests that must stand against it have to run outside the
-code's process, and talk to it as to a stranger.
+What that cannot prove: that objects of the code's own classes are what the tests take them for.
+Whether two of them are equal, whether one is true or holds an item, is asked of the code. Nor does
+it hold where a fault of the kernel opens the walls, or with `isolation = "none"` as root.
 """
 
 import json
@@ -40,8 +38,6 @@ class Dialogue:
     to_say: bytes = b""
     _line: int | None = None
     _heard: bytes = b""
-    _awaited: str = "ready"
-    _nonce: str = field(default_factory=secrets.token_hex)
     _secret: str = field(default_factory=secrets.token_hex)
 
     def hear(self, piece: bytes) -> None:
@@ -59,25 +55,17 @@ class Dialogue:
 
     def _answer(self, line: bytes) -> None:
         match _parse(line):
-            case ["ready"] if self._awaited == "ready":
+            case ["ready"] if not self.started:
                 self.started = True
-                self._say("code", self.code)
-            case ["code"] if self._awaited == "code":
-                self._say("tests", self.tests, self._nonce)
-            case ["line", int(number)] if self._awaited == "tests":
+                self.to_say = json.dumps([self.code, self.tests, self._secret]).encode() + b"\n"
+            case ["line", int(number)] if self.started:
                 self._line = number if 0 < number <= 1 + self.tests.count("\n") else None
-            case ["tests", self._nonce] if self._awaited == "tests":
-                self._say("secret", self._secret)
-            case ["secret", self._secret] if self._awaited == "secret":
+            case ["passed", self._secret] if self.started:
                 self.outcome = Outcome("pass")
-            case ["failed", str(kind), str(detail), at] if self._awaited in ("code", "tests"):
+            case ["failed", str(kind), str(detail), at] if self.started:
                 self._fail(kind, detail, at)
             case _:
                 self._refuse()
-
-    def _say(self, awaited: str, *message: str) -> None:
-        self._awaited = awaited
-        self.to_say += json.dumps(message).encode() + b"\n"
 
     def _fail(self, kind: str, detail: str, at: object) -> None:
         for known in _FAILURES:

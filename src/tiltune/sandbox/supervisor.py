@@ -12,9 +12,8 @@ import select
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
-from tiltune.sandbox import kernel, landlock, namespaces, privileges
+from tiltune.sandbox import bundle, kernel, landlock, namespaces, privileges
 from tiltune.sandbox.descendants import descendants, end_all, folder_bytes, resident_bytes
 from tiltune.sandbox.spec import Spec, read_spec
 
@@ -95,8 +94,8 @@ def _run(spec: Spec) -> None:
 
 def _arguments(spec: Spec) -> list[str]:
     # -P -s -S -B: nothing but the standard library can be imported, and no bytecode is written
-    source = _RUNNER
-    return [spec.interpreter, "-P", "-s", "-S", "-B", "-X", "utf8", "-c", source]
+    flags = ["-P", "-s", "-S", "-B", "-X", "utf8"]
+    return [spec.interpreter, *flags, *_INSIDE]
 
 
 def _watch(spec: Spec, first: int) -> tuple[str, int]:
@@ -150,7 +149,7 @@ def _tell(message: dict[str, object]) -> None:
 
 
 # read before the walls hide it
-_RUNNER = (Path(__file__).parent / "runner.py").read_text(encoding="utf-8")
+_INSIDE = bundle.arguments()
 
 if __name__ == "__main__":
     main()
