@@ -10,11 +10,12 @@ from tiltune.vocabulary import byte_alphabet
 SPECIAL = ("<pad>", "<bos>", "<eos>")
 
 
-def byte_level(*words: str) -> Any:
+def byte_level(*words: str | bytes) -> Any:
     """Every byte, then these words as one token each; an added token that holds a space."""
     letters = {value: letter for letter, value in byte_alphabet().items()}
     names = [letters[value] for value in range(256)]
-    names += ["".join(letters[value] for value in word.encode()) for word in words]
+    contents = [word if isinstance(word, bytes) else word.encode() for word in words]
+    names += ["".join(letters[value] for value in content) for content in contents]
     bpe = Tokenizer(models.BPE(_numbered(names), []))
     bpe.decoder = decoders.ByteLevel()
     bpe.add_tokens([AddedToken("two words", normalized=False)])

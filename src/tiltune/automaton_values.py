@@ -1,6 +1,7 @@
-"""Values that know what the constraint's automaton knows: R = 0 at dead ends, R = 1 where certain.
+"""Values that know what the constraint's automaton, or grammar, knows: R = 0 at dead ends, R = 1
+where certain.
 
-What is learnt speaks only where neither holds, as a correction of what the automaton's state alone
+What is learnt speaks only where neither holds, as a correction of what an automaton's state alone
 says: `logit R = logit Φ(state) + f(prefix)`, see `state_prior.py`. `ExactEnds` is a value model
 like any other, so that the losses, the target, calibration and guidance all have the same values.
 """
@@ -15,10 +16,12 @@ from torch import Tensor, nn
 from tiltune import hub
 from tiltune.config import RunConfig
 from tiltune.constraints.base import Constraint, TextConstraint
+from tiltune.ends import Ends, Facts, Joint
 from tiltune.errors import ConstraintError, ModelError
 from tiltune.lm import Cache, LanguageModel
 from tiltune.state_prior import MOST_STATES, StatePrior
 from tiltune.token_automaton import TokenAutomaton
+from tiltune.token_grammar import TokenGrammar
 from tiltune.types import Samples
 from tiltune.value_model import ValueModel
 
@@ -36,7 +39,7 @@ class ExactEnds(ValueModel):
 
     Args:
         inner: the learnt values; f, where there is a prior.
-        automaton: over the same tokens.
+        automaton: what tells the ends, over the same tokens.
         prior: logit Φ(state), added everywhere else.
         ends: whether dead ends and what is certain count; without, on any text R is in (0, 1).
     """
@@ -44,7 +47,7 @@ class ExactEnds(ValueModel):
     def __init__(
         self,
         inner: ValueModel,
-        automaton: TokenAutomaton,
+        automaton: Ends,
         prior: StatePrior | None = None,
         *,
         ends: bool = True,
@@ -66,9 +69,9 @@ class ExactEnds(ValueModel):
 
     def limited(self, max_new_tokens: int) -> "ExactEnds":
         """The same values under another token limit."""
-        if max_new_tokens == self.automaton.max_new_tokens:
-            return self
         automaton = self.automaton.limited(max_new_tokens)
+        if automaton is self.automaton:
+            return self
         return ExactEnds(self.inner, automaton, self.prior, ends=self.ends)
 
     def without_ends(self) -> ValueModel:
@@ -96,12 +99,16 @@ class ExactEnds(ValueModel):
         """See `ValueModel`; without a cache `ids` are the prompts and nothing else."""
         logits, inner = self.inner.step(ids, mask, None if cache is None else cache.inner)
         if cache is None:
-            states = self.automaton.start(ids, mask)
-            written = torch.zeros_like(states)
+            states, written = self.automaton.start(ids, mask), ids.new_zeros(len(ids))
         else:
-            states = self.automaton.along(cache.states, ids)[:, -1]
-            written = cache.written + ids.shape[1]
-        return self._known(logits, states, written, torch.inf), _Progress(inner, states, written)
+            states, written = cache.states, cache.written + ids.shape[1]
+            for tokens in ids.unbind(1):
+                states = self.automaton.step(states, tokens)
+        if self.prior is not None:
+            logits = logits + self.prior.logits(states)
+        if self.ends:
+            logits = _known(logits, self.automaton.facts(states, written), torch.inf)
+        return logits, _Progress(inner, self.automaton, states, written)
 
     def own_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         return self.inner.own_parameters()
@@ -133,18 +140,16 @@ class ExactEnds(ValueModel):
     def _exact(self, logits: Tensor, ids: Tensor, mask: Tensor, keep: int) -> Tensor:
         prompt = ids.shape[1] - (keep or ids.shape[1]) + 1
         start = self.automaton.start(ids[:, :prompt], mask[:, :prompt])
-        states = self.automaton.along(start, ids[:, prompt:])
-        written = torch.arange(states.shape[1], device=ids.device).expand_as(states)
-        return self._known(logits, states, written, CERTAIN_LOGIT)
-
-    def _known(self, logits: Tensor, states: Tensor, written: Tensor, bound: float) -> Tensor:
-        """The logits with the prior, and with what is known for certain in their place."""
         if self.prior is not None:
-            logits = logits + self.prior.logits(states)
+            logits = logits + self.prior.logits(self.prior.automaton.along(start, ids[:, prompt:]))
         if not self.ends:
             return logits
-        facts = self.automaton.facts(states, written)
-        return logits.masked_fill(facts.dead, -bound).masked_fill(facts.certain, bound)
+        return _known(logits, self.automaton.facts_along(start, ids[:, prompt:]), CERTAIN_LOGIT)
+
+
+def _known(logits: Tensor, facts: Facts, bound: float) -> Tensor:
+    """The logits with what is known for certain in their place."""
+    return logits.masked_fill(facts.dead, -bound).masked_fill(facts.certain, bound)
 
 
 @final
@@ -178,20 +183,20 @@ class NoValues(ValueModel):
         """There is no constant to set."""
 
 
-def with_automaton(config: RunConfig, values: ValueModel, automaton: TokenAutomaton) -> ExactEnds:
+def with_automaton(config: RunConfig, values: ValueModel, automaton: Ends) -> ExactEnds:
     """The values with what the automaton knows, and its prior where the run's settings ask for it.
 
-    An incomplete automaton has none: which of its states satisfy is not known.
+    An incomplete automaton has none: which of its states satisfy is not known. Nor has a grammar.
     """
+    prior = None
     wanted = config.value_model.automaton == "prior" and automaton.complete
-    prior = StatePrior(automaton) if wanted and len(automaton.table.rows) <= MOST_STATES else None
+    if wanted and isinstance(automaton, TokenAutomaton):
+        prior = StatePrior(automaton) if len(automaton.table.rows) <= MOST_STATES else None
     return ExactEnds(values, automaton, prior)
 
 
-def make_automaton(
-    config: RunConfig, constraint: Constraint, loaded: hub.Loaded
-) -> TokenAutomaton | str:
-    """The run's constraint over its model's tokens; or why there is no such automaton."""
+def make_automaton(config: RunConfig, constraint: Constraint, loaded: hub.Loaded) -> Ends | str:
+    """What knows the ends of the run's constraint over its model's tokens; or why nothing does."""
     if config.value_model.automaton == "none":
         return "value_model.automaton = 'none'"
     if config.constraint.threshold == "none":
@@ -199,40 +204,45 @@ def make_automaton(
     try:
         if not isinstance(constraint, TextConstraint):
             return "the constraint has no automaton, only whole texts tell"
-        rule = constraint.rule()
-        if rule is None:
+        rule, grammars = constraint.rule(), constraint.grammars()
+        if rule is None and not grammars:
             return f"the constraint has no automaton, {constraint.without_rule()}"
-        return TokenAutomaton(
-            rule,
-            loaded.tokenizer,
-            width=loaded.policy.width,
-            eos_ids=loaded.eos_ids,
-            max_new_tokens=config.sampler.max_new_tokens,
-        ).to(loaded.policy.device)
+        tokenizer, eos_ids, width = loaded.tokenizer, loaded.eos_ids, loaded.policy.width
+        parts: list[Ends] = [
+            TokenGrammar(each, tokenizer, width=width, eos_ids=eos_ids) for each in grammars
+        ]
+        if rule is not None:
+            limit = config.sampler.max_new_tokens
+            automaton = TokenAutomaton(
+                rule, tokenizer, width=width, eos_ids=eos_ids, max_new_tokens=limit
+            )
+            parts = [automaton, *parts]
+        return (Joint(parts) if len(parts) > 1 else parts[0]).to(loaded.policy.device)
     except (ConstraintError, ModelError) as error:
         return str(error)
 
 
-def automaton_told(found: TokenAutomaton | str) -> str:
+def automaton_told(found: Ends | str) -> str:
     """What is known exactly, in a sentence."""
     if isinstance(found, str):
         return f"known exactly: nothing; {found}"
     ends = "dead ends and what is certain" if found.complete else "dead ends"
     never = ", and guided completions never violate" if found.complete else ""
-    return f"known exactly: {ends}, by an automaton of {found.free} states over tokens{never}"
+    return f"known exactly: {ends}, by {found.by}{never}"
 
 
 class _Progress:
     """Where each row is: the inner cache, the automaton's state, the tokens written."""
 
-    def __init__(self, inner: Any, states: Tensor, written: Tensor) -> None:
+    def __init__(self, inner: Any, automaton: Ends, states: Any, written: Tensor) -> None:
         self.inner = inner
+        self.automaton = automaton
         self.states = states
         self.written = written
 
     def batch_select_indices(self, rows: Tensor) -> None:
         self.inner.batch_select_indices(rows)
-        self.states, self.written = self.states[rows], self.written[rows]
+        self.states, self.written = self.automaton.select(self.states, rows), self.written[rows]
 
 
 class _Nothing:

@@ -5,29 +5,22 @@ which nothing is known. A completion is there once it has ended.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, final
+from typing import Any, final
 
 import torch
 from jaxtyping import Bool, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from tiltune.automata.lift import lift
 from tiltune.automata.tokens import FAR, TokenTable
 from tiltune.constraints.base import Rule
+from tiltune.data import unpadded
+from tiltune.ends import Ends, Facts
 from tiltune.vocabulary import vocabulary
 
 
-class Facts(NamedTuple):
-    """What is known of each next token."""
-
-    dead: Bool[Tensor, "*batch V"]
-    """R = 0: no completion that goes on so satisfies within the token limit."""
-    certain: Bool[Tensor, "*batch V"]
-    """R = 1: every completion that goes on so satisfies. Nowhere if the rule is incomplete."""
-
-
 @final
-class TokenAutomaton(nn.Module):
+class TokenAutomaton(Ends):
     """Tables on the model's device; no weights, nothing to save.
 
     Of a state's table there is a row, shared by the states that differ in their pending bytes only,
@@ -91,6 +84,8 @@ class TokenAutomaton(nn.Module):
         )
         self.free = len(self.table.accepting)
         self.states = self.free + 1
+        self.by = f"an automaton of {self.free} states over tokens"
+        self.complete = rule.complete
         self._prompts = dict(prompts or {})
         self._hold()
 
@@ -105,22 +100,16 @@ class TokenAutomaton(nn.Module):
             str(self.accepting.device),
         )
 
-    @property
-    def complete(self) -> bool:
-        """Whether every text that the automaton accepts satisfies."""
-        return self.rule.complete
-
     def limited(self, max_new_tokens: int) -> "TokenAutomaton":
-        """The same under another token limit."""
+        if max_new_tokens == self.max_new_tokens:
+            return self
         twin = TokenAutomaton.__new__(TokenAutomaton)
-        twin.__dict__ = self.__dict__ | {"max_new_tokens": max_new_tokens}  # the tables are shared
+        twin.__dict__.update(
+            self.__dict__ | {"max_new_tokens": max_new_tokens}
+        )  # one table for all
         return twin
 
     def read_prompts(self, prompts: Iterable[tuple[Sequence[int], str]]) -> None:
-        """Remember which text each prompt's ids stand for; nothing is known where two texts differ.
-
-        A prompt that was never shown counts as what its ids decode to.
-        """
         if self.rule.text == "completion":
             return
         for ids, text in prompts:
@@ -131,14 +120,9 @@ class TokenAutomaton(nn.Module):
     def start(
         self, prompt_ids: Int[Tensor, "N P"], prompt_mask: Bool[Tensor, "N P"]
     ) -> Int[Tensor, " N"]:
-        """The state before each completion's first token."""
         if self.rule.text == "completion":
             return torch.full((len(prompt_ids),), self.table.start, device=prompt_ids.device)
-        rows = zip(prompt_ids.tolist(), prompt_mask.tolist(), strict=True)
-        found = [
-            self._prompt(tuple(i for i, real in zip(ids, there, strict=True) if real))
-            for ids, there in rows
-        ]
+        found = [self._prompt(ids) for ids in unpadded(prompt_ids, prompt_mask)]
         return torch.tensor(found, device=prompt_ids.device)
 
     def step(self, states: Int[Tensor, " N"], tokens: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
@@ -147,6 +131,9 @@ class TokenAutomaton(nn.Module):
         column = self._column[tokens]
         patched = self._patch[states, column.clamp(min=0)]
         return torch.where(column >= 0, patched, by_row).long()
+
+    def select(self, states: Int[Tensor, " N"], rows: Int[Tensor, " M"]) -> Int[Tensor, " M"]:
+        return states[rows]
 
     def along(self, start: Int[Tensor, " N"], ids: Int[Tensor, "N T"]) -> Int[Tensor, "N T+1"]:
         """The states before each token and after the last one."""
@@ -176,6 +163,11 @@ class TokenAutomaton(nn.Module):
         if not self.complete:
             return Facts(dead, torch.zeros_like(dead))
         return Facts(dead, self._spread(self._sure_rows, self._sure_patch, states))
+
+    def facts_along(self, start: Int[Tensor, " N"], ids: Int[Tensor, "N T"]) -> Facts:
+        states = self.along(start, ids)
+        written = torch.arange(states.shape[1], device=ids.device)
+        return self.facts(states, written.expand_as(states))
 
     def _spread(self, rows: Tensor, patch: Tensor, states: Tensor) -> Tensor:
         found = rows[self._row[states]]

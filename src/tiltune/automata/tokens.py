@@ -35,7 +35,7 @@ class Vocabulary:
         """The text of these ids, as the tokenizer decodes them without special tokens."""
         pairs = [(i, token) for i in ids if (token := self.tokens[i]) is not None]
         text = "".join(
-            _run_text(part) if lone else part.decode("utf-8", errors="replace")
+            run_text(part) if lone else part.decode("utf-8", errors="replace")
             for lone, part in (
                 (lone, b"".join(token for _, token in group))
                 for lone, group in groupby(pairs, lambda pair: pair[0] in self.fallback)
@@ -44,7 +44,8 @@ class Vocabulary:
         return text[1:] if self.strip and text.startswith(" ") else text
 
 
-def _run_text(run: bytes) -> str:
+def run_text(run: bytes) -> str:
+    """A run of tokens that stand for one byte each, as characters, or as one U+FFFD a byte."""
     try:
         return run.decode("utf-8")
     except UnicodeDecodeError:

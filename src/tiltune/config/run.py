@@ -174,9 +174,9 @@ class ValueModelSection(Section):
     consistency: float = Field(default=0.5, ge=0, description="Weight of the consistency loss.")
     automaton: Literal["prior", "ends", "none"] = Field(
         default="prior",
-        description="What values take from the constraint's automaton, if it has one. ends: R = 0 "
-        "at dead ends, R = 1 where satisfied for certain. prior: besides, what its state says of R "
-        "by the transitions counted so far. none: nothing.",
+        description="What values take from the constraint's automaton or grammar, if it has one. "
+        "ends: R = 0 at dead ends, R = 1 where satisfied for certain. prior: besides, what its "
+        "state says of R by the transitions counted so far. none: nothing.",
     )
 
 

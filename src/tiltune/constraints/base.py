@@ -12,6 +12,7 @@ from tiltune.constraints.combination import Combination, Kind
 from tiltune.constraints.scores import (
     Completion,
     Failure,
+    Grammar,
     JudgedText,
     Rule,
     Score,
@@ -51,6 +52,7 @@ class TextConstraint:
             failure instead of trying the other texts; none: `scorer` does both.
         make_rule: the automaton behind the constraint; none: only texts tell.
         why_no_rule: why `make_rule` gives none, in words; none: only texts tell.
+        within: grammars of which every text that satisfies is a sentence.
         cost: its class of cost, see `tiltune.constraints.COSTS`; combinations ask the cheap first.
         share: for a population: bounds on the share of all completions that satisfy; none: every
             completion is judged by itself.
@@ -66,6 +68,7 @@ class TextConstraint:
     forgiving: ScoreFunction | None = field(default=None, compare=False)
     make_rule: Callable[[], Rule | None] | None = field(default=None, compare=False)
     why_no_rule: Callable[[], str] | None = field(default=None, compare=False)
+    within: tuple[Grammar, ...] = field(default=(), compare=False)
     cost: int = field(default=1, compare=False)
     share: tuple[float, float] | None = None
     stop: Callable[[], None] = field(default=lambda: None, compare=False)
@@ -120,6 +123,10 @@ class TextConstraint:
         for one (0 is reached by every score).
         """
         return None if self.make_rule is None or self.threshold == 0 else self.make_rule()
+
+    def grammars(self) -> tuple[Grammar, ...]:
+        """Grammars of which every text that satisfies is a sentence; none at threshold 0."""
+        return () if self.threshold == 0 else self.within
 
     def without_rule(self) -> str:
         """Why `rule` gives none, in words."""
@@ -221,6 +228,7 @@ def combine(
         forgiving=combination.scores_or_missing,
         make_rule=cache(partial(combination.rule, threshold)),
         why_no_rule=partial(combination.without_rule, threshold),
+        within=combination.grammars,
         cost=max(part.cost for part in parts),
         stop=combination.stop,
     )

@@ -13,7 +13,7 @@ from tiltune.automata import TextAutomaton
 from tiltune.automata.dfa import TooManyStates
 from tiltune.automata.text import combined
 from tiltune.config.constraint import joint_text
-from tiltune.constraints.scores import Completion, Failure, JudgedText, Rule, Score
+from tiltune.constraints.scores import Completion, Failure, Grammar, JudgedText, Rule, Score
 from tiltune.constraints.stopping import NOT_ASKED, Calls
 
 Kind = Literal["all", "any", "not", "mean"]
@@ -57,6 +57,8 @@ class Part(Protocol):
     def satisfied(self, score: Score) -> bool: ...
 
     def rule(self) -> Rule | None: ...
+
+    def grammars(self) -> tuple[Grammar, ...]: ...
 
     def without_rule(self) -> str: ...
 
@@ -132,6 +134,14 @@ class Combination:
             if threshold == "none":
                 return "soft scores"
         return f"its parts' automata have a product of more than {MOST_STATES} states"
+
+    @property
+    def grammars(self) -> tuple[Grammar, ...]:
+        """Of which every text that satisfies is a sentence: those of the parts of "all"."""
+        if self.kind != "all":
+            return ()
+        hard = [part for part in self.parts if part.threshold != "none"]
+        return tuple(grammar for part in hard for grammar in part.grammars())
 
     def _hard(self) -> list[Rule | None]:
         """The parts' rules; none of a part whose label is its raw score."""

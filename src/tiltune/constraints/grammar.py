@@ -1,6 +1,7 @@
 """A whole text in a grammar: JSON schema, regular expression or Lark, read by llguidance."""
 
 import json
+import re
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
@@ -9,13 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from tiltune.config import GrammarConfig
-from tiltune.constraints.base import Score, TextConstraint, on_texts, shown
+from tiltune.constraints.base import Grammar, Score, TextConstraint, on_texts, shown
 from tiltune.errors import ConstraintError
 
+BYTES = tuple(bytes([byte]) for byte in range(256))
 END = 256
-"""The token that ends a text; those before it are the bytes."""
+"""The token that ends a judged text; those before it are the bytes."""
 
 JSON_SPACE = " \t\n\r"
+UNFORCED = '\n%llguidance {"no_forcing": true}\n'
+"""Without it a mask holds one way alone to write what has to come."""
+SPACED = r"""
+start: SPACE? @json SPACE?
+SPACE: /[ \t\n\r]+/
+"""
+OF_TOKENS = re.compile(r"max_tokens|<\[")
+"""What of Lark's notation speaks of tokens: a text is then judged by how it was cut into them."""
+DEAD_ENDS_ALONE = "its dead ends are told by its grammar, token by token"
 MOST_EXPECTED = 8
 
 
@@ -38,16 +49,47 @@ def build_grammar(config: GrammarConfig) -> TextConstraint:
         return [_judge(matcher, text, spaced) for text in texts]
 
     name = f"grammar constraint ({config.format})"
-    return TextConstraint(name, on_texts(judge, config.text), config.text, config.threshold)
+    within, why = (Grammar(_unforced(config.format, source), config.text),), DEAD_ENDS_ALONE
+    if config.format == "lark" and OF_TOKENS.search(source):
+        within, why = (), "its grammar speaks of tokens, by max_tokens or <[...]>"
+    return TextConstraint(
+        name,
+        on_texts(judge, config.text),
+        config.text,
+        config.threshold,
+        why_no_rule=lambda: why,
+        within=within,
+    )
 
 
-class _Bytes:
-    """A tokenizer as llguidance wants it: a token a byte, and the end."""
+def token_matcher(grammar: Grammar, contents: Sequence[bytes]) -> Any:
+    """llguidance's matcher of a grammar over tokens of these bytes, before the first of them.
 
-    eos_token_id = END
+    The token after the last of them is the end.
+
+    Raises:
+        ConstraintError: llguidance is not installed or cannot compile the grammar.
+    """
+    package = _package()
+    matcher = package.LLMatcher(_tokenizer(package, contents), grammar.source, log_level=0)
+    if matcher.is_error():
+        raise ConstraintError(
+            f"llguidance cannot compile the grammar over tokens: {matcher.get_error().strip()}"
+        )
+    return matcher
+
+
+class _Tokens:
+    """A tokenizer as llguidance wants it: tokens by their bytes, the first 256 of them a byte each,
+    and the end.
+    """
+
     bos_token_id = None
-    tokens = (*(bytes([byte]) for byte in range(256)), b"<end>")
-    special_token_ids = (END,)
+
+    def __init__(self, contents: Sequence[bytes]) -> None:
+        self.tokens = (*contents, b"<end>")
+        self.eos_token_id = len(contents)
+        self.special_token_ids = (len(contents),)
 
     def __call__(self, text: str | bytes) -> list[int]:
         return list(text.encode() if isinstance(text, str) else text)
@@ -56,17 +98,35 @@ class _Bytes:
 @cache
 def _llguidance() -> tuple[Any, Any]:
     """Its `LLMatcher`, and the tokenizer of bytes."""
+    package = _package()
+    return package.LLMatcher, _tokenizer(package, BYTES, slices=[])
+
+
+def _package() -> Any:
     try:
-        package = import_module("llguidance")
+        return import_module("llguidance")
     except ImportError as missing:
         raise ConstraintError(
             f"constraint.kind = 'grammar' needs llguidance ({missing}); "
             "run: pip install 'tiltune[grammar]'"
         ) from missing
-    wrapped = package.TokenizerWrapper(_Bytes())
-    return package.LLMatcher, package.LLTokenizer(
-        wrapped, n_vocab=END + 1, eos_token=END, slices=[]
-    )
+
+
+def _tokenizer(package: Any, contents: Sequence[bytes], **options: Any) -> Any:
+    wrapped = package.TokenizerWrapper(_Tokens(contents))
+    end = len(contents)
+    return package.LLTokenizer(wrapped, n_vocab=end + 1, eos_token=end, **options)
+
+
+def _unforced(format: str, source: str) -> str:
+    """The grammar for masks over tokens; of JSON with the white space that is not judged."""
+    if format == "lark":
+        return source + UNFORCED
+    if format == "regex":
+        given = json.loads(_llguidance()[0].grammar_from_regex(source))
+        return given["grammars"][0]["lark_grammar"] + UNFORCED
+    around = json.dumps({"lark_grammar": SPACED + UNFORCED})
+    return f'{{"grammars": [{around}, {{"name": "json", "json_schema": {source}}}]}}'
 
 
 def _source(config: GrammarConfig) -> tuple[str, str]:

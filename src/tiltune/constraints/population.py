@@ -24,7 +24,7 @@ def build_population(config: PopulationConfig, build: Build) -> TextConstraint:
     (part,) = build_parts(config.parts, build)
     share = (config.at_least or 0.0, 1.0 if config.at_most is None else config.at_most)
     name = f"population constraint ({_bounds(share)} of: {part.name})"
-    return replace(part, name=name, share=share, make_rule=None)
+    return replace(part, name=name, share=share, make_rule=None, within=())
 
 
 def verdict(share: tuple[float, float], satisfied: int, count: int) -> Verdict:

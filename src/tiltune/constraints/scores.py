@@ -62,6 +62,20 @@ class Rule:
     complete: bool = True
 
 
+@dataclass(frozen=True)
+class Grammar:
+    """What is known exactly of a constraint whose texts are the sentences of a grammar.
+
+    Attributes:
+        source: as llguidance reads it, free of any tokens; a text that it does not accept never
+            satisfies.
+        text: which text is judged.
+    """
+
+    source: str
+    text: JudgedText
+
+
 ScoreFunction = Callable[[Sequence[Completion]], Sequence[float | Score | Failure]]
 """What a user writes for `kind = "python"`."""
 

@@ -8,6 +8,7 @@ from tiltune.data.batches import (
     left_padded,
     length_parts,
     micro_batches,
+    unpadded,
 )
 from tiltune.data.encode import (
     Example,
@@ -39,4 +40,5 @@ __all__ = [
     "pair_example",
     "prompt_list",
     "read_rows",
+    "unpadded",
 ]

@@ -69,6 +69,14 @@ def left_padded(
     return torch.tensor(ids, dtype=torch.int64), torch.arange(width) >= width - lengths
 
 
+def unpadded(
+    prompt_ids: Int[Tensor, "N P"], prompt_mask: Bool[Tensor, "N P"]
+) -> list[tuple[int, ...]]:
+    """The ids of each prompt without its padding."""
+    rows = zip(prompt_ids.tolist(), prompt_mask.tolist(), strict=True)
+    return [tuple(i for i, real in zip(ids, there, strict=True) if real) for ids, there in rows]
+
+
 def micro_batches(samples: Samples, width: int, most_logits: int) -> list[Samples]:
     """The samples in parts: sorted by length where that saves padding, each bounded in logits.
 
