@@ -104,9 +104,7 @@ class TokenAutomaton(Ends):
         if max_new_tokens == self.max_new_tokens:
             return self
         twin = TokenAutomaton.__new__(TokenAutomaton)
-        twin.__dict__.update(
-            self.__dict__ | {"max_new_tokens": max_new_tokens}
-        )  # one table for all
+        vars(twin).update(vars(self), max_new_tokens=max_new_tokens)  # the tables are shared
         return twin
 
     def read_prompts(self, prompts: Iterable[tuple[Sequence[int], str]]) -> None:
