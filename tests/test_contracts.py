@@ -32,6 +32,12 @@ OTHER_WORDS = {  # what the house calls by another name, and that name
     "student": "policy",
 }
 UNSAFE_MODULES = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
+INSIDE_WALLS = {  # running code is their one purpose; what is compiled there is our own
+    "sandbox/bundle.py": "imports marshal",
+    "sandbox/inside/code.py": "calls exec",
+    "sandbox/inside/failure.py": "calls eval",
+    "sandbox/inside/judge.py": "calls exec",
+}
 UNSAFE_CALLS = {"torch.load", "torch.save", "eval", "exec"}
 
 
@@ -157,8 +163,7 @@ def test_no_pickle_and_no_remote_code() -> None:
         f"{path}:{getattr(node, 'lineno', '?')}: {found}"
         for path, tree in trees()
         for node in ast.walk(tree)
-        if path.as_posix() != "sandbox/runner.py"  # runs untrusted code: that is its one purpose
-        and (found := unsafe(node))
+        if (found := unsafe(node)) and found != INSIDE_WALLS.get(path.as_posix())
     ]
     assert not faults, "\n".join(faults)
 

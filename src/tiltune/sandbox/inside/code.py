@@ -45,9 +45,8 @@ def _wait_for() -> Any:
     loop = list[Any]()
 
     def wait(awaited: Coroutine[Any, Any, Any]) -> Any:
-        import asyncio  # slow, and few tests await
-
         if not loop:
+            asyncio: Any = __import__("asyncio")  # slow to import, and few tests await
             loop.append(asyncio.new_event_loop())
             asyncio.set_event_loop(loop[0])
         return loop[0].run_until_complete(awaited)

@@ -7,6 +7,7 @@ speaks with us, are closed on the side of the code.
 
 import os
 import signal
+from typing import Any
 
 from tiltune.sandbox.inside import code, judge
 
@@ -30,11 +31,11 @@ def main() -> None:
 def _hide() -> None:
     """Let no other process of this user look into this one, where it may not become another."""
     try:
-        import _ctypes
+        ctypes: Any = __import__("_ctypes")  # after the fork, for the judge alone
     except ImportError:  # then the walls alone keep /proc and tracing away
         return
-    prctl = _ctypes.dlsym(_ctypes.dlopen("", 2), "prctl")
-    _ctypes.call_function(prctl, (_PR_SET_DUMPABLE, 0, 0, 0, 0))
+    prctl = ctypes.dlsym(ctypes.dlopen(None, 2), "prctl")
+    ctypes.call_function(prctl, (_PR_SET_DUMPABLE, 0, 0, 0, 0))
 
 
 if __name__ == "__main__":
