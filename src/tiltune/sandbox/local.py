@@ -255,7 +255,7 @@ def _without_verdict(report: dict[str, Any]) -> Outcome:
     if report["ended"] == "caller":
         return Outcome("exception", "closed its descriptors before the last test")
     status = int(report["status"])
-    if status in (-signal.SIGXCPU, -signal.SIGKILL):  # only the kernel's CPU limit sends these
+    if status == -signal.SIGXCPU:
         return Outcome("timeout", "CPU time")
     if status < 0:
         return Outcome("exception", f"killed by {_signal_name(-status)} before the last test")

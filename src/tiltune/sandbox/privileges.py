@@ -14,7 +14,7 @@ def limit_resources(spec: Spec) -> None:
     """Set the limits that the kernel keeps for each process; NPROC binds every user but root."""
     limits = spec.limits
     seconds = int(limits.timeout_seconds) + 2  # the wall clock ends the run; this, what escapes it
-    _limit(resource.RLIMIT_CPU, seconds)
+    _limit(resource.RLIMIT_CPU, seconds, beyond=1)  # SIGXCPU first, which tells it from a kill
     _limit(resource.RLIMIT_AS, limits.memory_mb * _MIB)
     _limit(resource.RLIMIT_FSIZE, limits.file_mb * _MIB)
     _limit(resource.RLIMIT_NOFILE, limits.open_files)
@@ -61,10 +61,13 @@ def refuse_calls(*, namespaces: bool) -> None:
         seccomp.refuse_calls(namespaces=namespaces)
 
 
-def _limit(kind: int, value: int) -> None:
-    _, hard = resource.getrlimit(kind)
-    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-    resource.setrlimit(kind, (value, value))
+def _limit(kind: int, value: int, *, beyond: int = 0) -> None:
+    _, most = resource.getrlimit(kind)
+    soft, hard = (
+        limit if most == resource.RLIM_INFINITY else min(limit, most)
+        for limit in (value, value + beyond)
+    )
+    resource.setrlimit(kind, (soft, hard))
 
 
 def _above(descriptor: int, least: int) -> int:
