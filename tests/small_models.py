@@ -128,7 +128,8 @@ class Enumerated:
         if self.whole(prefix):
             value = float(self.satisfied(prefix))
         else:
-            value = sum(p * self._value((*prefix, v)) for v, p in enumerate(self.laws[prefix]))
+            mean = sum(p * self._value((*prefix, v)) for v, p in enumerate(self.laws[prefix]))
+            value = min(1.0, mean)  # a law in 32 bit may sum to a little more, by machine
         self.values[prefix] = value
         return value
 
