@@ -234,7 +234,7 @@ def test_a_beam_that_is_lost_does_not_stop_the_others(lm: LanguageModel, tokeniz
     found = processor(torch.tensor([lost, going]), scores)
     assert (found[0] == -torch.inf).all()
     assert found[1].exp().sum().item() == pytest.approx(1, abs=1e-5)
-    with pytest.raises(NothingAllowed, match="after 1 tokens"):
+    with pytest.raises(NothingAllowed, match="after 1 token of"):
         processor(torch.tensor([lost, lost]), scores)
 
 

@@ -14,6 +14,7 @@ from tiltune.errors import ConstraintError
 from tiltune.functional import log_softmax
 from tiltune.lm import Cache, disown
 from tiltune.types import SamplingLaw
+from tiltune.wording import counted
 
 
 class Values(Protocol):
@@ -60,7 +61,8 @@ class NothingAllowed(ConstraintError):
 
     def __init__(self, row: int, written: int) -> None:
         self.row = row
-        where = f"after {written} tokens of a completion" if written else "of the prompt alone"
+        after = f"after {counted(written, 'token')} of a completion"
+        where = after if written else "of the prompt alone"
         self.told = (
             f"no token is allowed {where}: the constraint cannot be met any more within the token "
             "limit by what the model can write; take out the prompt, loosen the constraint, or "
