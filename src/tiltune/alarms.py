@@ -62,8 +62,8 @@ def _one_sided_start(first: RoundRecord) -> Iterator[str]:
     """Nothing can be learnt from labels that are all alike."""
     if first.satisfaction_rate == 0:
         yield (
-            f"none of the first {_number(first.samples)} samples meets the constraint: no target "
-            "can be learnt from them; check the constraint with `tiltune score`, lower "
+            f"none of the first {_number(first.samples)} samples meets the constraint: nothing can "
+            "be learnt from their labels; check the constraint with `tiltune score`, lower "
             "`constraint.threshold`, or raise `sampler.samples_per_round`"
         )
     if first.satisfaction_rate == 1:
