@@ -225,7 +225,7 @@ def test_each_wall_stands_as_seen_from_outside(
 
     def sleep() -> None:
         with suppress(ConstraintError):  # killed, perhaps before its interpreter has started
-            walled.run("import time\ntime.sleep(600)", "assert 1", limits)
+            walled.run(_SLEEPS, "assert 1", limits)
 
     run = threading.Thread(target=sleep)
     run.start()
@@ -260,11 +260,15 @@ def test_each_wall_stands_as_seen_from_outside(
 _KINDS = ("user", "pid", "net", "ipc", "uts", "mnt")
 
 
+_SLEEPS = "import os, time\nos.umask(0o123)\ntime.sleep(600)"
+
+
 def _judge_and_code_below_us() -> list[int]:
-    """The two processes of our only run; they are there once its walls are."""
+    """The two processes of our only run, once its code sleeps behind all walls."""
     until = time.monotonic() + 60
     while time.monotonic() < until:
-        if len(found := _alive()) == 2:  # a child comes after its parent
+        found = _alive()  # a child comes after its parent
+        if len(found) == 2 and _status(found[1])["Umask"] == "0123":
             return found
         time.sleep(0.02)
     pytest.fail("no run has started within a minute")
