@@ -23,8 +23,8 @@ import torch
 
 from exact_world import LEAST_SATISFACTION, LIMIT, MOST_EXCESS, compare
 from tiltune.config import load_config
-from tiltune.records import mean_interval
-from tiltune.run import open_run
+from tiltune.records.intervals import mean_interval
+from tiltune.training.run import open_run
 from worlds import RUDE, SORRY, World, make_base, make_world
 
 KINDS = ("none", "ends", "prior")

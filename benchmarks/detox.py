@@ -20,17 +20,18 @@ from typing import Any
 import torch
 from profanity_check import predict_prob
 
-from tiltune.assemble import prepare
 from tiltune.config import RunConfig, load_config
 from tiltune.constraints.linear import train_linear_classifier
-from tiltune.data import Prompt, Row, corpus_examples, prompt_list, read_rows
+from tiltune.data.encode import Prompt, corpus_examples, prompt_list
+from tiltune.data.rows import Row, read_rows
+from tiltune.data.samples import SamplingLaw
 from tiltune.decoding.draw import Ending, draw
+from tiltune.decoding.likelihood import nats_per_token
 from tiltune.decoding.texts import texts
-from tiltune.lm import LanguageModel
-from tiltune.metrics.likelihood import nats_per_token
-from tiltune.records import wilson_interval
-from tiltune.run import Run
-from tiltune.types import SamplingLaw
+from tiltune.models.lm import LanguageModel
+from tiltune.records.intervals import wilson_interval
+from tiltune.training.assemble import prepare
+from tiltune.training.run import Run
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "../shared/data"

@@ -23,10 +23,10 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from tiltune import hub
 from tiltune.config import EvaluateConfig, parse_config
-from tiltune.contender import Contender, open_contender
-from tiltune.evaluate import evaluate
+from tiltune.evaluation.contender import Contender, open_contender
+from tiltune.evaluation.evaluate import evaluate
+from tiltune.models import hub
 from timing import Ratio, result
 
 BASE = Path(__file__).parents[1] / "../shared/models/tiny-base"

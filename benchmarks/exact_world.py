@@ -21,11 +21,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tiltune.config import RunConfig, load_config
+from tiltune.data.samples import SamplingLaw
 from tiltune.decoding.draw import Ending, draw
-from tiltune.lm import LanguageModel
-from tiltune.records import mean_interval, wilson_interval
-from tiltune.run import open_run
-from tiltune.types import SamplingLaw
+from tiltune.models.lm import LanguageModel
+from tiltune.records.intervals import mean_interval, wilson_interval
+from tiltune.training.run import open_run
 from worlds import NAMES, WORDS, World, log_prob, make_base, make_world, pending
 
 LIMIT = 100

@@ -10,15 +10,15 @@ from collections.abc import Callable
 import torch
 
 from lift import vocabulary
-from tiltune import hub
 from tiltune.automata.reading import Reader
-from tiltune.automaton_values import ExactEnds
 from tiltune.config import GrammarConfig, ModelSection
-from tiltune.constraints import build_constraint
 from tiltune.constraints.base import Grammar
-from tiltune.grammar_masks import GrammarMasks, after
-from tiltune.token_grammar import TokenGrammar
-from tiltune.value_model import TrunkValue
+from tiltune.constraints.build import build_constraint
+from tiltune.models import hub
+from tiltune.values.exact_ends import ExactEnds
+from tiltune.values.grammar_masks import GrammarMasks, after
+from tiltune.values.model import TrunkValue
+from tiltune.values.token_grammar import TokenGrammar
 
 SCHEMA = {
     "type": "object",

@@ -14,11 +14,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-import tiltune.demo
-from tiltune.demo.measure import kl_world_model_nats, measure_world, tilt_floor_nats
-from tiltune.demo.world import World, support_desk
+import tiltune.worlds
+from tiltune.worlds.distance import kl_world_model_nats, measure_world, tilt_floor_nats
+from tiltune.worlds.support_desk import World, support_desk
 
-FOLDER = Path(tiltune.demo.__file__).parent / "model"
+FOLDER = Path(tiltune.worlds.__file__).parent / "model"
 PAD, BOS, EOS, UNK = range(4)
 SPECIALS = ["<pad>", "<bos>", "<eos>", "<unk>"]
 STEPS, BATCH, PEAK_RATE, WARM_UP = 700, 192, 4e-3, 100

@@ -6,7 +6,7 @@ tied), LoRA of rank 16, the sequential schedule: 32 samples of up to 64 tokens, 
 loading to the first round's checkpoint; its peak resident set (`ru_maxrss`) counts libraries and
 mapped files. The round's measurements and probe are within the peak; the closing row repeats them.
 One thread and one step a fit: the peak depends on neither. Without bfloat16 arithmetic in the
-processor products go through 32 bit (`tiltune.product`), which is within the peak, too.
+processor products go through 32 bit (`tiltune.models.bfloat16`), which is within the peak, too.
 
     python benchmarks/memory.py [--quick] [--steps 1]
 """
@@ -26,9 +26,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from tiltune import hub
 from tiltune.config import load_config
-from tiltune.run import open_run
+from tiltune.models import hub
+from tiltune.training.run import open_run
 from timing import Ratio, result
 
 MOST_GIB = 6.0

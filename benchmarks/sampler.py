@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from tiltune import hub
-from tiltune.data import left_padded
+from tiltune.data.batches import left_padded
+from tiltune.data.samples import SamplingLaw
 from tiltune.decoding.draw import Ending, draw
-from tiltune.lm import LanguageModel
-from tiltune.types import SamplingLaw
+from tiltune.models import hub
+from tiltune.models.lm import LanguageModel
 from timing import median_ratio, result, seconds_in_turn
 
 VOCABULARY, BATCH, LIMIT, EOS, PAD = 4096, 128, 96, 1, 2

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 import tiltune
-from tiltune.sandbox.available import best_isolation
-from tiltune.sandbox.base import Limits
-from tiltune.sandbox.local import LocalSandbox
+from tiltune.constraints.sandbox.available import best_isolation
+from tiltune.constraints.sandbox.base import Limits
+from tiltune.constraints.sandbox.local import LocalSandbox
 from timing import median_ratio
 
 LIMITS = Limits(timeout_seconds=100.0)

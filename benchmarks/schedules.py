@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tiltune.actor import Actor, ActorLike
-from tiltune.assemble import Prepared, make_actor, make_learner, prepare
 from tiltune.config import (
     LearnerSection,
     MethodSection,
@@ -30,10 +28,13 @@ from tiltune.config import (
     SamplerSection,
     ValueModelSection,
 )
-from tiltune.demo.show import LONGEST, MODEL
-from tiltune.fit import Schedule, close, fit
-from tiltune.records import Interval, RoundRecord, mean_interval
-from tiltune.remote import RemoteActor
+from tiltune.records.intervals import Interval, mean_interval
+from tiltune.records.rounds import RoundRecord
+from tiltune.training.actor import Actor, ActorLike
+from tiltune.training.assemble import Prepared, make_actor, make_learner, prepare
+from tiltune.training.fit import Schedule, close, fit
+from tiltune.training.process import RemoteActor
+from tiltune.worlds.demo import LONGEST, MODEL
 from timing import Ratio, result
 
 MOST = 1.15
@@ -119,7 +120,7 @@ def config_of(size: Size, name: Any, threads: int, folder: Path) -> RunConfig:
     return RunConfig(
         run=RunSection(dir=str(folder)),
         model=ModelSection(path=str(MODEL)),
-        constraint=PythonConfig(kind="python", path="tiltune.demo.world:score"),
+        constraint=PythonConfig(kind="python", path="tiltune.worlds.support_desk:score"),
         method=MethodSection(rounds=size.rounds, schedule=name),
         sampler=SamplerSection(samples_per_round=size.samples, max_new_tokens=LONGEST),
         value_model=ValueModelSection(steps_per_round=size.value_steps),

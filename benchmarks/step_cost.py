@@ -15,12 +15,13 @@ from typing import Any, Literal
 
 import torch
 
-from tiltune import hub
-from tiltune.data import Cursor, Example
-from tiltune.learner import BetaRule, Learner, LearnerSettings, Trained
-from tiltune.lm import LanguageModel
-from tiltune.types import Samples, SamplingLaw
-from tiltune.value_model import HeadValue, TrunkValue, ValueModel
+from tiltune.data.batches import Cursor
+from tiltune.data.encode import Example
+from tiltune.data.samples import Samples, SamplingLaw
+from tiltune.models import hub
+from tiltune.models.lm import LanguageModel
+from tiltune.training.learner import BetaRule, Learner, LearnerSettings, Trained
+from tiltune.values.model import HeadValue, TrunkValue, ValueModel
 from timing import Ratio, median_ratio, result, seconds_in_turn
 
 VOCABULARY, ROWS, TOKENS, STEPS = 4096, 32, 48, 1

@@ -18,7 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tiltune.automata.dfa import DFA
 from tiltune.constraints.base import Completion
-from tiltune.exact import Chain, ExactTarget
+from tiltune.worlds.exact import Chain, ExactTarget
 
 WORDS = 48
 RUDE = tuple(f"rude{i}" for i in range(4))

@@ -2,7 +2,7 @@
 
 Rounds of five sentences: draw samples from the current snapshot; score them with the constraint;
 update the value model; update the policy (corpus likelihood plus beta times the KL term); publish a
-snapshot. `tiltune.fit` does the same with settings, records, resuming and a second process;
+snapshot. `tiltune.training.fit` does the same with settings, records, resume and a second process;
 `tests/test_loop.py` holds the two equal. Formulas: `docs/concepts.md`.
 """
 
@@ -15,15 +15,17 @@ import torch
 from torch.nn.functional import logsigmoid
 from torch.nn.utils import clip_grad_norm_
 
-from tiltune.data import Cursor, Example, corpus_batch
+from tiltune.data.batches import Cursor, corpus_batch
+from tiltune.data.encode import Example
+from tiltune.data.samples import SamplingLaw
 from tiltune.decoding.draw import Ending, draw
-from tiltune.functional import log_softmax, prefix_weights, tilt
-from tiltune.hub import build_llama
-from tiltune.lm import LanguageModel
-from tiltune.losses import consistency_loss, corpus_loss, target_loss, value_loss
-from tiltune.types import SamplingLaw
-from tiltune.value_learner import one_cycle
-from tiltune.value_model import TrunkValue
+from tiltune.methods.losses import corpus_loss, target_loss
+from tiltune.models.hub import build_llama
+from tiltune.models.laws import log_softmax, prefix_weights, tilt
+from tiltune.models.lm import LanguageModel
+from tiltune.values.fit import one_cycle
+from tiltune.values.losses import consistency_loss, value_loss
+from tiltune.values.model import TrunkValue
 
 # A world of messages: one word of each slot. Two thirds of them meet the constraint.
 FORM = (

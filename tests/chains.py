@@ -7,9 +7,9 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from small_models import write_tokenizer
-from tiltune.hub import Loaded
-from tiltune.lm import LanguageModel
-from tiltune.testing import EnumerableModel
+from tiltune.models.hub import Loaded
+from tiltune.models.lm import LanguageModel
+from tiltune.worlds.testing import EnumerableModel
 
 WORDS = ("<eos>", "<bos>", "<unk>", "a", "b")
 EOS, BOS, UNK, A, B = range(5)

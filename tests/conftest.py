@@ -13,7 +13,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, in 
 
 # Shapes in signatures are checked where tensors cross borders, from tiltune's first import on.
 # Not everywhere: beartype cannot check the Protocols that the other modules take.
-SHAPED = ("functional", "losses", "types", "lm", "value_model", "token_automaton")
+SHAPED = (
+    *("models.laws", "models.lm", "data.samples", "methods.losses"),
+    *("values.losses", "values.model", "values.token_automaton"),
+)
 jaxtyping.install_import_hook([f"tiltune.{name}" for name in SHAPED], "beartype.beartype")
 
 import torch  # noqa: E402

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from hypothesis import strategies as st
 
-from tiltune.measurements import Measurement
-from tiltune.metrics.base import Generated, Scores
+from tiltune.evaluation.metrics.base import Generated, Scores
+from tiltune.records.measurements import Measurement
 
 Row = list[tuple[str, float | None]]
 """A prompt's completions, each with its score."""

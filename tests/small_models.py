@@ -11,8 +11,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from tiltune import hub
-from tiltune.lm import LanguageModel
+from tiltune.models import hub
+from tiltune.models.lm import LanguageModel
 
 PAD, BOS, EOS = 0, 1, 2
 WORDS = ("<pad>", "<bos>", "<eos>", "<unk>", *"abcdefghijklmnopqrst")

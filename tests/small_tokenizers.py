@@ -5,7 +5,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from tiltune.vocabulary import byte_alphabet
+from tiltune.values.vocabulary import byte_alphabet
 
 SPECIAL = ("<pad>", "<bos>", "<eos>")
 

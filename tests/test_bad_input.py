@@ -266,7 +266,7 @@ def test_a_scorer_that_breaks_later_leaves_the_last_checkpoint(
     monkeypatch.chdir(tmp_path)
     tree = python("later")(tmp_path, tiny.workplace(tmp_path))
     toml = tiny.write_toml(tree, tmp_path / "run.toml")
-    with tiny.Nth("tiltune.run.save_checkpoint", 0, (tmp_path / "break").touch):
+    with tiny.Nth("tiltune.training.run.save_checkpoint", 0, (tmp_path / "break").touch):
         assert tiny.tiltune("fit", str(toml)) == 2
     said = capsys.readouterr().err
     assert "LookupError: the service is gone" in said and "own_scorers.py, line 27" in said

@@ -8,8 +8,8 @@ import pytest
 
 import tiny
 from tiltune.cli import describe
-from tiltune.measurements import read_evaluation
-from tiltune.records import RoundRecord, read_records
+from tiltune.records.measurements import read_evaluation
+from tiltune.records.rounds import RoundRecord, read_records
 
 
 def rows(text: str) -> list[dict[str, Any]]:
@@ -282,7 +282,7 @@ def test_an_interrupted_evaluation_says_how_to_go_on(
         raise KeyboardInterrupt
 
     command = ("evaluate", str(finished), toml, "--out", str(out))
-    with tiny.Nth("tiltune.generations._batch", 1, interrupt):
+    with tiny.Nth("tiltune.evaluation.generations._batch", 1, interrupt):
         assert tiny.tiltune(*command) == 130
     said = capsys.readouterr().err
     assert f"stopped; what is done is kept in {out}, the same command goes on" in said

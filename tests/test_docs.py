@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from conftest import ROOT
-from tiltune.compare.plan import plan_entries
 from tiltune.config import RunConfig, load_compare_config, load_config, parse_config
 from tiltune.config.evaluate import load_evaluate_config
 from tiltune.errors import ConfigError
+from tiltune.evaluation.compare.plan import plan_entries
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 EXAMPLES = sorted((ROOT / "examples").glob("*.toml"))

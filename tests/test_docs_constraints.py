@@ -13,9 +13,9 @@ import pytest
 from conftest import ROOT
 from services import Asked, Reply, ScoringService
 from tiltune.config import load_constraint_config
-from tiltune.constraints import BUILDERS, build_constraint
+from tiltune.constraints.build import BUILDERS, build_constraint
+from tiltune.constraints.score_file import score_file
 from tiltune.errors import ConstraintError
-from tiltune.scoring import score_file
 
 PAGE = (ROOT / "docs" / "constraints.md").read_text("utf-8")
 PIECE = re.compile(r"^##+ (?P<title>[^\n]+)$|^```(?P<info>[^\n]+)\n(?P<body>.*?)^```", re.M | re.S)

@@ -18,11 +18,11 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from tiltune import hub
 from tiltune.cli import main
 from tiltune.config import RunConfig, parse_config
-from tiltune.records import RoundRecord
-from tiltune.run import open_run
+from tiltune.models import hub
+from tiltune.records.rounds import RoundRecord
+from tiltune.training.run import open_run
 
 WORDS = ("<s>", "</s>", "the", "cat", "dog", "sat", "ran", "rude", "bad", "sorry", "and", ".")
 FORBIDDEN = ("rude", "bad")
@@ -172,7 +172,7 @@ class Fork:
 
     def __init__(self) -> None:
         self.context = get_context("forkserver")
-        self.context.set_forkserver_preload(["tiltune.run", "tiltune.cli", "tiny"])
+        self.context.set_forkserver_preload(["tiltune.training.run", "tiltune.cli", "tiny"])
 
     def start(self, target: Any, *arguments: Any) -> BaseProcess:
         process = self.context.Process(target=target, args=arguments)

@@ -31,9 +31,9 @@ from tiltune.config import (
     load_evaluate_config,
 )
 from tiltune.errors import ConfigError, TiltuneError
-from tiltune.measurements import Evaluation
-from tiltune.records import RoundRecord
-from tiltune.run_folder import is_finished, is_run_folder
+from tiltune.records.measurements import Evaluation
+from tiltune.records.rounds import RoundRecord
+from tiltune.records.run_folder import is_finished, is_run_folder
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 classifier_app = typer.Typer(
@@ -64,7 +64,7 @@ def demo(
     folder: Annotated[Path | None, typer.Option("--dir", help="Where to write the run.")] = None,
 ) -> None:
     """The main job on an embedded world with exact values: offline, about two minutes."""
-    from tiltune.demo.show import show
+    from tiltune.worlds.demo import show
 
     show(folder or Path("runs/demo"), log)
 
@@ -80,7 +80,7 @@ def check(
     """Validate, load, explain the constraint on 256 samples, estimate time and memory."""
     given = load_config(config, tuple(settings or ()))
     other = load_constraint_config(against) if against is not None else None
-    from tiltune.check import check_run
+    from tiltune.training.check.check import check_run
 
     check_run(given, log, against=other)
 
@@ -100,7 +100,7 @@ def fit(
     run = None
     try:
         say(f"loading {given.model.path} …")
-        from tiltune.run import open_run
+        from tiltune.training.run import open_run
 
         run = open_run(given, resume=resume)
         if resume:
@@ -137,7 +137,7 @@ def sample(
     seed: int = 0,
 ) -> None:
     """Draw completions: from the tuned model, or from a round's model and values (--guided)."""
-    from tiltune.complete import Request, complete
+    from tiltune.serving.complete import Request, complete
 
     request = Request(prompt, n, guided, round_, temperature, top_p, max_new_tokens, seed)
     with _stdout_for_rows() as write:
@@ -152,10 +152,10 @@ def score(
 ) -> None:
     """Score rows {prompt, text, …}: one JSON object a line on stdout, in order."""
     config = load_constraint_config(constraint)
-    from tiltune.constraints import build_constraint
+    from tiltune.constraints.build import build_constraint
     from tiltune.constraints.conflicts import conflict
     from tiltune.constraints.population import share_told
-    from tiltune.scoring import score_file
+    from tiltune.constraints.score_file import score_file
 
     with _stdout_for_rows() as write:
         built = build_constraint(config)
@@ -182,9 +182,9 @@ def evaluate(
 ) -> None:
     """Draw, score and measure; the same command goes on where it was stopped."""
     given = load_evaluate_config(config)
-    from tiltune.contender import open_contender
-    from tiltune.evaluate import EVALUATION
-    from tiltune.evaluate import evaluate as run_evaluation
+    from tiltune.evaluation.contender import open_contender
+    from tiltune.evaluation.evaluate import EVALUATION
+    from tiltune.evaluation.evaluate import evaluate as run_evaluation
 
     ways = {
         "guided": guided,
@@ -209,7 +209,7 @@ def evaluate(
     _show(done)
     say(f"evaluation: {folder / EVALUATION}")
     if is_run and folder == model / "evaluation":
-        from tiltune.report import write_report
+        from tiltune.records.report.page import write_report
 
         say(f"report: {write_report(model)}")
 
@@ -226,8 +226,8 @@ def rescore(
     scorers = [ScorerSection(name=p.stem, constraint=load_constraint_config(p)) for p in scorer]
     if len({each.name for each in scorers}) < len(scorers):
         raise ConfigError("two --scorer files have one name; a scorer is called by its file's name")
-    from tiltune.evaluate import EVALUATION
-    from tiltune.rescore import rescore as run_rescore
+    from tiltune.evaluation.evaluate import EVALUATION
+    from tiltune.evaluation.rescore import rescore as run_rescore
 
     with _bar() as progress:
         try:
@@ -240,7 +240,7 @@ def rescore(
     _show(done)
     say(f"evaluation: {folder / EVALUATION}")
     if folder.name == "evaluation" and is_run_folder(folder.parent):
-        from tiltune.report import write_report
+        from tiltune.records.report.page import write_report
 
         say(f"report: {write_report(folder.parent)}")
 
@@ -264,8 +264,9 @@ def compare(
 ) -> None:
     """Run several methods under one budget; one table, one page. Started again, it goes on."""
     given = load_compare_config(config)
-    from tiltune.compare import compare, evaluate_entry
-    from tiltune.report.columns import terminal_tables
+    from tiltune.evaluation.compare.comparison import compare
+    from tiltune.evaluation.compare.evaluator import evaluate_entry
+    from tiltune.records.report.columns import terminal_tables
 
     try:
         comparison = compare(given, evaluate_entry, source=str(config), say=say)
@@ -282,7 +283,8 @@ def report(
     run: Annotated[Path, typer.Argument(help="Folder of a run or a comparison.", metavar="RUN")],
 ) -> None:
     """Remake RUN/report.html, or a comparison's table and page, from the records alone."""
-    from tiltune.report import write_comparison_report, write_report
+    from tiltune.records.report.comparison import write_comparison_report
+    from tiltune.records.report.page import write_report
 
     compared = (run / "comparison.json").exists()
     say(str(write_comparison_report(run) if compared else write_report(run)))

@@ -33,3 +33,8 @@ class ScorerUnavailable(ConstraintError):
 
 class RunError(TiltuneError):
     """A run folder is in the way, lacks something, or a part of the run died."""
+
+
+def counted(number: int, noun: str, many: str = "") -> str:
+    """The number and the noun: "1 row", "2 rows"; `many` where it is not the noun and an s."""
+    return f"{number} {noun if number == 1 else many or noun + 's'}"

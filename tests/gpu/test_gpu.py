@@ -9,17 +9,17 @@ import pytest
 import torch
 
 from small_models import EOS, PAD, WORDS, llama, llama_module, write_folder
-from tiltune import hub
-from tiltune.assemble import make_actor, make_learner, prepare
 from tiltune.config import ModelSection, RunConfig, parse_config
-from tiltune.data import left_padded
+from tiltune.data.batches import left_padded
+from tiltune.data.samples import Samples, SamplingLaw
 from tiltune.decoding.draw import Ending, draw
-from tiltune.learner import Trained
-from tiltune.lm import LanguageModel
-from tiltune.run import Run
-from tiltune.types import Samples, SamplingLaw
-from tiltune.value_learner import ValueLearner, ValueSettings
-from tiltune.value_model import HeadValue, TrunkValue, ValueModel
+from tiltune.models import hub
+from tiltune.models.lm import LanguageModel
+from tiltune.training.assemble import make_actor, make_learner, prepare
+from tiltune.training.learner import Trained
+from tiltune.training.run import Run
+from tiltune.values.fit import ValueLearner, ValueSettings
+from tiltune.values.model import HeadValue, TrunkValue, ValueModel
 
 DEVICE = torch.device("cuda")
 ROWS = ([5, 9, 4], [7, 3, 11, 6, 8, 10, 4], [12, 4, 5, 6, 13])

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tiltune.automata.conditions import condition
 from tiltune.automata.dfa import DFA, Flags
 from tiltune.automata.text import CODEPOINTS, TextAutomaton
-from tiltune.records import AutomatonRecord
+from tiltune.records.rounds import AutomatonRecord
 
 MOST_STATES = 24
 """Automata of more states are counted, not drawn."""

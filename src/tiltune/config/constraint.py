@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from tiltune.config.parse import Section
-from tiltune.wording import counted
+from tiltune.errors import counted
 
 JudgedText = Literal["completion", "prompt+completion"]
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast, final
 
 from tiltune.constraints.base import shown
-from tiltune.errors import ConstraintError
-from tiltune.wording import counted
+from tiltune.errors import ConstraintError, counted
 
 _PLACEHOLDER = re.compile(r"\{(text|prompt)\}")
 

@@ -19,8 +19,7 @@ from tiltune.constraints.scores import (
     ScoreFunction,
     judged_text,
 )
-from tiltune.errors import ConstraintError, ScorerUnavailable, TiltuneError
-from tiltune.wording import counted
+from tiltune.errors import ConstraintError, ScorerUnavailable, TiltuneError, counted
 
 
 class Constraint(Protocol):
@@ -53,7 +52,7 @@ class TextConstraint:
         make_rule: the automaton behind the constraint; none: only texts tell.
         why_no_rule: why `make_rule` gives none, in words; none: only texts tell.
         within: grammars of which every text that satisfies is a sentence.
-        cost: its class of cost, see `tiltune.constraints.COSTS`; combinations ask the cheap first.
+        cost: its class of cost, see `constraints.build.COSTS`; combinations ask the cheap first.
         share: for a population: bounds on the share of all completions that satisfy; none: every
             completion is judged by itself.
         stop: ends scoring that another thread is in as soon as it can; what is not asked by then

@@ -8,7 +8,7 @@ from tiltune.config import ClassifierConfig
 from tiltune.constraints.base import Score, TextConstraint, on_texts
 from tiltune.constraints.linear_model import DESCRIPTION_FILE, load_linear_classifier
 from tiltune.errors import ConstraintError
-from tiltune.hub import load_sequence_classifier
+from tiltune.models.hub import load_sequence_classifier
 
 
 class TextClassifier(Protocol):

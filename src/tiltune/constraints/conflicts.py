@@ -9,8 +9,8 @@ import numpy as np
 from tiltune.automata import TextAutomaton
 from tiltune.automata.text import combined
 from tiltune.config import ConstraintConfig
-from tiltune.constraints import build_constraint
 from tiltune.constraints.base import TextConstraint
+from tiltune.constraints.build import build_constraint
 from tiltune.errors import ConstraintError
 
 Verdict = Literal["never", "always"]

@@ -8,10 +8,10 @@ from typing import final
 
 from tiltune.config import ExecutionConfig
 from tiltune.constraints.base import Completion, Score, TextConstraint, judged_text, shown
+from tiltune.constraints.sandbox.available import best_isolation
+from tiltune.constraints.sandbox.base import Limits, Outcome, Sandbox
+from tiltune.constraints.sandbox.local import LocalSandbox, require_linux
 from tiltune.errors import ConstraintError
-from tiltune.sandbox.available import best_isolation
-from tiltune.sandbox.base import Limits, Outcome, Sandbox
-from tiltune.sandbox.local import LocalSandbox, require_linux
 
 
 def build_execution(config: ExecutionConfig) -> TextConstraint:

@@ -10,14 +10,7 @@ from typing import final
 from urllib.parse import urlsplit
 
 from tiltune.config import HttpConfig
-from tiltune.constraints.answers import (
-    Format,
-    Moderation,
-    Question,
-    Rating,
-    Template,
-    read_body,
-)
+from tiltune.constraints.answers import Format, Moderation, Question, Rating, Template, read_body
 from tiltune.constraints.base import (
     Completion,
     Failure,

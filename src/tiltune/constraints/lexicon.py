@@ -13,8 +13,7 @@ from tiltune.automata.text import combined
 from tiltune.config import LexiconConfig
 from tiltune.constraints.base import Rule, Score, TextConstraint, on_texts
 from tiltune.constraints.regex import automaton_of
-from tiltune.errors import ConstraintError
-from tiltune.wording import counted
+from tiltune.errors import ConstraintError, counted
 
 MOST_PAIRS = 100_000
 """Pairs of states that a step of the product of required entries may have; beyond: no rule."""

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from tiltune.errors import ConstraintError
-from tiltune.records import write_json
+from tiltune.records.files import write_json
 
 try:
     sparse: Any = import_module("scipy.sparse")

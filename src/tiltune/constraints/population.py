@@ -10,7 +10,7 @@ from typing import Literal
 from tiltune.config import PopulationConfig
 from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.combined import Build, build_parts
-from tiltune.records import wilson_interval
+from tiltune.records.intervals import wilson_interval
 
 Verdict = Literal["met", "not met", "cannot be told from so few"]
 

@@ -24,8 +24,7 @@ from tiltune.constraints.base import shown
 from tiltune.constraints.headers import filled_headers, redacted, secrets_of
 from tiltune.constraints.pace import Outage, Pace
 from tiltune.constraints.stopping import NOT_ASKED
-from tiltune.errors import ConstraintError, ScorerUnavailable
-from tiltune.wording import counted
+from tiltune.errors import ConstraintError, ScorerUnavailable, counted
 
 FIRST_WAIT_SECONDS = 0.5  # before the first retry; doubled for each further one
 LONGEST_BACKOFF_SECONDS = 60.0

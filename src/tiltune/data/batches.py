@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from tiltune.data.encode import Example
-from tiltune.types import Samples
+from tiltune.data.samples import Samples
 
 
 @dataclass(frozen=True)

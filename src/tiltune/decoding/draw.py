@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from tiltune.data import left_padded
+from tiltune.data.batches import left_padded
+from tiltune.data.samples import Samples, SamplingLaw
 from tiltune.decoding.guidance import NothingAllowed, Values, shape_law
 from tiltune.errors import ModelError
-from tiltune.functional import log_softmax
-from tiltune.lm import LanguageModel
-from tiltune.types import Samples, SamplingLaw
+from tiltune.models.laws import log_softmax
+from tiltune.models.lm import LanguageModel
 
 COMPACT_BELOW = 0.9
 """Rows leave once this share of the batch or less is unfinished; sooner, copying costs more."""

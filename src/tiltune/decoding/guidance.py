@@ -10,11 +10,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from tiltune.errors import ConstraintError
-from tiltune.functional import log_softmax
-from tiltune.lm import Cache, disown
-from tiltune.types import SamplingLaw
-from tiltune.wording import counted
+from tiltune.data.samples import SamplingLaw
+from tiltune.errors import ConstraintError, counted
+from tiltune.models.laws import log_softmax
+from tiltune.models.lm import Cache, disown
 
 
 class Values(Protocol):

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from tiltune.decoding.guidance import Values
-from tiltune.functional import log_softmax
-from tiltune.lm import Cache, LanguageModel, Output
+from tiltune.models.laws import log_softmax
+from tiltune.models.lm import Cache, LanguageModel, Output
 
 
 class WholeValues(Values, Protocol):

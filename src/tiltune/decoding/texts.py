@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from tiltune.constraints.base import Completion
-from tiltune.data import Prompt
-from tiltune.types import Samples
+from tiltune.data.encode import Prompt
+from tiltune.data.samples import Samples
 
 
 class Decoder(Protocol):

@@ -1,0 +1,53 @@
+"""How far one law is from another on completions: KL, exact over the vocabulary at every prefix."""
+
+import torch
+from torch import Tensor
+
+from tiltune.data.batches import micro_batches
+from tiltune.data.samples import Samples
+from tiltune.errors import ModelError
+from tiltune.models.laws import kl, log_softmax
+from tiltune.models.lm import LanguageModel
+
+
+@torch.no_grad()
+def completion_divergences(
+    own: LanguageModel, other: LanguageModel, samples: Samples
+) -> list[float]:
+    """`Σ_t KL(own(·|s_t) ‖ other(·|s_t))` of each completion, nats, in the order of the samples.
+
+    The sum over the vocabulary is exact at each prefix of completions drawn from `own`, which
+    leaves less noise than the log-ratio of the tokens drawn. Logits beyond the narrower output
+    belong to no token.
+
+    Raises:
+        ModelError: a law is not a number.
+    """
+    width = min(own.width, other.width)
+    found = [0.0] * len(samples)
+    numbered = _numbered(samples).to(own.device)
+    for part in micro_batches(numbered, max(own.width, other.width), 2**23):
+        ids, mask = (columns[:, :-1] for columns in part.sequence())
+        keep = part.ids.shape[1]
+        one, two = (
+            log_softmax(lm.forward(ids, mask, keep=keep).logits[..., :width]) for lm in (own, other)
+        )
+        sums = torch.where(part.mask, kl(one, two), 0.0).sum(1)
+        _refuse_nan(sums)
+        for place, value in zip(part.prompt_index.tolist(), sums.tolist(), strict=True):
+            found[place] = value
+    return found
+
+
+def _numbered(samples: Samples) -> Samples:
+    """The rows with their places as `prompt_index`, to find them again in micro-batches."""
+    columns = samples.tensors() | {"prompt_index": torch.arange(len(samples))}
+    return Samples(**columns, law=samples.law)
+
+
+def _refuse_nan(sums: Tensor) -> None:
+    if bool(sums.isnan().any()):
+        raise ModelError(
+            "a model gives logits that are not numbers (NaN), so no divergence can be measured; "
+            "its weights are broken, or overflow in the precision they are run in"
+        )

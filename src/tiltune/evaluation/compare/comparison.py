@@ -1,0 +1,209 @@
+"""The comparison: each entry is trained and evaluated in turn, and the table grows with it.
+
+The folder holds `runs/<entry>`, `evaluations/<entry>/evaluation.json`, and `comparison.json`, .md,
+.csv and .html, which are written anew after each entry, so that a kill loses no finished one.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from tiltune.config import CompareConfig, EvaluateConfig
+from tiltune.errors import ConfigError, TiltuneError
+from tiltune.evaluation.compare.choice import check_axes, choose
+from tiltune.evaluation.compare.cost import cost_of, curve_of
+from tiltune.evaluation.compare.evaluator import open_planned
+from tiltune.evaluation.compare.plan import Planned, base_run, plan_entries
+from tiltune.evaluation.compare.training import Say, train
+from tiltune.evaluation.compare.world import WorldJudge
+from tiltune.evaluation.evaluate import refuse
+from tiltune.evaluation.table import check_named
+from tiltune.records.files import write_json
+from tiltune.records.manifest import digest
+from tiltune.records.measurements import (
+    Comparison,
+    Entry,
+    Evaluation,
+    read_evaluation,
+    write_comparison,
+    write_evaluation,
+)
+from tiltune.records.report.comparison import write_comparison_report
+
+ASKED = "asked.json"
+
+
+class Evaluator(Protocol):
+    """Evaluates what an entry's run folder holds; `evaluate` behind `contender` is one."""
+
+    def __call__(
+        self, planned: Planned, config: EvaluateConfig, folder: Path, *, say: Say
+    ) -> Evaluation: ...
+
+
+def compare(config: CompareConfig, evaluator: Evaluator, *, source: str, say: Say) -> Comparison:
+    """Run and evaluate every entry that is not finished; write the table and the page.
+
+    Args:
+        config: methods, budget, evaluation.
+        evaluator: how an entry is evaluated by `[evaluate]`.
+        source: the file's name, for messages.
+        say: progress, a line at a time.
+
+    Raises:
+        TiltuneError: what is wrong with a method names it.
+    """
+    plan = plan_entries(config, source=source)
+    check_evaluation(config, plan)
+    judge = make_judge(config, source)
+    folder = make_dir(config, source)
+    entries: list[Entry] = []
+    comparison = Comparison(
+        title=config.table.title,
+        control=config.table.control,
+        utility=config.table.utility,
+        entries=(),
+        limit=judge.limit() if judge else {},
+        columns=config.table.columns,
+        hidden_groups=tuple(group.name for group in config.evaluate.prompts if group.hidden),
+    )
+    for place, planned in enumerate(plan, start=1):
+        say(f"{planned.name}: entry {place} of {len(plan)}")
+        records = train(planned, say)
+        evaluation = _evaluated(planned, config, evaluator, judge, say)
+        check_axes(config.table, evaluation, source=source)
+        entries.append(
+            Entry(
+                method=planned.method.name,
+                kind=planned.method.kind,
+                budget=planned.budget,
+                knobs=planned.knobs,
+                evaluation=evaluation,
+                cost=cost_of(planned, records),
+                # guided: its rounds measure the base model, which is not what decodes
+                curve=() if planned.method.kind == "guided" else curve_of(records),
+            )
+        )
+        rest = "" if place == len(plan) else f" (so far: {place} of {len(plan)} entries)"
+        comparison = comparison.model_copy(
+            update={"title": config.table.title + rest, "entries": choose(entries, config.table)}
+        )
+        write_comparison(folder / "comparison.json", comparison)
+        write_comparison_report(folder)
+    return comparison
+
+
+def make_dir(config: CompareConfig, source: str) -> Path:
+    """`table.dir`; raises ConfigError where it cannot be a folder."""
+    folder = Path(config.table.dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{source}: table.dir = {folder}: cannot be made a folder ({error.strerror}); choose "
+            "another"
+        ) from error
+    return folder
+
+
+def check_evaluation(config: CompareConfig, plan: Sequence[Planned]) -> None:
+    """What would end `[evaluate]` only after a run: a wrong path, or the scorer that trains.
+
+    Raises:
+        TiltuneError: names the setting and, for a scorer, the method.
+    """
+    if not (config.evaluate.prompts or config.evaluate.utility):
+        return
+    check_named(config.evaluate)
+    for planned in plan:
+        trained_by = planned.config.constraint if planned.method.kind != "base" else None
+        try:
+            refuse(config.evaluate, trained_by)
+        except ConfigError as error:
+            raise ConfigError(f"method '{planned.method.name}': {error}") from error
+
+
+def make_judge(config: CompareConfig, source: str) -> WorldJudge | None:
+    """The exact world's judge, with the base run's model and constraint; None without a world.
+
+    Raises:
+        ConfigError: neither a world nor anything of `[evaluate]` is given to measure by.
+    """
+    if config.world is None:
+        if not (config.evaluate.prompts or config.evaluate.utility):
+            raise ConfigError(
+                f"{source}: nothing to measure; give [evaluate] with prompts or utility, or `world`"
+            )
+        return None
+    return WorldJudge(config.world, base_run(config, source), seed=config.evaluate.protocol.seed)
+
+
+def _evaluated(
+    planned: Planned,
+    config: CompareConfig,
+    evaluator: Evaluator,
+    judge: WorldJudge | None,
+    say: Say,
+) -> Evaluation:
+    """The entry's evaluation, read where the same one was made before."""
+    folder = Path(config.table.dir) / "evaluations" / planned.name
+    asked = {
+        "evaluate": config.evaluate.model_dump(mode="json"),
+        "world": config.world,
+        "run": planned.config.model_dump(mode="json"),
+        "n": planned.n,
+    }
+    if _read(folder / ASKED) == asked | {"made": _made(planned, folder)}:
+        kept = read_evaluation(folder / "evaluation.json")
+        if not _lacks_scores(kept):
+            return kept
+    (folder / ASKED).unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        evaluation = _evaluate(planned, config, evaluator, folder, say)
+        if judge is not None:
+            say(f"{planned.name}: measuring against the exact target")
+            measurements, examples = judge.measure(open_planned(planned))
+            evaluation = evaluation.model_copy(
+                update={
+                    "measurements": (*measurements, *evaluation.measurements),
+                    "examples": (*evaluation.examples, *examples),
+                }
+            )
+            write_evaluation(folder / "evaluation.json", evaluation)
+    except TiltuneError as error:
+        raise type(error)(f"method '{planned.method.name}': {error}") from error
+    write_json(folder / ASKED, asked | {"made": _made(planned, folder)})
+    return evaluation
+
+
+def _made(planned: Planned, folder: Path) -> str:
+    """SHA-256 of the run's records and of the evaluation: neither was made again elsewhere."""
+    files = (Path(planned.config.run.dir) / "records.jsonl", folder / "evaluation.json")
+    return digest([path for path in files if path.exists()], "")
+
+
+def _lacks_scores(evaluation: Evaluation) -> bool:
+    """Whether a scorer's service failed for some texts, which are then asked about again."""
+    return any(
+        each.missing > 0 and each.key.startswith("attribute.") and each.key.endswith(".score_mean")
+        for each in evaluation.measurements
+    )
+
+
+def _evaluate(
+    planned: Planned, config: CompareConfig, evaluator: Evaluator, folder: Path, say: Say
+) -> Evaluation:
+    """By `[evaluate]`; without prompts and utilities the world's numbers are all there are."""
+    if config.evaluate.prompts or config.evaluate.utility:
+        return evaluator(planned, config.evaluate, folder, say=say)
+    protocol = config.evaluate.protocol.model_dump(mode="json")
+    model = planned.config.run.dir if planned.trains else planned.config.model.path
+    return Evaluation(
+        name=planned.method.name, model=model, digest="", protocol=protocol, measurements=()
+    )
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text("utf-8")) if path.exists() else None

@@ -1,0 +1,259 @@
+"""What can be evaluated or sampled: a model folder, or a run's model, snapshot, values or base."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import final
+
+import torch
+from torch import Tensor
+
+from tiltune.config import ConstraintConfig, ModelSection, RunConfig
+from tiltune.constraints.base import TextConstraint
+from tiltune.constraints.build import build_constraint
+from tiltune.data.encode import Prompt
+from tiltune.data.samples import Samples, SamplingLaw
+from tiltune.decoding.draw import Ending, draw
+from tiltune.decoding.guided_model import GuidedModel
+from tiltune.errors import RunError
+from tiltune.models import hub
+from tiltune.models.checkpoint import Saved, read_folder
+from tiltune.records.manifest import constraint_digest, digest
+from tiltune.records.run_folder import is_run_folder, read_config
+from tiltune.values.build import make_automaton, make_values, with_automaton
+from tiltune.values.exact_ends import ExactEnds
+from tiltune.values.model import ValueModel
+
+WEIGHTS = (".safetensors", ".json", ".jinja", ".model", ".txt")
+"""Files of a model folder that decide what it writes: weights, shape, tokenizer."""
+
+WITHOUT_AUTOMATON = ("classifier", "execution", "http", "profanity", "python")
+"""Kinds of constraint that only whole texts tell; they need not be built to decode."""
+
+
+@final
+@dataclass(frozen=True)
+class Contender:
+    """A model with its way of decoding.
+
+    Attributes:
+        name: how tables call it.
+        loaded: the model and its tokenizer.
+        values: guidance; None decodes without.
+        best_of: completions drawn for each that is kept.
+        chooser: the constraint that chooses among them; None where `best_of` is 1.
+        digest: SHA-256 of weights, values and decoding; equal digests write equal texts.
+        path: the folder it was opened from.
+        trained_by: the constraint that trained it, or chooses; None where that is not known.
+        limit: tokens of a completion that its values were learnt for; None without values.
+    """
+
+    name: str
+    loaded: hub.Loaded
+    values: ValueModel | None
+    best_of: int
+    chooser: TextConstraint | None
+    digest: str
+    path: str
+    trained_by: ConstraintConfig | None
+    limit: int | None = None
+
+    @property
+    def law(self) -> hub.Loaded:
+        """The model whose next-token law is the contender's own, guidance included.
+
+        Choosing among `best_of` whole completions has no next-token law: it is the model's then.
+        What an automaton knows is left out: it is about completions of a prompt within the token
+        limit, and would make any other text impossible.
+        """
+        if self.values is None:
+            return self.loaded
+        values = self.values
+        if isinstance(values, ExactEnds):
+            values = values.without_ends()
+        return replace(self.loaded, policy=GuidedModel(self.loaded.policy, values))
+
+    def read_prompts(self, prompts: Sequence[Prompt]) -> None:
+        """Tell guidance the texts of prompts that will be given to `draw`."""
+        if isinstance(self.values, ExactEnds):
+            self.values.automaton.read_prompts((prompt.ids, prompt.text) for prompt in prompts)
+
+    def draw(
+        self, prompts: Sequence[Sequence[int]], law: SamplingLaw, *, generator: torch.Generator
+    ) -> Samples:
+        """Complete each prompt once; `law.guided` is set here, by whether there are values.
+
+        Raises:
+            ModelError: the model's law is not a number.
+            NothingAllowed: guidance knows that no completion of a prompt meets the constraint.
+        """
+        law = SamplingLaw(
+            law.max_new_tokens, law.temperature, law.top_p, guided=self.values is not None
+        )
+        loaded = self.loaded
+        ending = Ending(loaded.eos_ids, loaded.pad_id)
+        values = self.values
+        if isinstance(values, ExactEnds):
+            values = values.limited(law.max_new_tokens)
+        return draw(loaded.policy, prompts, law, ending, generator=generator, values=values)
+
+
+def open_contender(
+    path: Path,
+    *,
+    name: str | None = None,
+    guided: bool = False,
+    round: int | None = None,
+    best_of: int = 1,
+    base: bool = False,
+) -> Contender:
+    """Open a run folder or a model folder.
+
+    Args:
+        path: the folder; a hub id is taken for a model folder.
+        name: how tables call it; None: the folder's name.
+        guided: decode with the values of a round's pair, from the snapshot that they belong to.
+        round: of which round; None: the last one for `guided`, else the finished model.
+        best_of: draw so many and keep the one that the run's constraint scores highest.
+        base: the run's base model instead of the tuned one.
+
+    Raises:
+        RunError: the folder lacks what is asked of it, or two wishes exclude each other.
+        TiltuneError: the model or the constraint cannot be loaded.
+    """
+    run = _run(path)
+    _refuse(path, run, guided=guided or round is not None, best_of=best_of, base=base)
+    values: ValueModel | None = None
+    if run is not None and (guided or round is not None):
+        loaded, values, weights = _pair(path, run, round, guided=guided)
+    else:
+        loaded, weights = _model(path, run, base=base)
+    trained_by = run.constraint if run is not None and not base else _maker(path)
+    chooser = None
+    decoding = ["guided" if guided else "plain", str(best_of)]
+    if best_of > 1 and run is not None:
+        trained_by = run.constraint
+        chooser = build_constraint(run.constraint)
+        decoding.append(constraint_digest(run.constraint))
+    return Contender(
+        name=name or path.resolve().name,
+        loaded=loaded,
+        values=values,
+        best_of=best_of,
+        chooser=chooser,
+        digest=hashlib.sha256("\n".join([weights, *decoding]).encode()).hexdigest(),
+        path=str(path),
+        trained_by=trained_by,
+        limit=run.sampler.max_new_tokens if run is not None and values is not None else None,
+    )
+
+
+def _run(folder: Path) -> RunConfig | None:
+    """The configuration of a run folder; None for a folder that is none."""
+    return read_config(folder) if is_run_folder(folder) else None
+
+
+def _refuse(path: Path, run: RunConfig | None, *, guided: bool, best_of: int, base: bool) -> None:
+    if base and guided:
+        raise RunError(
+            f"{path}: the base model alone has no values; for base model and values give the pair "
+            "of round 0: --guided --round 0"
+        )
+    wishes = {"--guided and --round": guided, f"--best-of {best_of}": best_of > 1, "--base": base}
+    asked = [wish for wish, there in wishes.items() if there]
+    if run is None and asked:
+        raise RunError(
+            f"{path}: no config.json of a run there, so it is no run folder; {', '.join(asked)} "
+            "need the folder of a `tiltune fit`, with its values, constraint and base model"
+        )
+
+
+def _model(path: Path, run: RunConfig | None, *, base: bool) -> tuple[hub.Loaded, str]:
+    """The folder's model, the run's, or the run's base; and the hash of its files."""
+    if run is None:
+        section, device = ModelSection(path=str(path)), "auto"
+    else:
+        folder = run.model.path if base else str(path / "model")
+        if not base and not (path / "model").exists():
+            raise RunError(
+                f"{path}: not finished, it holds no model; finish it with `tiltune fit --resume`"
+            )
+        section, device = ModelSection(path=folder, dtype=run.model.dtype), run.learner.device
+    loaded = hub.load(section, device=hub.device_named(device, "learner"))
+    return loaded, _weights_digest(section)
+
+
+def _pair(
+    path: Path, run: RunConfig, number: int | None, *, guided: bool
+) -> tuple[hub.Loaded, ValueModel | None, str]:
+    """A round's snapshot and, if guided, its values; and the hash of both."""
+    folder = _pair_folder(path, number)
+    saved: Saved = read_folder(folder)
+    if not guided:
+        _check_law(run, saved, number)
+    loaded = hub.load(run.model, device=hub.device_named(run.learner.device, "learner"))
+    reference = loaded.policy.base("reference")
+    snapshot: dict[str, Tensor] = saved.tensors["snapshot"]
+    if snapshot:
+        loaded.policy.load_state(snapshot)
+    weights = digest(
+        [folder / "snapshot.safetensors", folder / "values.safetensors"],
+        _weights_digest(run.model) + run.value_model.kind,
+    )
+    if not guided:
+        return loaded, None, weights
+    values = make_values(run, loaded, loaded.policy, reference)
+    exact = _with_automaton(run, loaded, values)
+    exact.load_state(saved.tensors["values"])
+    if exact is not values:
+        weights += constraint_digest(run.constraint)
+    return loaded, exact, weights
+
+
+def _with_automaton(run: RunConfig, loaded: hub.Loaded, values: ValueModel) -> ValueModel:
+    """The values with what the automaton of the run's constraint knows, if it has one."""
+    if run.constraint.kind in WITHOUT_AUTOMATON:
+        return values
+    automaton = make_automaton(run, build_constraint(run.constraint), loaded)
+    return values if isinstance(automaton, str) else with_automaton(run, values, automaton)
+
+
+def _check_law(run: RunConfig, saved: Saved, number: int | None) -> None:
+    """The pair's law has to be the policy that the round's number promises."""
+    apart = run.method.schedule == "fixed" or run.method.anchor == "reference"
+    if apart and number and saved.state["policy_version"] > 0:
+        raise RunError(
+            f"--round {number}: with method.schedule = 'fixed' or method.anchor = 'reference' a "
+            "round's pair is the reference and its values, and the policy of that round is not "
+            "kept; add --guided, or leave --round out for the tuned model"
+        )
+
+
+def _pair_folder(run: Path, number: int | None) -> Path:
+    """The pair of that round, or the last complete one."""
+    kept = sorted(path for path in (run / "value").glob("round-*") if path.name[6:].isdigit())
+    if not kept:
+        raise RunError(f"{run}: holds no values; only a run with method.kind = 'tilt' learns them")
+    if number is None:
+        return kept[-1]
+    folder = run / "value" / f"round-{number:03d}"
+    if folder not in kept:
+        rounds = ", ".join(str(int(path.name[6:])) for path in kept)
+        raise RunError(f"{run}: --round {number}: values are kept of rounds {rounds} only")
+    return folder
+
+
+def _maker(path: Path) -> ConstraintConfig | None:
+    """The constraint of the run that a bare `RUN/model` came from."""
+    run = _run(path.resolve().parent) if path.name == "model" else None
+    return run.constraint if run is not None else None
+
+
+def _weights_digest(section: ModelSection) -> str:
+    """SHA-256 of the files of a model folder that count; a hub id goes by its name."""
+    folder = Path(section.path)
+    files = sorted(p for p in folder.glob("*") if p.is_file() and p.suffix in WEIGHTS)
+    shape = section.model_dump(exclude={"path"}, mode="json")
+    return digest(files, json.dumps(shape) + ("" if files else section.path))

@@ -1,0 +1,380 @@
+"""The only door to transformers: load and save models, adapters, tokenizers, classifiers.
+
+Everything is local by default: a folder is read as it is, and only a path that is no folder is
+taken for a hub id. Weights are read and written as safetensors; code from a model's folder is never
+run.
+"""
+
+import contextlib
+import logging
+import textwrap
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from peft import LoraConfig, get_peft_model
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.pytorch_utils import Conv1D
+
+from tiltune.config import ModelSection
+from tiltune.errors import ConfigError, ConstraintError, ModelError
+from tiltune.models.bfloat16 import widen_frozen_layers
+from tiltune.models.lm import LanguageModel
+
+POLICY_ADAPTER = "policy"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to be trained, its tokenizer, and facts about both.
+
+    Attributes:
+        policy: the view that is trained.
+        tokenizer: always has an EOS; its pad may equal its EOS.
+        eos_ids: every id that ends a completion.
+        pad_id: fills batches; masks, never this id, tell padding from text.
+        context: most tokens the model reads at once.
+        parameters: of the whole model.
+    """
+
+    policy: LanguageModel
+    tokenizer: Any
+    eos_ids: tuple[int, ...]
+    pad_id: int
+    context: int
+    parameters: int
+
+
+def device_named(name: str, side: str) -> torch.device:
+    """The device; raises ConfigError if this machine has none such."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"{side}.device = '{name}': give 'auto', 'cpu', 'cuda' or 'cuda:N'")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"{side}.device = '{name}': this machine has {torch.cuda.device_count()} GPUs"
+        )
+    return device
+
+
+def load(section: ModelSection, *, device: torch.device) -> Loaded:
+    """Load the model and its tokenizer, and put a fresh adapter on it if the section says so.
+
+    Raises:
+        ModelError: no such folder, no causal language model, unreadable weights, no EOS.
+    """
+    with named("model.path"):
+        _config(section.path)  # what is no language model at all is told first
+        tokenizer: Any = load_tokenizer(section.path)
+        module = load_module(section.path, dtype=_dtype(section))
+        eos_ids = end_ids(tokenizer, module, section.path)
+    if section.adapter == "lora":
+        module = _with_adapter(module, section)
+    module.to(device)
+    widen_frozen_layers(module)
+    inner = module.get_base_model() if section.adapter == "lora" else module
+    width = inner.get_output_embeddings().weight.shape[0]
+    if len(tokenizer) > width:
+        raise ModelError(
+            f"model.path = {section.path}: the tokenizer has {len(tokenizer)} ids, the "
+            f"model's output only {width}; give a folder whose tokenizer and model belong together"
+        )
+    module.eval()  # dropout would make the policy's law differ from the one that is sampled
+    policy = LanguageModel(
+        module,
+        adapter=POLICY_ADAPTER if section.adapter == "lora" else None,
+        owned=len(tokenizer) if len(tokenizer) < width else None,
+        autocast=device.type == "cuda",
+    )
+    return Loaded(
+        policy=policy,
+        tokenizer=tokenizer,
+        eos_ids=eos_ids,
+        pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos_ids[0],
+        context=_context(inner.config),
+        parameters=sum(p.numel() for p in inner.parameters()),
+    )
+
+
+def load_module(path: str, *, dtype: torch.dtype) -> Any:
+    """The causal language model in the folder.
+
+    Raises:
+        ModelError: there is none, or weights are missing, which the library would draw at random.
+    """
+    config = _config(path)
+    with _quiet(), _explained(path):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    module, loading = loaded
+    _check_whole(path, loading, "causal language model")
+    return module
+
+
+def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """The tokenizer in the folder."""
+    check_folder(path)
+    with _quiet(), _explained(path):
+        tokenizer: Any = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    # we cut rows at the context and refuse longer prompts: no warning of the library's about length
+    tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
+    return tokenizer
+
+
+def end_ids(tokenizer: Any, module: Any, path: str) -> tuple[int, ...]:
+    """The ids that end a completion: the tokenizer's EOS first, then the model's further ones."""
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            f"{path}: its tokenizer has no EOS token, so no completion could end; set "
+            "`eos_token` in the folder's tokenizer_config.json"
+        )
+    further = module.generation_config.eos_token_id if module.generation_config else None
+    listed = further if isinstance(further, list) else [further]
+    return tuple(dict.fromkeys([tokenizer.eos_token_id, *(i for i in listed if i is not None)]))
+
+
+def save_model(policy: LanguageModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Plain weights that `AutoModelForCausalLM` and `AutoTokenizer` load.
+
+    With an adapter the folder holds the merged model, and `adapter/` the adapter alone.
+
+    Raises:
+        OSError, SafetensorError: the disk is full or not writable.
+    """
+    module: Any = policy.module
+    with _quiet():
+        if policy.adapter is None:
+            module.save_pretrained(folder)
+        else:
+            apart = folder / "adapter"
+            module.save_pretrained(apart, selected_adapters=[policy.adapter])
+            for path in (apart / policy.adapter).iterdir():  # peft makes a folder of the name
+                path.rename(apart / path.name)
+            (apart / policy.adapter).rmdir()
+            policy.inner.save_pretrained(folder, state_dict=merged(policy))
+        try:
+            tokenizer.save_pretrained(folder)
+        except Exception as error:  # the tokenizers library raises no narrower kind on a full disk
+            raise OSError(str(error)) from error
+
+
+def merged(policy: LanguageModel) -> dict[str, torch.Tensor]:
+    """The state dict of the base model with the view's adapter added: `W + (alpha / rank) B A`.
+
+    Computed beside the weights: adding to them and subtracting again would leave them rounded.
+    """
+    weights: dict[str, torch.Tensor] = {
+        name.replace(".base_layer.", "."): value
+        for name, value in policy.inner.state_dict().items()
+        if ".lora_" not in name
+    }
+    with torch.no_grad():
+        for name, layer in policy.inner.named_modules():
+            if policy.adapter in getattr(layer, "lora_A", ()):
+                base = weights[f"{name}.weight"]
+                delta = layer.get_delta_weight(policy.adapter)
+                weights[f"{name}.weight"] = (base.float() + delta.float()).to(base.dtype)
+    return weights
+
+
+@dataclass(frozen=True)
+class SequenceClassifier:
+    """A Hugging Face sequence classifier: its labels, and their probabilities of texts."""
+
+    labels: tuple[str, ...]
+    module: Any
+    tokenizer: PreTrainedTokenizerBase
+
+    @torch.no_grad()
+    def probabilities(self, texts: Sequence[str]) -> list[list[float]]:
+        """P(label | text), a row a text; longer texts are cut at the classifier's context."""
+        rows: list[list[float]] = []
+        limit = _context(self.module.config)
+        for first in range(0, len(texts), 64):
+            batch = self.tokenizer(
+                list(texts[first : first + 64]),
+                padding=True,
+                truncation=True,
+                max_length=limit,
+                return_tensors="pt",
+            )
+            logits = self.module(**batch).logits.float()
+            several = self.module.config.problem_type == "multi_label_classification"
+            rows += (logits.sigmoid() if several else logits.softmax(-1)).tolist()
+        return rows
+
+
+def load_sequence_classifier(path: str) -> SequenceClassifier:
+    """A classifier folder; raises ConstraintError if there is none."""
+    try:
+        tokenizer = load_tokenizer(path)
+        with _quiet(), _explained(path):
+            loaded: Any = AutoModelForSequenceClassification.from_pretrained(
+                path, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+            )
+        module, loading = loaded
+        _check_whole(path, loading, "sequence classifier")
+    except ModelError as error:
+        raise ConstraintError(f"constraint.path = {error}") from error
+    if tokenizer.pad_token_id is None:
+        raise ConstraintError(
+            f"constraint.path = {path}: its tokenizer has no pad token, so texts cannot be judged "
+            "side by side; set `pad_token` in the folder's tokenizer_config.json"
+        )
+    module.eval()
+    names: dict[int, str] = module.config.id2label
+    if len(names) < 2 and module.config.problem_type != "multi_label_classification":
+        raise ConstraintError(
+            f"constraint.path = {path}: a model with {len(names)} output is a regressor, it has "
+            "no label probabilities; give a classifier"
+        )
+    return SequenceClassifier(tuple(names[i] for i in range(len(names))), module, tokenizer)
+
+
+def build_llama(**shape: Any) -> Any:
+    """A Llama-shaped module with random weights, for worlds, tests and benchmarks."""
+    return LlamaForCausalLM(LlamaConfig(**shape))
+
+
+def _with_adapter(module: Any, section: ModelSection) -> Any:
+    targets = section.targets if isinstance(section.targets, str) else list(section.targets)
+    scale: Any = section.alpha  # peft's annotation says int; it divides by the rank all the same
+    config = LoraConfig(
+        r=section.rank,
+        lora_alpha=scale,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+        fan_in_fan_out=any(isinstance(part, Conv1D) for part in module.modules()),
+    )
+    try:
+        return get_peft_model(module, config, adapter_name=POLICY_ADAPTER)
+    except ValueError as error:
+        raise ConfigError(f"model.targets = {section.targets!r}: {error}") from error
+
+
+def _dtype(section: ModelSection) -> torch.dtype:
+    if section.dtype == "auto":
+        return torch.bfloat16 if section.adapter == "lora" else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[section.dtype]
+
+
+def _context(config: Any) -> int:
+    for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"):
+        value = getattr(config, name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return 2048
+
+
+def check_folder(path: str) -> None:
+    """Raises ModelError for what is neither a model's folder nor the shape of a hub id."""
+    folder = Path(path)
+    if folder.is_dir():
+        if not (folder / "config.json").exists():
+            held = ", ".join(sorted(p.name for p in folder.iterdir())[:6]) or "nothing"
+            raise ModelError(
+                f"{path} holds no config.json (it holds {held}); give a Hugging Face model folder"
+            )
+    elif (
+        folder.exists()
+        or path.startswith((".", "/", "~"))
+        or path.count("/") != 1
+        or folder.parent.is_dir()  # a slip of the pen, whose name the hub need not be asked for
+    ):
+        raise ModelError(
+            f"{path}: no such folder; give a local Hugging Face folder or a hub id such as org/name"
+        )
+
+
+def _config(path: str) -> Any:
+    """The folder's config.json, if it is a causal language model's.
+
+    The check goes by name: an encoder would load, and see the tokens that are to come.
+    """
+    check_folder(path)
+    with _quiet(), _explained(path):
+        config: Any = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    named: list[str] = config.architectures or []
+    known: set[str] = set()
+    for names in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+        known |= {names} if isinstance(names, str) else set(names)
+    if named and not known.intersection(named):
+        raise ModelError(
+            f"{path}: its config.json names {', '.join(named)}, which is no causal language "
+            "model; give the folder of one, such as a LlamaForCausalLM or GPT2LMHeadModel"
+        )
+    return config
+
+
+def _check_whole(path: str, loading: dict[str, Any], kind: str) -> None:
+    """Refuse weights that are missing, which the library would draw at random."""
+    missing = sorted(loading["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"{path}: its weights lack {', '.join(missing[:3])}{' …' if missing[3:] else ''} "
+            f"({len(missing)} in all), so it holds no whole {kind}; give one that does"
+        )
+
+
+@contextlib.contextmanager
+def named(setting: str) -> Generator[None]:
+    """Puts the setting that holds the path before the message of a ModelError."""
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(f"{setting} = {error}") from error
+
+
+@contextlib.contextmanager
+def _explained(path: str) -> Generator[None]:
+    """Whatever the library raises for a bad folder, as one sentence."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        where = "" if Path(path).is_dir() else " from the hub, and there is no such folder here"
+        text = textwrap.shorten(text, 300)
+        raise ModelError(f"{path}: cannot be loaded{where}: {text}") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Generator[None]:
+    """No progress bars and no reports of the library on the user's terminal; we check and say."""
+    shown = transformers.utils.logging.is_progress_bar_enabled()
+    level = transformers.utils.logging.get_verbosity()
+    hub_log = logging.getLogger("huggingface_hub")
+    hub_level = hub_log.level
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    hub_log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        hub_log.setLevel(hub_level)
+        transformers.utils.logging.set_verbosity(level)
+        if shown:
+            transformers.utils.logging.enable_progress_bar()

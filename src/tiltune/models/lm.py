@@ -1,0 +1,225 @@
+"""Policy and reference: tokens -> log-probabilities.
+
+A `LanguageModel` is a view of a causal-LM module: the whole module, or one adapter on shared base
+weights. Several views of one module (policy, snapshot, reference, value trunk) cost one set of base
+weights. A view that needs gradients must run last before `backward`, since choosing an adapter
+freezes the others.
+"""
+
+import copy
+import functools
+import inspect
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from tiltune.models.laws import log_softmax
+
+UNOWNED_LOGIT = -1e4
+"""Logit of an id the tokenizer does not own: probability 0 in 32 bit, with a finite logarithm."""
+
+Cache = Any
+"""A module's key-value cache; only `batch_select_indices` is called on it."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What one forward pass gave at the positions that were asked for."""
+
+    logits: Float[Tensor, "N K V"]
+    hidden: Float[Tensor, "N K d"] | None = None
+    cache: Cache = None
+
+
+def positions(mask: Bool[Tensor, "N L"]) -> Int[Tensor, "N L"]:
+    """Position of each real token, counted from 0 at the first real one; padding gets 0."""
+    return (mask.long().cumsum(1) - 1).clamp(min=0)
+
+
+class LanguageModel:
+    """One causal language model, or one adapter of it.
+
+    Args:
+        module: called as `module(input_ids=, attention_mask=, position_ids=, past_key_values=,
+            use_cache=)` and answering with `.logits` [N, L, V] and `.past_key_values`.
+        adapter: name of the adapter to run with; None runs the base weights alone.
+        owned: ids below this number belong to the tokenizer; the rest get probability 0.
+        autocast: run the forward pass in bfloat16 (weights stay as they are).
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        adapter: str | None = None,
+        owned: int | None = None,
+        autocast: bool = False,
+    ) -> None:
+        self.module: Any = module  # a wrapper with adapters has methods that nn.Module lacks
+        self.adapter = adapter
+        self.owned = owned
+        self.autocast = autocast
+
+    @property
+    def inner(self) -> Any:
+        """The Hugging Face module, beneath the adapters' wrapper if there is one."""
+        return self.module.get_base_model() if hasattr(self.module, "peft_config") else self.module
+
+    @property
+    def width(self) -> int:
+        """Width of the logits, padding rows included."""
+        return self.inner.get_output_embeddings().weight.shape[0]
+
+    @property
+    def hidden_size(self) -> int:
+        return self.inner.get_output_embeddings().weight.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.module.parameters()).device
+
+    def activate(self) -> None:
+        """Make the module compute as this view."""
+        if hasattr(self.module, "peft_config"):
+            if self.adapter is None:
+                self.module.base_model.disable_adapter_layers()
+            else:
+                self.module.base_model.enable_adapter_layers()
+                self.module.set_adapter(self.adapter)
+
+    def forward(
+        self,
+        ids: Int[Tensor, "N L"],
+        mask: Bool[Tensor, "N S"],
+        *,
+        keep: int = 0,
+        cache: Cache = None,
+        use_cache: bool = False,
+        hidden: bool = False,
+    ) -> Output:
+        """Logits of the next token after each of the last `keep` positions (0: all of them).
+
+        Args:
+            ids: new tokens; the cache holds the S - L before them.
+            mask: real tokens, those in the cache included.
+            keep: how many trailing positions to answer for.
+            cache: of the call before, with `use_cache`.
+            use_cache: whether to return a cache.
+            hidden: also return the last hidden states.
+        """
+        self.activate()
+        arguments = self._arguments(ids, mask, cache, use_cache=use_cache)
+        if keep and "logits_to_keep" in _accepted(type(self.inner)):
+            arguments["logits_to_keep"] = keep
+        if hidden:
+            arguments["output_hidden_states"] = True
+        with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.autocast):
+            output = self.inner(**arguments)
+        states = output.hidden_states[-1][:, -keep:] if hidden else None
+        logits = disown(output.logits[:, -keep:], self.owned)
+        return Output(logits, states, output.past_key_values if use_cache else None)
+
+    def log_probs(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Float[Tensor, "N K V"]:
+        """`log p(·|s)` at the last `keep` positions, nats, in at least 32 bit."""
+        return log_softmax(self.forward(ids, mask, keep=keep).logits)
+
+    def trunk(
+        self, ids: Tensor, mask: Tensor, *, cache: Cache = None, use_cache: bool = False
+    ) -> tuple[Float[Tensor, "N L d"], Cache]:
+        """Last hidden states of the new tokens, and the cache."""
+        self.activate()
+        arguments = self._arguments(ids, mask, cache, use_cache=use_cache)
+        with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.autocast):
+            output = self.inner.base_model(**arguments)
+        return output.last_hidden_state, output.past_key_values if use_cache else None
+
+    def unembedding(self) -> Float[Tensor, "V d"]:
+        """The output embedding's weight."""
+        return self.inner.get_output_embeddings().weight
+
+    def embed(self, ids: Int[Tensor, "N L"]) -> Float[Tensor, "N L d"]:
+        return self.inner.get_input_embeddings()(ids)
+
+    def named_parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """This view's own weights: all of the module's, or its adapter's; none for a bare base."""
+        if not hasattr(self.module, "peft_config"):
+            return self.module.named_parameters()
+        marker = f".{self.adapter}."
+        return (
+            (n.replace(marker, "."), p) for n, p in self.module.named_parameters() if marker in n
+        )
+
+    def trunk_parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """Those of `named_parameters` that `trunk` computes with: no untied output embedding."""
+        unused = self.unembedding()
+        tied = getattr(self.inner.get_input_embeddings(), "weight", None) is unused
+        return ((n, p) for n, p in self.named_parameters() if p is not unused or tied)
+
+    def state(self) -> dict[str, Tensor]:
+        """A copy of the view's own weights, on the CPU."""
+        return {
+            name: value.detach().to("cpu", copy=True) for name, value in self.named_parameters()
+        }
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Overwrite the view's own weights; names and shapes must match."""
+        own = dict(self.named_parameters())
+        if own.keys() != state.keys():
+            raise ValueError(f"weights do not match: {sorted(own.keys() ^ state.keys())[:4]} …")
+        with torch.no_grad():
+            for name, value in own.items():
+                value.copy_(state[name])
+
+    def clone(self, adapter: str) -> "LanguageModel":
+        """A second view that starts equal: a new adapter named after `adapter`, or a whole copy."""
+        if not hasattr(self.module, "peft_config"):
+            twin = LanguageModel(
+                copy.deepcopy(self.module), owned=self.owned, autocast=self.autocast
+            )
+        else:
+            config: Any = self.module.peft_config
+            name = f"{adapter}_view"  # a bare `values` is refused: module dictionaries have it
+            self.module.add_adapter(name, next(iter(config.values())))
+            twin = LanguageModel(
+                self.module, adapter=name, owned=self.owned, autocast=self.autocast
+            )
+            twin.load_state(self.state())
+        return twin
+
+    def base(self, adapter: str) -> "LanguageModel":
+        """The model as it was loaded: the weights without an adapter, or a whole copy of them."""
+        if not hasattr(self.module, "peft_config"):
+            return self.clone(adapter)
+        return LanguageModel(self.module, owned=self.owned, autocast=self.autocast)
+
+    def _arguments(
+        self, ids: Tensor, mask: Tensor, cache: Cache, *, use_cache: bool
+    ) -> dict[str, Any]:
+        """What the module and its trunk are both called with."""
+        arguments: dict[str, Any] = {
+            "input_ids": ids,
+            "attention_mask": mask.long(),
+            "use_cache": use_cache,
+        }
+        if "position_ids" in _accepted(type(self.inner)):
+            arguments["position_ids"] = positions(mask)[:, -ids.shape[1] :]
+        if cache is not None:
+            arguments["past_key_values"] = cache
+        return arguments
+
+
+def disown(logits: Float[Tensor, "*batch V"], owned: int | None) -> Float[Tensor, "*batch V"]:
+    """The logits with probability 0 for ids from `owned` on."""
+    if owned is None or owned >= logits.shape[-1]:
+        return logits
+    padding = torch.arange(logits.shape[-1], device=logits.device) >= owned
+    return logits.masked_fill(padding, UNOWNED_LOGIT)
+
+
+@functools.cache
+def _accepted(kind: type) -> frozenset[str]:
+    return frozenset(inspect.signature(kind.forward).parameters)

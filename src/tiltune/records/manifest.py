@@ -1,0 +1,150 @@
+"""What a run was made of: versions, seed, and hashes of model, data and constraint."""
+
+import hashlib
+import importlib.util
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tiltune.config import ConstraintConfig, RunConfig
+from tiltune.config.constraint import ConstraintSection, tables
+from tiltune.errors import ConfigError, RunError
+from tiltune.records.files import write_json
+
+PACKAGES = ("tiltune", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
+CONSTRAINT_PACKAGES = {
+    "grammar": ("llguidance",),
+    "profanity": ("alt-profanity-check", "scikit-learn"),
+}
+"""What a kind of constraint scores with, where that is a package."""
+
+
+def make_manifest(config: RunConfig, corpus: dict[str, int]) -> dict[str, Any]:
+    """Versions, seed, what became of the corpus, and a SHA-256 of everything that was read."""
+    return {
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in PACKAGES}
+        | {
+            name: version(name)
+            for _, table in tables(config.constraint)
+            for name in CONSTRAINT_PACKAGES.get(table.kind, ())
+        },
+        "seed": config.run.seed,
+        "corpus": corpus,
+        "sha256": hashes(config),
+    }
+
+
+def check_unchanged(manifest: Path, config: RunConfig, *, next_round: int) -> bool:
+    """Refuse to go on with another model, other data or another constraint.
+
+    The file of a python constraint alone, or of a part that is one, may change, since a scorer that
+    stopped the run has to be mended before it goes on; the manifest then holds the new hash and the
+    round it holds from.
+
+    Returns:
+        Whether such a file has changed.
+
+    Raises:
+        RunError: names what else has changed.
+    """
+    content = json.loads(manifest.read_text("utf-8"))
+    stored, found = content["sha256"], hashes(config)
+    changed = [name for name, value in found.items() if stored.get(name) != value]
+    kinds = {table.kind for _, table in tables(config.constraint)}
+    if changed == ["constraint"] and "python" in kinds:
+        content.setdefault("constraint_changed_at_rounds", []).append(next_round)
+        write_json(manifest, content | {"sha256": found})
+        return True
+    if changed:
+        raise RunError(
+            f"{manifest.parent}: {', '.join(changed)} changed since the run was started; put back "
+            "what was there, or start a new run with another run.dir"
+        )
+    return False
+
+
+def check_apart(config: RunConfig) -> None:
+    """Refuse to read from the folder that the run writes, and replaces if told to.
+
+    Raises:
+        ConfigError: names the setting whose file or folder lies in run.dir.
+    """
+    judged = {
+        f"{key}.{name}": getattr(table, name, None)
+        for key, table in tables(config.constraint)
+        for name in ("file", "path")
+    }
+    run = Path(config.run.dir).resolve()
+    for setting, path in (inputs(config) | judged).items():
+        if path and Path(path).exists() and Path(path).resolve().is_relative_to(run):
+            raise ConfigError(
+                f"{setting} = {path}: lies in run.dir = {config.run.dir}, which is for what the "
+                "run writes; move it, or choose another run.dir"
+            )
+
+
+def inputs(config: RunConfig) -> dict[str, str]:
+    """The files and folders that a run reads beside its constraint's, by setting."""
+    named = {
+        "model.path": config.model.path,
+        "data.corpus": config.data.corpus,
+        "data.prompts": config.data.prompts,
+        "data.valid": config.data.valid,
+        "value_model.path": config.value_model.path,
+    }
+    return {setting: path for setting, path in named.items() if path is not None}
+
+
+def hashes(config: RunConfig) -> dict[str, str]:
+    """SHA-256 by setting; a hub id, which has no local folder, goes by its name."""
+    found = {setting: digest([Path(path)], path) for setting, path in inputs(config).items()}
+    found["constraint"] = constraint_digest(config.constraint)
+    return found
+
+
+def constraint_digest(constraint: ConstraintConfig) -> str:
+    """SHA-256 of all that decides a constraint's scores: its settings and the files it reads.
+
+    Of a service only the settings are known; those that change no score are left out.
+    """
+    settings = constraint.model_dump_json(exclude=_effort(constraint))
+    files = [file for _, table in tables(constraint) for file in _constraint_files(table)]
+    return digest(files, settings)
+
+
+def _effort(constraint: Any) -> dict[str, Any]:
+    """What pydantic is to leave out: how scores are fetched, in the tables within too."""
+    parts = enumerate(getattr(constraint, "parts", ()))
+    atoms = getattr(constraint, "atoms", {}).items()
+    within = {
+        "parts": {number: _effort(part) for number, part in parts},
+        "atoms": {name: _effort(of) for name, of in atoms if isinstance(of, ConstraintSection)},
+    }
+    found = {name: {key: each for key, each in of.items() if each} for name, of in within.items()}
+    return dict.fromkeys(constraint.effort, True) | {name: of for name, of in found.items() if of}
+
+
+def _constraint_files(constraint: Any) -> list[Path]:
+    if constraint.kind == "profanity":  # the model lies in the package
+        found = importlib.util.find_spec("profanity_check")
+        return [Path(found.origin).parent / "data"] if found and found.origin else []
+    if constraint.kind == "python":
+        found = importlib.util.find_spec(constraint.path.partition(":")[0])
+        return [Path(found.origin)] if found and found.origin else []
+    named = getattr(constraint, "file", None) or getattr(constraint, "path", None)
+    return [Path(named)] if named else []
+
+
+def digest(paths: list[Path], name: str) -> str:
+    """SHA-256 of a name and of files and folders: their files' names and contents."""
+    digest = hashlib.sha256(name.encode())
+    for path in paths:
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file():
+                digest.update(file.name.encode())
+                with file.open("rb") as content:
+                    digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()

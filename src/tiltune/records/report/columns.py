@@ -1,0 +1,177 @@
+"""A comparison as rows and columns: the same for Markdown, CSV, the page and the terminal."""
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.markup import escape
+from rich.table import Table
+
+from tiltune.records.measurements import Comparison, Entry, Measurement, find_measurement, named
+from tiltune.records.report.markup import MISSING, bounds, number, setting
+
+ASPECTS = ("control", "utility", "quality", "cost")
+ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
+BUDGETS = {
+    "samples": "Equal samples",
+    "seconds": "Equal seconds",
+    "none": "No budget",
+}
+BUDGET_NOTES = {
+    "samples": "Every method may draw and score the same number of completions in training.",
+    "seconds": "Every method may sample, score, fit values and train for the same time.",
+    "none": "Every method runs as it is configured.",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A measurement as a column; `like` is the first entry's, for unit, direction, definition."""
+
+    name: str
+    like: Measurement
+
+    @property
+    def header(self) -> str:
+        """`key · group, unit ↓`, the unit not twice."""
+        group = f" · {self.like.group}" if self.like.group else ""
+        word = self.like.unit.split(" ")[0]
+        stem = self.like.key.removeprefix("cost.").removesuffix(f"_{word}")
+        words = stem.replace("_", " ").replace(".", " · ")
+        words = re.sub(r"\bkl (\w+) (\w+)", r"KL(\1 ‖ \2)", words)
+        return f"{words}{group}, {self.like.unit} {ARROWS[self.like.better]}".rstrip()
+
+
+def measured(entry: Entry) -> tuple[Measurement, ...]:
+    """Everything measured of an entry, its cost included."""
+    return (*entry.evaluation.measurements, *entry.cost)
+
+
+def columns_of(comparison: Comparison) -> list[Column]:
+    """The columns asked for, or all; by aspect, and within one in the order of their names' first
+    appearance."""
+    found: dict[str, Measurement] = {}
+    for entry in comparison.entries:
+        for measurement in measured(entry):
+            found.setdefault(named(measurement), measurement)
+    if comparison.columns:
+        asked = [find_measurement(found.values(), name) for name in comparison.columns]
+        return [Column(named(each), each) for each in asked if each is not None]
+    everything = [Column(name, each) for name, each in found.items()]
+    return sorted(everything, key=lambda column: ASPECTS.index(column.like.aspect))
+
+
+def tables_of(comparison: Comparison) -> dict[str, list[Entry]]:
+    """Budget -> the chosen entries under it; what has no budget stands in every table."""
+    budgets = [e.budget for e in comparison.entries if e.budget != "none"]
+    return {
+        budget: [
+            entry
+            for entry in comparison.entries
+            if entry.chosen and entry.budget in (budget, "none")
+        ]
+        for budget in dict.fromkeys(budgets or ["none"])
+    }
+
+
+def cell(measurement: Measurement | None) -> str:
+    """`value [low, high]`, and how many items are missing."""
+    if measurement is None:
+        return MISSING
+    whole = measurement.interval is None and measurement.value is not None
+    digits = 0 if whole and measurement.value == int(measurement.value or 0) else 3
+    shown = number(measurement.value, digits)
+    if measurement.interval is not None and measurement.value is not None:
+        shown += f" {bounds(measurement.interval)}"
+    return f"{shown} ({measurement.missing:,} missing)" if measurement.missing else shown
+
+
+def knobs_of(entry: Entry) -> str:
+    """`kl_weight = 0.1, learning_rate = 0.001`."""
+    return ", ".join(
+        f"{key.split('.')[-1]} = {setting(value)}" for key, value in entry.knobs.items()
+    )
+
+
+def rows_of(entries: Sequence[Entry], columns: Sequence[Column]) -> list[list[str]]:
+    """A row an entry: method, its chosen knobs, and a cell a column."""
+    return [
+        [
+            entry.method,
+            knobs_of(entry) or MISSING,
+            *(cell(find_measurement(measured(entry), column.name)) for column in columns),
+        ]
+        for entry in entries
+    ]
+
+
+def markdown(comparison: Comparison) -> str:
+    """A table a budget."""
+    columns = columns_of(comparison)
+    parts = [f"# {_plain(comparison.title)}\n"]
+    for budget, entries in tables_of(comparison).items():
+        header = ["method", "chosen knobs", *(column.header for column in columns)]
+        lines = [_line(header), "|" + " --- |" * len(header)]
+        lines += [_line(row) for row in rows_of(entries, columns)]
+        parts.append(
+            f"## {BUDGETS[budget]}\n\n{BUDGET_NOTES[budget]}\n\n" + "\n".join(lines) + "\n"
+        )
+    limits = [f"{name}: {number(value)} ({key})" for key, (name, value) in comparison.limit.items()]
+    if limits:
+        parts.append("Limit: " + "; ".join(map(_plain, limits)) + ".\n")
+    parts.append(f"Brackets are 95 % intervals; {MISSING} is not measured.\n")
+    return "\n".join(parts)
+
+
+def terminal_tables(comparison: Comparison) -> list[Table]:
+    """A table a budget: the columns asked for, or both axes and the cost, which fit a terminal."""
+    tables: list[Table] = []
+    axes = (comparison.control, comparison.utility)
+    columns = [
+        column
+        for column in columns_of(comparison)
+        if comparison.columns
+        or column.like.aspect == "cost"
+        or column.name in axes
+        or column.like.key in axes
+    ]
+    for budget, entries in tables_of(comparison).items():
+        shown = Table(title=f"{comparison.title}: {BUDGETS[budget]}", caption="95 % intervals")
+        for head in ("method", "chosen knobs", *(column.header for column in columns)):
+            shown.add_column(escape(head), justify="left" if head == "method" else "right")
+        for row in rows_of(entries, columns):
+            shown.add_row(*map(escape, row))
+        tables.append(shown)
+    return tables
+
+
+def csv_text(comparison: Comparison) -> str:
+    """A row an entry, the points of grids that were not chosen included; missing is empty."""
+    columns = columns_of(comparison.model_copy(update={"columns": ()}))
+    header = ["method", "kind", "budget", "knobs", "chosen"]
+    for column in columns:
+        header += [column.name, *(f"{column.name}:{part}" for part in ("low", "high", "missing"))]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    for entry in comparison.entries:
+        row: list[object] = [entry.method, entry.kind, entry.budget, knobs_of(entry)]
+        row.append("yes" if entry.chosen else "no")
+        for column in columns:
+            found = find_measurement(measured(entry), column.name)
+            low, high = (found.interval if found else None) or (None, None)
+            row += [found.value if found else None, low, high, found.missing if found else None]
+        writer.writerow(row)
+    return out.getvalue()
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(map(_plain, cells)) + " |"
+
+
+def _plain(text: str) -> str:
+    """What would end a cell or begin markup is escaped."""
+    flat = " ".join(text.split()).replace("](", "]\\(")
+    return "".join(f"\\{letter}" if letter in "`*_|<>" else letter for letter in flat)

@@ -1,0 +1,135 @@
+"""What a run leaves behind: a row a round in `records.jsonl`, and `manifest.json`.
+
+A row describes one policy version: its satisfaction rate on fresh samples, its distance to the
+reference, its validation losses, and then the value fit and the policy update that started from it.
+The closing row (`closing = true`) measures the final policy and trains nothing. A number that was
+not measured is `None`, never zero. Logarithms are natural, so losses and divergences are in nats.
+"""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from tiltune.records.files import write_atomically
+from tiltune.records.intervals import Interval
+
+
+class CalibrationBin(BaseModel):
+    """Held-out predictions of the value model within [low, high): what it said, what came."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    low: float
+    high: float
+    count: int
+    predicted_mean: float
+    observed_rate: float
+
+
+class RoundRecord(BaseModel):
+    """One row of `records.jsonl`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    round: int
+    policy_version: int
+    method: str
+    schedule: str
+    closing: bool = False
+
+    # Fresh samples of this policy version.
+    samples: int | None = None
+    samples_drawn: int | None = None  # to train on; 0 where all of them only measure
+    satisfaction_rate: float | None = None
+    satisfaction_rate_interval: Interval | None = None
+    score_mean: float | None = None
+    completion_tokens_mean: float | None = None
+    clipped_share: float | None = None
+    clipped_share_interval: Interval | None = None
+    distinct_share: float | None = None
+    empty_share: float | None = None
+    empty_share_interval: Interval | None = None
+    kl_policy_reference_nats_per_token: float | None = None
+    kl_policy_reference_nats_per_completion: float | None = None
+    kl_policy_reference_nats_per_completion_interval: Interval | None = None
+
+    # Validation text under this policy version.
+    validation_satisfying_nats_per_token: float | None = None
+    validation_satisfying_interval: Interval | None = None
+    validation_violating_nats_per_token: float | None = None
+    validation_violating_interval: Interval | None = None
+
+    # The value model fitted to these samples, on held-out samples of the same round.
+    value_loss_nats_per_token: float | None = None
+    consistency_loss_nats_per_token: float | None = None
+    value_steps_kept: int | None = None
+    brier_score: float | None = None
+    brier_score_constant: float | None = None
+    calibration_error: float | None = None
+    calibration: tuple[CalibrationBin, ...] = ()
+
+    # The policy update on the round's target.
+    beta: float | None = None
+    corpus_loss_nats_per_token: float | None = None
+    kl_target_policy_nats_per_token: float | None = None
+    effective_sample_size_share: float | None = None
+    weight_clipped_share: float | None = None
+    prompts_without_target: int | None = None
+    logprob_gap_nats: float | None = None
+    policy_gradient_loss: float | None = None  # score a token
+    ratio_clipped_share: float | None = None
+    kl_penalty_nats_per_token: float | None = None
+    state_value_loss: float | None = None  # squared score a token
+
+    # Who did what, for how long.
+    sampling_seconds: float | None = None
+    sampled_tokens: int | None = None
+    scoring_seconds: float | None = None
+    value_seconds: float | None = None
+    value_tokens: int | None = None
+    learning_seconds: float | None = None
+    learner_tokens: int | None = None
+    measuring_seconds: float | None = None
+    waiting_for_actor_seconds: float | None = None
+
+    alarms: tuple[str, ...] = ()
+
+
+class AutomatonRecord(BaseModel):
+    """A finite automaton as it is drawn; states are numbered, symbols are words for a person."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    states: int
+    classes: int
+    start: int
+    accepting: tuple[int, ...]
+    dead: tuple[int, ...]
+    edges: tuple[tuple[int, int, str], ...] = ()
+    """(from, to, label); none where there are too many states to draw."""
+    reads: str = "character"
+    """What an edge reads one of: a character, or a step of the text, such as a word."""
+
+
+class ConstraintRecord(BaseModel):
+    """What a run's constraint judges, in words, and its automaton if it has one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    judged: str
+    automaton: AutomatonRecord | None = None
+
+
+def write_records(path: Path, records: list[RoundRecord]) -> None:
+    write_atomically(path, "".join(record.model_dump_json() + "\n" for record in records))
+
+
+def read_records(path: Path) -> list[RoundRecord]:
+    """The rows of a run so far; an absent file holds none."""
+    if not path.exists():
+        return []
+    return [
+        RoundRecord.model_validate_json(line)
+        for line in path.read_text("utf-8").splitlines()
+        if line
+    ]

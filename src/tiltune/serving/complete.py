@@ -1,0 +1,85 @@
+"""`tiltune sample`: completions from a run folder, guided by its values if asked."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tiltune.constraints.base import Score
+from tiltune.constraints.build import build_constraint
+from tiltune.data.encode import Prompt, prompt_list
+from tiltune.data.rows import Row
+from tiltune.data.samples import SamplingLaw
+from tiltune.decoding.texts import texts
+from tiltune.errors import ConstraintError
+from tiltune.evaluation.contender import open_contender
+from tiltune.models import hub
+from tiltune.records.run_folder import read_config
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to draw; see `tiltune sample --help`."""
+
+    prompt: str = ""
+    n: int = 1
+    guided: bool = False
+    round: int | None = None
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_new_tokens: int | None = None
+    seed: int = 0
+
+
+def complete(run: Path, request: Request, warn: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    """Rows {prompt, text, score, satisfied, reason, ended, log_probability_nats}.
+
+    A constraint that fails on them is a warning: score and satisfied are then null.
+
+    Raises:
+        RunError: no run folder, not finished, or no values of that round.
+        DataError: the prompt is longer than the model's context allows.
+        ConstraintError: guidance knows that no completion of the prompt meets the constraint.
+    """
+    config = read_config(run)
+    limit = request.max_new_tokens or config.sampler.max_new_tokens
+    if request.guided and limit != config.sampler.max_new_tokens:
+        warn(
+            f"warning: the values were learnt with sampler.max_new_tokens = "
+            f"{config.sampler.max_new_tokens}; under {limit} they mean something else"
+        )
+    contender = open_contender(run, guided=request.guided, round=request.round)
+    loaded = contender.loaded
+    prompt = _prompt(request.prompt, loaded, limit)
+    contender.read_prompts([prompt])
+    samples = contender.draw(
+        [prompt.ids] * request.n,
+        SamplingLaw(limit, request.temperature, request.top_p),
+        generator=torch.Generator(loaded.policy.device).manual_seed(request.seed),
+    )
+    samples.prompt_index.zero_()
+    completions = texts(samples, [prompt], loaded.tokenizer)
+    constraint = build_constraint(config.constraint)
+    try:
+        scores: Sequence[Score | None] = constraint.score(completions)
+    except ConstraintError as error:  # such as a scorer that reads a field of the prompt's row
+        warn(f"warning: not scored: {error}")
+        scores = [None] * len(completions)
+    log_probs = samples.proposal_logprobs.sum(1).tolist()
+    for completion, score, log_prob in zip(completions, scores, log_probs, strict=True):
+        yield {
+            "prompt": completion.prompt,
+            "text": completion.text,
+            "score": score.value if score else None,
+            "satisfied": constraint.satisfied(score) if score else None,
+            "reason": score.reason if score else "",
+            "ended": completion.ended,
+            "log_probability_nats": log_prob,
+        }
+
+
+def _prompt(text: str, loaded: hub.Loaded, limit: int) -> Prompt:
+    row = Row("--prompt", {"prompt": text})
+    return prompt_list([row], loaded.tokenizer, limit=loaded.context - limit, setting="--prompt")[0]

@@ -1,0 +1,282 @@
+"""The actor: draws from a snapshot, scores, fits values, publishes the matching pair.
+
+`submit` hands it a snapshot and `collect` waits for the pair. Whether the work happens inside
+`collect` or meanwhile in a process of its own (`remote.py`) is all that tells schedules apart.
+"""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from tiltune.data.samples import Samples, concatenate
+from tiltune.models.lm import LanguageModel
+from tiltune.records.intervals import wilson_interval
+from tiltune.training.sampler import Sampler, Scored
+from tiltune.values.fit import ValueFit, ValueLearner
+from tiltune.values.model import ValueModel
+
+LEAST_RATE, MOST_RATE = 0.001, 0.999
+"""The values start at the observed rate, kept off 0 and 1 where its logit is infinite."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What a round trains on: a law, completions drawn from it, and its values.
+
+    Attributes:
+        version: of the policy that `measured` was drawn from.
+        policy: that policy, frozen.
+        measured: fresh scored completions of it.
+        law: what `samples` were drawn from: the same policy, or the reference.
+        samples: completions to train on; None where the method trains on the corpus alone.
+        values: the law's value model; None where the method has none.
+        numbers: fields of the round's record.
+    """
+
+    version: int
+    policy: LanguageModel
+    measured: Scored
+    law: LanguageModel
+    samples: Samples | None
+    values: ValueModel | None
+    numbers: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True)
+class ActorPlan:
+    """What an actor does each round.
+
+    Attributes:
+        law: whose completions are trained on; "none" draws only to measure (sft).
+        renew: whether each round draws (and fits) anew, or the first round's pair serves on.
+        samples: completions to train on, drawn a round.
+        measured: completions drawn to measure the final policy, or one that is not trained on.
+        group_size: completions of each prompt drawn to train on; measuring draws one.
+    """
+
+    law: Literal["snapshot", "reference", "none"]
+    renew: bool
+    samples: int
+    measured: int
+    group_size: int = 1
+
+
+class ActorLike(Protocol):
+    """What `fit` needs of an actor."""
+
+    def submit(self, weights: dict[str, Tensor], version: int) -> None: ...
+
+    def collect(self) -> Pair: ...
+
+    def measure(self, weights: dict[str, Tensor], version: int) -> Pair: ...
+
+    @property
+    def pending(self) -> tuple[dict[str, Tensor], int] | None: ...
+
+    def close(self) -> None: ...
+
+
+class Actor:
+    """Works in the calling process, inside `collect`.
+
+    Args:
+        plan: what to do.
+        sampler: draws and scores.
+        policy: a view of its own, into which submitted weights are loaded.
+        reference: the frozen base model.
+        value_learner: fits the values; None for methods without.
+    """
+
+    def __init__(
+        self,
+        plan: ActorPlan,
+        sampler: Sampler,
+        policy: LanguageModel,
+        reference: LanguageModel,
+        value_learner: ValueLearner | None,
+    ) -> None:
+        self.plan = plan
+        self.sampler = sampler
+        self.policy = policy
+        self.reference = reference
+        self.value_learner = value_learner
+        self.pool: Samples | None = None
+        self._submitted: tuple[dict[str, Tensor], int] | None = None
+
+    def submit(self, weights: dict[str, Tensor], version: int) -> None:
+        """Hand over the policy's weights; `collect` works on them."""
+        self._submitted = (weights, version)
+
+    def collect(self) -> Pair:
+        """The pair of the weights submitted last."""
+        if self._submitted is None:
+            raise RuntimeError("collect() before submit()")
+        weights, version = self._submitted
+        self._submitted = None
+        self.policy.load_state(weights)
+        plan = self.plan
+        if plan.law == "none" or (self.pool is not None and not plan.renew):
+            measured = self._draw(self.policy, plan.measured, version)
+            return self.pair(version, measured, sample_numbers(measured) | {"samples_drawn": 0})
+        own = plan.law == "snapshot" or version == 0
+        drawn = self._draw(
+            self.policy if own else self.reference,
+            plan.samples,
+            version if own else 0,
+            plan.group_size,
+        )
+        kept = [self.pool] if self.pool is not None and plan.law == "reference" else []
+        self.pool = concatenate([*kept, drawn.samples])
+        fit = self._fit(self.pool, fresh=len(drawn.samples))
+        measured = drawn if own else self._draw(self.policy, plan.measured, version)
+        return self.pair(version, measured, drawn_numbers(drawn, measured) | fit)
+
+    def measure(self, weights: dict[str, Tensor], version: int) -> Pair:
+        """Fresh samples of these weights and nothing else."""
+        self.policy.load_state(weights)
+        measured = self._draw(self.policy, self.plan.measured, version)
+        return self.pair(version, measured, sample_numbers(measured))
+
+    def pair(self, version: int, measured: Scored, numbers: dict[str, Any]) -> Pair:
+        """The pair that the actor's state and these samples of its policy make."""
+        return Pair(
+            version=version,
+            policy=self.policy,
+            measured=measured,
+            law=self.policy if self.plan.law == "snapshot" else self.reference,
+            samples=self.pool,
+            values=self.value_learner.model if self.value_learner else None,
+            numbers=numbers,
+        )
+
+    @property
+    def pending(self) -> tuple[dict[str, Tensor], int] | None:
+        """What was submitted and not yet collected."""
+        return self._submitted
+
+    def close(self) -> None:
+        """Nothing to end: the work happened in the calling process."""
+
+    def views(self) -> list[LanguageModel]:
+        """Every language model this actor holds."""
+        views = [self.policy, self.reference]
+        trunk = getattr(self.value_learner.model, "trunk", None) if self.value_learner else None
+        return [*views, trunk] if trunk is not None else views
+
+    def own(self, device: torch.device) -> None:
+        """Stop sharing what is loaded or trained here with the process that made this actor."""
+        for lm in self.views():
+            lm.module.to(device)
+            lm.autocast = lm.autocast and device.type == "cuda"
+        self.pool = self.pool.to(device) if self.pool is not None else None
+        for _, value in self.policy.named_parameters():
+            value.data = value.data.clone()
+        self.sampler.generator = on_device(self.sampler.generator, device)
+        if self.value_learner is not None:
+            self.value_learner.model.to(device)
+            for _, value in self.value_learner.model.own_parameters():
+                value.data = value.data.clone()
+
+    def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+        """What a checkpoint must hold: pool, values, generators; cursor and counts."""
+        generators = {"sampler": self.sampler.generator.get_state()}
+        tensors: dict[str, dict[str, Tensor]] = {}
+        state: dict[str, Any] = {"cursor": self.sampler.cursor.state()}
+        if self.pool is not None:
+            tensors["pool"] = self.pool.tensors()
+        if self.value_learner is not None:
+            generators["value"] = self.value_learner.generator.get_state()
+            tensors["values"] = self.value_learner.model.state()
+            state["value_fits"] = self.value_learner.fits
+        return tensors | {"actor_generators": generators}, state
+
+    def load_state(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
+        """Undo `state`."""
+        self.sampler.generator.set_state(tensors["actor_generators"]["sampler"])
+        self.sampler.cursor.load_state(state["cursor"])
+        if "pool" in tensors:
+            self.pool = Samples(**tensors["pool"], law=self.sampler.law).to(self.policy.device)
+        if self.value_learner is not None:
+            self.value_learner.generator.set_state(tensors["actor_generators"]["value"])
+            self.value_learner.model.load_state(tensors["values"])
+            self.value_learner.fits = state["value_fits"]
+
+    def _draw(self, lm: LanguageModel, count: int, version: int, group: int = 1) -> Scored:
+        return self.sampler.draw(lm, count, policy_version=version, group_size=group)
+
+    def _fit(self, samples: Samples, *, fresh: int) -> dict[str, Any]:
+        if self.value_learner is None:
+            return {}
+        count = len(samples)
+        self.value_learner.model.observe(samples.select(torch.arange(count - fresh, count)))
+        if self.value_learner.fits == 0:
+            rate = float(samples.labels.mean())
+            self.value_learner.model.set_constant(min(max(rate, LEAST_RATE), MOST_RATE))
+        law = self.policy if self.plan.law == "snapshot" else self.reference
+        started = time.perf_counter()
+        fitted = self.value_learner.fit(samples, law, fresh=fresh)
+        return value_numbers(fitted, time.perf_counter() - started)
+
+
+def on_device(generator: torch.Generator, device: torch.device) -> torch.Generator:
+    """The generator itself, or one on the other device that is seeded from it."""
+    if same_device(generator.device, device):
+        return generator
+    seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
+    return torch.Generator(device).manual_seed(seed)
+
+
+def same_device(one: torch.device, other: torch.device) -> bool:
+    """Whether both name one device; `cuda` is `cuda:0`."""
+    return one.type == other.type and (one.index or 0) == (other.index or 0)
+
+
+def sample_numbers(scored: Scored) -> dict[str, Any]:
+    """Record fields about fresh samples of the policy."""
+    samples, count = scored.samples, len(scored.samples)
+    texts = [completion.text for completion in scored.completions]
+    clipped = int((~samples.ended).sum())
+    empty = sum(not text.strip() for text in texts)
+    return {
+        "samples": count,
+        "satisfaction_rate": scored.satisfied / count,
+        "satisfaction_rate_interval": wilson_interval(scored.satisfied, count),
+        "score_mean": sum(score.value for score in scored.scores) / count,
+        "completion_tokens_mean": samples.tokens / count,
+        "clipped_share": clipped / count,
+        "clipped_share_interval": wilson_interval(clipped, count),
+        "distinct_share": len(set(texts)) / count,
+        "empty_share": empty / count,
+        "empty_share_interval": wilson_interval(empty, count),
+        "sampling_seconds": scored.sampling_seconds,
+        "sampled_tokens": samples.tokens,
+        "scoring_seconds": scored.scoring_seconds,
+    }
+
+
+def drawn_numbers(drawn: Scored, measured: Scored) -> dict[str, Any]:
+    """`sample_numbers` of what was measured; of what was trained on, the count and the cost."""
+    numbers = sample_numbers(measured) | {"samples_drawn": len(drawn.samples)}
+    if drawn is not measured:
+        numbers["sampling_seconds"] += drawn.sampling_seconds
+        numbers["scoring_seconds"] += drawn.scoring_seconds
+        numbers["sampled_tokens"] += drawn.samples.tokens
+    return numbers
+
+
+def value_numbers(fit: ValueFit, seconds: float) -> dict[str, Any]:
+    """Record fields about a value fit."""
+    return {
+        "value_loss_nats_per_token": fit.value_loss,
+        "consistency_loss_nats_per_token": fit.consistency_loss,
+        "brier_score": fit.calibration.brier_score,
+        "brier_score_constant": fit.calibration.brier_score_constant,
+        "calibration_error": fit.calibration.calibration_error,
+        "calibration": fit.calibration.bins,
+        "value_seconds": seconds,
+        "value_tokens": fit.tokens,
+        "value_steps_kept": fit.steps_kept,
+    }

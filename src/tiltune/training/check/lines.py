@@ -1,0 +1,116 @@
+"""Findings in words for the terminal; plain lines without markup."""
+
+from collections.abc import Sequence
+
+from tiltune.training.check.agreement import Agreement, Difference
+from tiltune.training.check.border import Case
+from tiltune.training.check.findings import Count, Findings
+
+FLIPS = 0.1
+"""Share of samples whose verdict hangs on their last token, from which on it is worth a warning."""
+LONGEST = 200
+"""Characters of an example."""
+
+
+def findings_lines(found: Findings) -> list[str]:
+    """The constraint, its automaton, rates, cost and examples."""
+    lines = [found.record.judged]
+    if found.no_automaton:
+        lines.append(f"no automaton over characters: {found.no_automaton}")
+    if found.record.automaton is not None:
+        head = f"     state      after a {found.record.automaton.reads}"
+        lines += [head, *found.drawing.splitlines()]
+    rates = [("samples of the model", found.samples)]
+    if found.ended.count and found.cut.count:
+        rates += [("  those that ended", found.ended), ("  those cut at the limit", found.cut)]
+    lines += [f"{name}: {rate(count)}" for name, count in rates]
+    if found.corpus.count:
+        lines.append(f"rows of the corpus: {rate(found.corpus)}")
+    return [*lines, _cost(found), f"nearest to the border ({found.measure}):", *_cases(found.cases)]
+
+
+def rate(count: Count) -> str:
+    """`200 of 256 samples satisfy (78.1% [72.7%, 82.8%])`, for any kind of thing."""
+    low, high = count.interval
+    return (
+        f"{count.satisfied} of {count.count} satisfy the constraint "
+        f"({count.rate:.1%} [{low:.1%}, {high:.1%}])"
+    )
+
+
+def warnings(found: Findings) -> list[str]:
+    """What a person should look at before training."""
+    told = [found.conflict] if found.conflict is not None else []
+    samples, ending = found.samples, found.ending
+    if samples.satisfied in (0, samples.count):
+        which = "all" if samples.satisfied else "none"
+        told.append(
+            f"{which} of {samples.count} samples satisfy, so all samples agree and there may be "
+            "nothing to learn; look at the constraint and its threshold"
+        )
+    if ending.tried and ending.changed / ending.tried >= FLIPS:
+        told.append(
+            f"the verdict depends on where a text ends: without its last token it changes for "
+            f"{ending.changed} of {ending.tried} samples, and {found.cut.count} of "
+            f"{samples.count} are cut by sampler.max_new_tokens; such a text is judged as it stands"
+        )
+    if found.decided:
+        told.append(
+            f"{found.decided} of {found.prompts} prompts decide the verdict, whatever completes "
+            "them: there is nothing to learn from those; constraint.text = 'completion' leaves "
+            "prompts out"
+        )
+    for each in found.straddling:
+        examples = ", ".join(map(repr, each.examples))
+        told.append(
+            f"{each.sampled / each.sampled_of:.1%} of the sampled tokens end one {each.step} and "
+            f"go on ({each.tokens} of {each.vocabulary} in the vocabulary; {examples}): what the "
+            "constraint decides in their middle shows only after them"
+        )
+    return told
+
+
+def agreement_lines(where: str, found: Agreement, names: tuple[str, str]) -> list[str]:
+    """The table of verdicts and examples of both kinds of disagreement."""
+    low, high = found.interval
+    first, second = names
+    return [
+        f"{where}: {first} and {second} agree on {found.both + found.neither} of {found.count} "
+        f"({found.share:.1%} [{low:.1%}, {high:.1%}])",
+        f"  {'':<24}{second + ' ✓':>14}{second + ' ✗':>14}",
+        f"  {first + ' ✓':<24}{found.both:>14}{found.first_only:>14}",
+        f"  {first + ' ✗':<24}{found.second_only:>14}{found.neither:>14}",
+        *_differences(f"only {first} is satisfied", found.first_examples),
+        *_differences(f"only {second} is satisfied", found.second_examples),
+    ]
+
+
+def _differences(title: str, texts: Sequence[Difference]) -> list[str]:
+    if not texts:
+        return []
+    lines = [
+        f"    {_shown(each.completion.prompt)} → {_shown(each.completion.text)}"
+        + (f"  ({each.reason})" if each.reason else "")
+        for each in texts
+    ]
+    return [f"  {title}:", *lines]
+
+
+def _cases(cases: Sequence[Case]) -> list[str]:
+    lines: list[str] = []
+    for case in cases:
+        mark = "✓" if case.satisfied else "✗"
+        why = "; ".join(part for part in (case.score.reason, case.note) if part)
+        text = f"{_shown(case.completion.prompt)} → {_shown(case.completion.text)}"
+        lines.append(f"  {mark} {case.score.value:.3f}  {text}" + (f"  ({why})" if why else ""))
+    return lines
+
+
+def _cost(found: Findings) -> str:
+    alone = found.ending.milliseconds
+    told = "" if alone is None else f"{alone:.3g} ms a text scored alone (median), "
+    return f"cost: {told}{found.milliseconds_in_batch:.3g} ms in a batch of {found.samples.count}"
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= LONGEST else text[:LONGEST] + "…")

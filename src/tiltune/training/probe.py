@@ -1,0 +1,89 @@
+"""Sixteen fixed prompts, completed before and after: tokens and what the values said of each."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from tiltune.data.batches import Cursor
+from tiltune.data.samples import Samples, SamplingLaw
+from tiltune.decoding.draw import Ending, draw
+from tiltune.decoding.texts import texts
+from tiltune.models.laws import gather
+from tiltune.training.actor import Pair
+from tiltune.training.assemble import Prepared
+from tiltune.values.model import ValueModel
+
+PROMPTS = 16
+SEED = 20_559
+
+
+@torch.no_grad()
+def probe(
+    prepared: Prepared, pair: Pair, snapshot: dict[str, Tensor] | None = None
+) -> tuple[Samples, list[list[float]] | None]:
+    """One completion of each fixed prompt by the pair's policy, and `log R` after each token, nats.
+
+    Args:
+        prepared: holds the prompts.
+        pair: its policy draws; the values are its own, None for a method without.
+        snapshot: weights of the law that the values were fitted to, where the law's view has moved
+            on since.
+    """
+    picks = Cursor(len(prepared.prompts), seed=SEED).next(PROMPTS)
+    lm = pair.policy
+    samples = draw(
+        lm,
+        [prepared.prompts[place].ids for place in picks],
+        SamplingLaw(prepared.config.sampler.max_new_tokens),
+        Ending(prepared.loaded.eos_ids, prepared.loaded.pad_id),
+        generator=torch.Generator(lm.device).manual_seed(SEED),
+    )
+    samples.prompt_index.copy_(torch.tensor(picks))
+    if pair.values is None:
+        return samples, None
+    moved = pair.law.state()
+    if snapshot is not None:
+        pair.law.load_state(snapshot)
+    log_values = _log_values(pair.values, samples)
+    pair.law.load_state(moved)
+    return samples, log_values
+
+
+def _log_values(values: ValueModel, samples: Samples) -> list[list[float]]:
+    """`log R(s_t, y_{t+1})` by row, one row at a time: logits over a wide vocabulary are large."""
+    found: list[list[float]] = []
+    for row in range(len(samples)):
+        part = samples.select(torch.tensor([row]))
+        ids, mask = (columns[:, :-1] for columns in part.sequence())
+        logits = values.logits(ids, mask, keep=part.ids.shape[1])
+        found += logsigmoid(gather(logits, part.ids)).tolist()
+    return found
+
+
+def probe_rows(
+    drawn: tuple[Samples, list[list[float]] | None], prepared: Prepared
+) -> list[dict[str, Any]]:
+    """Rows of `samples/before.jsonl` and `after.jsonl`."""
+    samples, log_values = drawn
+    tokenizer = prepared.loaded.tokenizer
+    completions = texts(samples, prepared.prompts, tokenizer)
+    scores = prepared.constraint.score(completions)
+    rows: list[dict[str, Any]] = []
+    for place, (completion, score) in enumerate(zip(completions, scores, strict=True)):
+        ids = samples.ids[place][samples.mask[place]].tolist()
+        row: dict[str, Any] = {
+            "prompt": completion.prompt,
+            "text": completion.text,
+            "score": score.value,
+            "satisfied": prepared.constraint.satisfied(score),
+            "reason": score.reason,
+            "feedback": score.feedback,
+            "ended": completion.ended,
+            "tokens": [tokenizer.decode([token]) for token in ids],
+        }
+        if log_values is not None:
+            row["log_values"] = log_values[place][: len(ids)]
+        rows.append(row)
+    return rows

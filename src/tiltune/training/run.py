@@ -1,0 +1,336 @@
+"""Composition root: a configuration becomes objects and a run folder; a kill loses no round.
+
+The run folder is written in this order: configuration, manifest and the constraint's drawing once;
+after each round its samples, its row in `records.jsonl` and, last, its checkpoint; at the end the
+model and the report.
+What a checkpoint does not know of is written again on resume. A run that is overwritten stands
+aside, as `RUN.replaced`, until the new one has a checkpoint.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tiltune.config import MethodSection, RunConfig
+from tiltune.errors import TiltuneError
+from tiltune.models import hub
+from tiltune.models.checkpoint import (
+    STATE,
+    Saved,
+    drop_replaced,
+    latest_checkpoint,
+    publish,
+    put_back,
+    read_folder,
+    recover,
+    save_checkpoint,
+    saving,
+    set_aside,
+    settle,
+    write_folder,
+)
+from tiltune.records.alarms import find_alarms
+from tiltune.records.best import COMPARED, Aim
+from tiltune.records.files import write_json
+from tiltune.records.manifest import check_unchanged, make_manifest
+from tiltune.records.report.page import write_report
+from tiltune.records.rounds import RoundRecord, read_records, write_records
+from tiltune.records.run_folder import FINISHED, check_free, is_run_folder, stored_config
+from tiltune.training.actor import Actor, ActorLike, Pair
+from tiltune.training.assemble import Prepared, cap_told, make_actor, make_learner, prepare
+from tiltune.training.check.judged import constraint_record
+from tiltune.training.fit import Round, Schedule, close, fit
+from tiltune.training.probe import probe, probe_rows
+from tiltune.training.process import RemoteActor
+
+
+class Run:
+    """One run folder and the objects that fill it.
+
+    Args:
+        prepared: everything loaded.
+        resume: go on from the last checkpoint, or from the start where there is none.
+
+    Raises:
+        RunError: the folder exists and neither `resume` nor `run.overwrite` is set.
+    """
+
+    def __init__(self, prepared: Prepared, *, resume: bool = False) -> None:
+        self.prepared = prepared
+        self.config = prepared.config
+        self.folder = Path(self.config.run.dir)
+        self.learner = make_learner(prepared)
+        self.actor = make_actor(prepared)
+        self.records: list[RoundRecord] = []
+        self.next_round = 0
+        self.scorer_changed = False
+        self._pending: tuple[dict[str, torch.Tensor], int] | None = None
+        if resume:
+            recover(self.folder)
+        checkpoint = latest_checkpoint(self.folder / "checkpoints") if resume else None
+        if checkpoint is not None:
+            self._load(read_folder(checkpoint))
+            self.scorer_changed = check_unchanged(
+                self.folder / "manifest.json", self.config, next_round=self.next_round
+            )
+            (self.folder / FINISHED).unlink(missing_ok=True)  # until it is so again
+            self._save_config()  # it may ask for more rounds than before
+        else:
+            self._begin(resume)
+
+    def rounds(self) -> Iterator[RoundRecord]:
+        """Run to the end, yielding each round's record when it is safely on disk.
+
+        Raises:
+            TiltuneError: what stopped the run; where no round had been saved the folder is removed,
+                and one that it was to replace stands again.
+        """
+        actor: ActorLike = self.actor
+        schedule = self._schedule()
+        try:
+            if schedule.max_lag:
+                threads, device = self.config.actor.threads or 1, self.prepared.devices[1]
+                actor = RemoteActor(self.actor, threads=threads, device=device)
+            measure = self.prepared.measurer
+            if not self._stopped():
+                for done in fit(actor, self.learner, schedule, measure, pending=self._pending):
+                    yield self._keep(done, actor)
+                    if self._stopped():
+                        break
+            if not self.records[-1].closing:
+                closing = close(actor, self.learner, schedule, measure, number=self.next_round)
+                yield self._keep_closing(closing)
+        except (TiltuneError, KeyboardInterrupt):
+            self._leave()
+            raise
+        finally:
+            actor.close()
+        self._finish()
+
+    def cap(self, record: RoundRecord) -> str | None:
+        """What kept violating rows cap the rate at, told once, with round 0."""
+        tokens = record.completion_tokens_mean
+        if record.round > 0 or record.closing or tokens is None:
+            return None
+        return cap_told(self.prepared, tokens)
+
+    def _begin(self, resume: bool) -> None:
+        manifest = make_manifest(self.config, asdict(self.prepared.count))
+        if self.folder.exists():
+            check_free(self.folder, overwrite=resume or self.config.run.overwrite)
+            with self._saving():
+                set_aside(self.folder)
+        try:
+            with self._saving():
+                self.folder.mkdir(parents=True)  # config.json first: it makes this a run folder
+                self._save_config()
+                write_json(self.folder / "manifest.json", manifest)
+                described = constraint_record(self.config.constraint, self.prepared.constraint)
+                write_json(self.folder / "constraint.json", described.model_dump(mode="json"))
+        except (TiltuneError, KeyboardInterrupt):
+            self._leave()
+            raise
+
+    def _leave(self) -> None:
+        """What is saved says where a resume goes on; where nothing is, no trace remains."""
+        last = latest_checkpoint(self.folder / "checkpoints")
+        self.next_round = int(last.name.removeprefix("round-")) + 1 if last else 0
+        if last is None:
+            put_back(self.folder)
+
+    def _save_config(self) -> None:
+        with self._saving():
+            write_json(self.folder / "config.json", self.config.model_dump(mode="json"))
+
+    def _saving(self) -> AbstractContextManager[None]:
+        return saving(self.folder, self.folder / "checkpoints")
+
+    def _schedule(self) -> Schedule:
+        method = self.config.method
+        return Schedule(
+            rounds=method.rounds,
+            first=self.next_round,
+            max_lag=method.max_lag,
+            method=method.kind,
+            name=method.schedule,
+        )
+
+    def _keep(self, done: Round, actor: ActorLike) -> RoundRecord:
+        """A round's samples, record and checkpoint, in this order."""
+        pair, number = done.pair, done.record.round
+        with self._saving():
+            if number == 0:
+                self._probe(pair, "before")
+            self._save_values(pair, number)
+            record = self._record(done)
+        self.next_round = number + 1
+        save_checkpoint(self.folder / "checkpoints", number, self._state(actor))
+        drop_replaced(self.folder)
+        return record
+
+    def _keep_closing(self, closing: Round) -> RoundRecord:
+        with self._saving():
+            record = self._record(closing)
+            self._probe(closing.pair, "after", self._snapshot())
+        return record
+
+    def _record(self, done: Round) -> RoundRecord:
+        record = done.record
+        record = record.model_copy(update={"alarms": find_alarms([*self.records, record])})
+        self.records.append(record)
+        self._consider(done.pair, record)
+        name = "closing" if record.closing else f"round-{record.round:03d}"
+        write_lines(self.folder / "samples" / f"{name}.jsonl", sample_rows(done.pair, self.actor))
+        write_records(self.folder / "records.jsonl", self.records)
+        return record
+
+    def _consider(self, pair: Pair, record: RoundRecord) -> None:
+        """Keep this version's weights if it is better than the one kept so far."""
+        folder = self.folder / "best"
+        if record.policy_version == 0:
+            return
+        if (folder / STATE).exists():
+            kept = RoundRecord.model_validate_json((folder / STATE).read_text("utf-8"))
+            if not self._aim().prefers(record, kept):
+                return
+        numbers = record.model_dump(mode="json", include=COMPARED)
+        write_folder(folder, Saved({"weights": pair.policy.state()}, numbers))
+
+    def _aim(self) -> Aim:
+        method = self.config.method
+        return Aim(method.target_rate, method.kl_max_nats, corpus=bool(self.prepared.corpus))
+
+    def _stopped(self) -> bool:
+        """The target rate is reached, the reference too far away, or the budget spent."""
+        if not self.records:
+            return False
+        last, aim = self.records[-1], self._aim()
+        reached = aim.meets(last) and last.policy_version > 0 and not aim.corpus
+        reached = reached or aim.too_far(last) or spent(self.records, self.config.method)
+        return last.closing or reached
+
+    def _state(self, actor: ActorLike) -> Saved:
+        tensors, state = self.actor.state()
+        learnt, numbers = self.learner.state()
+        tensors = tensors | learnt
+        pending = actor.pending
+        if pending is not None and pending[1] != self.learner.version:
+            tensors["pending"] = pending[0]
+        return Saved(
+            tensors,
+            {
+                "next_round": self.next_round,
+                "actor": state,
+                "pending_version": pending[1] if pending else None,
+                "learner": numbers,
+            },
+        )
+
+    def _load(self, saved: Saved) -> None:
+        tensors, state = saved
+        self.learner.load_state(tensors, state["learner"])
+        self.actor.load_state(tensors, state["actor"])
+        self.next_round = state["next_round"]
+        rows = read_records(self.folder / "records.jsonl")
+        self.records = [row for row in rows if row.round < self.next_round and not row.closing]
+        if "pending" in tensors:
+            self._pending = (tensors["pending"], state["pending_version"])
+
+    def _save_values(self, pair: Pair, number: int) -> None:
+        """The pair for guided sampling: round 0's, and the last one's."""
+        if pair.values is None:
+            return
+        saved = Saved(
+            {"values": pair.values.state(), "snapshot": pair.law.state()},
+            {"round": number, "policy_version": pair.version},
+        )
+        write_folder(self.folder / "value" / f"round-{number:03d}", saved)
+        for old in sorted((self.folder / "value").glob("round-*")):
+            if old.name not in ("round-000", f"round-{number:03d}"):
+                shutil.rmtree(old)
+
+    def _snapshot(self) -> dict[str, torch.Tensor] | None:
+        """What the last pair's values were fitted to; None without values."""
+        folder = self.folder / "value" / f"round-{self.next_round - 1:03d}"
+        return read_folder(folder).tensors["snapshot"] if folder.exists() else None
+
+    def _probe(
+        self, pair: Pair, name: str, snapshot: dict[str, torch.Tensor] | None = None
+    ) -> None:
+        rows = probe_rows(probe(self.prepared, pair, snapshot), self.prepared)
+        write_lines(self.folder / "samples" / f"{name}.jsonl", rows)
+
+    def _finish(self) -> None:
+        """The best version as plain weights, and the report."""
+        best = read_folder(self.folder / "best")
+        version = {"policy_version": best.state["policy_version"]}
+        policy = self.prepared.loaded.policy
+        policy.load_state(best.tensors["weights"])
+        partial = self.folder / "model.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        asked = {"rounds": self.next_round, "rounds_asked": self.config.method.rounds}
+        with self._saving():
+            hub.save_model(policy, self.prepared.loaded.tokenizer, partial)
+            publish(partial, self.folder / "model")
+            write_report(self.folder)
+            write_json(self.folder / FINISHED, asked | version)
+
+
+def spent(records: Sequence[RoundRecord], method: MethodSection) -> bool:
+    """Whether the rounds so far have used up the completions or the seconds that are allowed."""
+    rounds = [record for record in records if not record.closing]
+    drawn = sum(record.samples_drawn or 0 for record in rounds)
+    seconds = sum(training_seconds(record) for record in rounds)
+    return (method.samples_max is not None and drawn >= method.samples_max) or (
+        method.seconds_max is not None and seconds >= method.seconds_max
+    )
+
+
+def training_seconds(record: RoundRecord) -> float:
+    """Seconds of value fit and policy update, and of the sampling and scoring they needed."""
+    drawing = (record.sampling_seconds, record.scoring_seconds) if record.samples_drawn else ()
+    return sum(part or 0.0 for part in (*drawing, record.value_seconds, record.learning_seconds))
+
+
+def sample_rows(pair: Pair, actor: Actor) -> list[dict[str, Any]]:
+    """The round's fresh completions of the policy, as rows of `samples/`."""
+    rows = zip(pair.measured.completions, pair.measured.scores, strict=True)
+    return [
+        {
+            "prompt": completion.prompt,
+            "text": completion.text,
+            "score": score.value,
+            "satisfied": actor.sampler.constraint.satisfied(score),
+            "reason": score.reason,
+            "feedback": score.feedback,
+            "ended": completion.ended,
+        }
+        for completion, score in rows
+    ]
+
+
+def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Rows as JSON lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+
+
+def open_run(given: RunConfig, *, resume: bool) -> Run:
+    """Load everything and open the run folder.
+
+    Raises:
+        TiltuneError: whatever is wrong with the configuration, the files it names, or the folder.
+    """
+    folder = Path(given.run.dir)
+    settle(folder, resume=resume)
+    if resume and is_run_folder(folder):
+        return Run(prepare(stored_config(folder, given)), resume=True)
+    if folder.exists():
+        check_free(folder, overwrite=resume or given.run.overwrite)
+    return Run(prepare(given), resume=resume)

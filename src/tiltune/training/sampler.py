@@ -1,0 +1,98 @@
+"""Draw, score, stamp: completions of the current snapshot, labelled by the constraint."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from tiltune.constraints.base import Completion, Constraint, Score
+from tiltune.data.batches import Cursor
+from tiltune.data.encode import Prompt
+from tiltune.data.samples import Samples, SamplingLaw, concatenate
+from tiltune.decoding.draw import Ending, draw
+from tiltune.decoding.texts import Decoder, texts
+from tiltune.models.lm import LanguageModel
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Samples, their texts and scores in the same order, and what they cost."""
+
+    samples: Samples
+    completions: list[Completion]
+    scores: list[Score]
+    sampling_seconds: float
+    scoring_seconds: float
+
+    @property
+    def satisfied(self) -> int:
+        """How many satisfy: labels of one half or more."""
+        return int((self.samples.labels >= 0.5).sum())
+
+    def on_cpu(self) -> "Scored":
+        """The same with its tensors on the CPU, to cross a pipe."""
+        return replace(self, samples=self.samples.to(torch.device("cpu")))
+
+
+@dataclass
+class Sampler:
+    """Draws completions of prompts by the language model's own law and labels them.
+
+    Prompts come in shuffled epochs; the generator and the cursor are all the state there is.
+    """
+
+    prompts: Sequence[Prompt]
+    decoder: Decoder
+    constraint: Constraint
+    ending: Ending
+    law: SamplingLaw
+    batch_size: int
+    generator: torch.Generator
+    cursor: Cursor
+
+    def __post_init__(self) -> None:
+        if not self.law.own:
+            raise ValueError(
+                f"training samples come from the model's own law, not {self.law}: under another "
+                "one values, target and weights would each mean something else"
+            )
+
+    def draw(
+        self, lm: LanguageModel, count: int, *, policy_version: int, group_size: int = 1
+    ) -> Scored:
+        """`count` labelled completions of the next prompts, stamped with the version.
+
+        Args:
+            lm: what completes them.
+            count: completions.
+            policy_version: the stamp.
+            group_size: completions of each prompt.
+        """
+        started = time.perf_counter()
+        places = self.cursor.next(-(-count // group_size))
+        picks = [place for place in places for _ in range(group_size)][:count]
+        picks.sort(key=lambda place: len(self.prompts[place].ids))
+        parts = [
+            self._batch(lm, picks[first : first + self.batch_size])
+            for first in range(0, count, self.batch_size)
+        ]
+        samples = concatenate(parts)
+        samples = replace(
+            samples, policy_version=torch.full_like(samples.policy_version, policy_version)
+        )
+        drawn = time.perf_counter()
+        completions = texts(samples, self.prompts, self.decoder)
+        scores = self.constraint.score(completions)
+        labels = torch.tensor(
+            [self.constraint.label(score) for score in scores], dtype=torch.float32
+        )
+        ended = time.perf_counter()
+        samples = replace(samples, labels=labels.to(samples.ids.device))
+        return Scored(samples, completions, scores, drawn - started, ended - drawn)
+
+    def _batch(self, lm: LanguageModel, picks: list[int]) -> Samples:
+        prompts = [self.prompts[place].ids for place in picks]
+        samples = draw(lm, prompts, self.law, self.ending, generator=self.generator)
+        index = torch.tensor(picks, device=samples.ids.device)
+        return replace(samples, prompt_index=index)

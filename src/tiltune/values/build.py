@@ -1,0 +1,84 @@
+"""The `[value_model]` section -> values: what carries them, and what is known for certain."""
+
+import torch
+
+from tiltune.config import RunConfig
+from tiltune.constraints.base import Constraint, TextConstraint
+from tiltune.errors import ConstraintError, ModelError
+from tiltune.models import hub
+from tiltune.models.lm import LanguageModel
+from tiltune.values.ends import Ends, Joint
+from tiltune.values.exact_ends import ExactEnds
+from tiltune.values.model import HeadValue, TrunkValue, ValueModel
+from tiltune.values.prior import MOST_STATES, StatePrior
+from tiltune.values.token_automaton import TokenAutomaton
+from tiltune.values.token_grammar import TokenGrammar
+
+
+def make_values(
+    config: RunConfig, loaded: hub.Loaded, law: LanguageModel, reference: LanguageModel
+) -> ValueModel:
+    """The value model of the configured kind, over the law whose values it learns."""
+    section, policy = config.value_model, loaded.policy
+    torch.manual_seed(config.run.seed)
+    if section.kind == "head":
+        return HeadValue(law).to(policy.device)
+    if section.kind == "copy":
+        return TrunkValue(policy.clone("values"), reference).to(policy.device)
+    with hub.named("value_model.path"):
+        smaller = hub.load_module(str(section.path), dtype=torch.float32).to(policy.device)
+        tokenizer = hub.load_tokenizer(str(section.path))
+    if tokenizer.get_vocab() != loaded.tokenizer.get_vocab():
+        raise ModelError(
+            f"value_model.path = {section.path}: its vocabulary is not that of model.path = "
+            f"{config.model.path}; values are over the policy's own tokens"
+        )
+    return TrunkValue(LanguageModel(smaller.eval()), reference).to(policy.device)
+
+
+def with_automaton(config: RunConfig, values: ValueModel, automaton: Ends) -> ExactEnds:
+    """The values with what the automaton knows, and its prior where the run's settings ask for it.
+
+    An incomplete automaton has none: which of its states satisfy is not known. Nor has a grammar.
+    """
+    prior = None
+    wanted = config.value_model.automaton == "prior" and automaton.complete
+    if wanted and isinstance(automaton, TokenAutomaton):
+        prior = StatePrior(automaton) if len(automaton.table.rows) <= MOST_STATES else None
+    return ExactEnds(values, automaton, prior)
+
+
+def make_automaton(config: RunConfig, constraint: Constraint, loaded: hub.Loaded) -> Ends | str:
+    """What knows the ends of the run's constraint over its model's tokens; or why nothing does."""
+    if config.value_model.automaton == "none":
+        return "value_model.automaton = 'none'"
+    if config.constraint.threshold == "none":
+        return "constraint.threshold = 'none': values are of raw scores, the automaton's of labels"
+    try:
+        if not isinstance(constraint, TextConstraint):
+            return "the constraint has no automaton, only whole texts tell"
+        rule, grammars = constraint.rule(), constraint.grammars()
+        if rule is None and not grammars:
+            return f"the constraint has no automaton, {constraint.without_rule()}"
+        tokenizer, eos_ids, width = loaded.tokenizer, loaded.eos_ids, loaded.policy.width
+        parts: list[Ends] = [
+            TokenGrammar(each, tokenizer, width=width, eos_ids=eos_ids) for each in grammars
+        ]
+        if rule is not None:
+            limit = config.sampler.max_new_tokens
+            automaton = TokenAutomaton(
+                rule, tokenizer, width=width, eos_ids=eos_ids, max_new_tokens=limit
+            )
+            parts = [automaton, *parts]
+        return (Joint(parts) if len(parts) > 1 else parts[0]).to(loaded.policy.device)
+    except (ConstraintError, ModelError) as error:
+        return str(error)
+
+
+def automaton_told(found: Ends | str) -> str:
+    """What is known exactly, in a sentence."""
+    if isinstance(found, str):
+        return f"known exactly: nothing; {found}"
+    ends = "dead ends and what is certain" if found.complete else "dead ends"
+    never = ", and guided completions never violate" if found.complete else ""
+    return f"known exactly: {ends}, by {found.by}{never}"

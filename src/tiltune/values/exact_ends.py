@@ -1,0 +1,198 @@
+"""Values that know what the constraint's automaton, or grammar, knows: R = 0 at dead ends, R = 1
+where certain.
+
+What is learnt speaks only where neither holds, as a correction of what an automaton's state alone
+says: `logit R = logit Φ(state) + f(prefix)`, see `state_prior.py`. `ExactEnds` is a value model
+like any other, so that the losses, the target, calibration and guidance all have the same values.
+"""
+
+from collections.abc import Iterator
+from typing import Any, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tiltune.data.samples import Samples
+from tiltune.models.lm import Cache, LanguageModel
+from tiltune.values.ends import Ends, Facts
+from tiltune.values.model import ValueModel
+from tiltune.values.prior import StatePrior
+
+CERTAIN_LOGIT = 1e4
+"""Its sigmoid is 1 in 32 bit, that of its negative 0; finite, so that losses stay numbers."""
+COUNTS = "automaton.counts"
+"""The prior's entry in a state."""
+
+
+@final
+class ExactEnds(ValueModel):
+    """A value model whose logits are `-1e4` where R = 0 is known and `1e4` where R = 1 is.
+
+    Nothing is learnt there: the gradient is 0. While decoding (`step`) the logits are infinite.
+
+    Args:
+        inner: the learnt values; f, where there is a prior.
+        automaton: what tells the ends, over the same tokens.
+        prior: logit Φ(state), added everywhere else.
+        ends: whether dead ends and what is certain count; without, on any text R is in (0, 1).
+    """
+
+    def __init__(
+        self,
+        inner: ValueModel,
+        automaton: Ends,
+        prior: StatePrior | None = None,
+        *,
+        ends: bool = True,
+    ) -> None:
+        super().__init__()
+        self.inner = inner
+        self.automaton = automaton
+        self.prior = prior
+        self.ends = ends
+
+    @property
+    def width(self) -> int:
+        return self.inner.width
+
+    @property
+    def trunk(self) -> LanguageModel | None:
+        """The learnt values' trunk, if they have one."""
+        return getattr(self.inner, "trunk", None)
+
+    def limited(self, max_new_tokens: int) -> "ExactEnds":
+        """The same values under another token limit."""
+        automaton = self.automaton.limited(max_new_tokens)
+        if automaton is self.automaton:
+            return self
+        return ExactEnds(self.inner, automaton, self.prior, ends=self.ends)
+
+    def without_ends(self) -> ValueModel:
+        """What is learnt alone, for text that is no completion within the token limit."""
+        if self.prior is None:
+            return self.inner
+        return ExactEnds(self.inner, self.automaton, self.prior, ends=False)
+
+    def logits(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Float[Tensor, "N K V"]:
+        """See `ValueModel`; what precedes the first of the `keep` prefixes' ends is the prompt.
+
+        A completion starts after the prompt, so `keep` has to be its number of prefixes.
+        """
+        return self._exact(self.inner.logits(ids, mask, keep=keep), ids, mask, keep)
+
+    def with_law(
+        self, snapshot: LanguageModel, ids: Tensor, mask: Tensor, *, keep: int
+    ) -> tuple[Float[Tensor, "N K V"], Float[Tensor, "N K V"]]:
+        law, logits = self.inner.with_law(snapshot, ids, mask, keep=keep)
+        return law, self._exact(logits, ids, mask, keep)
+
+    def step(
+        self, ids: Tensor, mask: Tensor, cache: "Cache | _Progress" = None
+    ) -> tuple[Float[Tensor, "N V"], "_Progress"]:
+        """See `ValueModel`; without a cache `ids` are the prompts and nothing else."""
+        logits, inner = self.inner.step(ids, mask, None if cache is None else cache.inner)
+        if cache is None:
+            states, written = self.automaton.start(ids, mask), ids.new_zeros(len(ids))
+        else:
+            states, written = cache.states, cache.written + ids.shape[1]
+            for tokens in ids.unbind(1):
+                states = self.automaton.step(states, tokens)
+        if self.prior is not None:
+            logits = logits + self.prior.logits(states)
+        if self.ends:
+            logits = _known(logits, self.automaton.facts(states, written), torch.inf)
+        return logits, _Progress(inner, self.automaton, states, written)
+
+    def own_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return self.inner.own_parameters()
+
+    def set_constant(self, rate: float) -> None:
+        """Start at `R = rate`; at `R = Φ(state)` with a prior, which knows the rate."""
+        self.inner.set_constant(rate if self.prior is None else 0.5)
+
+    @property
+    def corrects(self) -> bool:
+        return self.prior is not None
+
+    def observe(self, samples: Samples) -> None:
+        """Count the completions' transitions for the prior."""
+        if self.prior is not None:
+            self.prior.observe(samples)
+
+    def state(self) -> dict[str, Tensor]:
+        counts = {} if self.prior is None else {COUNTS: self.prior.counts.to("cpu", copy=True)}
+        return self.inner.state() | counts
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        if self.prior is not None:
+            if COUNTS not in state:
+                raise ValueError("these values were learnt without the automaton's prior")
+            self.prior.load_counts(state[COUNTS])
+        self.inner.load_state({name: value for name, value in state.items() if name != COUNTS})
+
+    def _exact(self, logits: Tensor, ids: Tensor, mask: Tensor, keep: int) -> Tensor:
+        prompt = ids.shape[1] - (keep or ids.shape[1]) + 1
+        start = self.automaton.start(ids[:, :prompt], mask[:, :prompt])
+        if self.prior is not None:
+            logits = logits + self.prior.logits(self.prior.automaton.along(start, ids[:, prompt:]))
+        if not self.ends:
+            return logits
+        return _known(logits, self.automaton.facts_along(start, ids[:, prompt:]), CERTAIN_LOGIT)
+
+
+def _known(logits: Tensor, facts: Facts, bound: float) -> Tensor:
+    """The logits with what is known for certain in their place."""
+    return logits.masked_fill(facts.dead, -bound).masked_fill(facts.certain, bound)
+
+
+@final
+class NoValues(ValueModel):
+    """Nothing learnt: R = 1/2 of every token. With `ExactEnds`, guidance by the automaton alone.
+
+    Args:
+        width: number of logits.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self._width = width
+
+    @property
+    def width(self) -> int:
+        return self._width
+
+    def logits(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Float[Tensor, "N K V"]:
+        return torch.zeros(len(ids), keep or ids.shape[1], self.width, device=ids.device)
+
+    def step(
+        self, ids: Tensor, mask: Tensor, cache: Cache = None
+    ) -> tuple[Float[Tensor, "N V"], Cache]:
+        return torch.zeros(len(ids), self.width, device=ids.device), _Nothing()
+
+    def own_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return iter(())
+
+    def set_constant(self, rate: float) -> None:
+        """There is no constant to set."""
+
+
+class _Progress:
+    """Where each row is: the inner cache, the automaton's state, the tokens written."""
+
+    def __init__(self, inner: Any, automaton: Ends, states: Any, written: Tensor) -> None:
+        self.inner = inner
+        self.automaton = automaton
+        self.states = states
+        self.written = written
+
+    def batch_select_indices(self, rows: Tensor) -> None:
+        self.inner.batch_select_indices(rows)
+        self.states, self.written = self.automaton.select(self.states, rows), self.written[rows]
+
+
+class _Nothing:
+    """A cache of nothing."""
+
+    def batch_select_indices(self, rows: Tensor) -> None:
+        """No row holds anything."""

@@ -1,0 +1,233 @@
+"""One value-model update: a round's labelled completions in, fitted and measured values out."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+from torch.nn.utils import clip_grad_norm_
+
+from tiltune.data.batches import micro_batches
+from tiltune.data.samples import Samples
+from tiltune.models.laws import gather, log_softmax
+from tiltune.models.lm import LanguageModel
+from tiltune.records.rounds import CalibrationBin
+from tiltune.values.losses import consistency_loss, value_loss
+from tiltune.values.model import ValueModel
+
+HELD_OUT_SHARE = 0.1
+CALIBRATION_BINS = 10
+LOOKS = 8
+"""How often the fit of a correction is compared on what is held out."""
+
+
+@dataclass(frozen=True)
+class ValueSettings:
+    """Steps, completions a step, peak rate, weight of the consistency loss, logits at once."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    consistency: float
+    most_logits: int = 2**24
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Held-out predictions against labels, weighted by token."""
+
+    brier_score: float
+    brier_score_constant: float
+    calibration_error: float
+    bins: tuple[CalibrationBin, ...]
+
+
+@dataclass(frozen=True)
+class ValueFit:
+    """What a fit left in numbers; losses are means over its last quarter of steps.
+
+    Attributes:
+        steps_kept: of the fit of a correction, see `ValueLearner.fit`; else all of them.
+    """
+
+    value_loss: float
+    consistency_loss: float
+    tokens: int
+    calibration: Calibration
+    steps_kept: int
+
+
+@dataclass(frozen=True)
+class _Look:
+    """The weights after a step of a fit, and their loss on held-out labels, nats a token."""
+
+    step: int
+    loss: float
+    state: dict[str, Tensor]
+
+
+class ValueLearner:
+    """Fits a value model to completions of one snapshot.
+
+    The optimizer starts afresh with every fit and its rate falls to zero within it, so that the
+    generator's state is all there is to save beside the weights.
+    """
+
+    def __init__(
+        self, model: ValueModel, settings: ValueSettings, generator: torch.Generator
+    ) -> None:
+        self.model = model
+        self.settings = settings
+        self.generator = generator
+        self.fits = 0
+
+    def fit(
+        self,
+        samples: Samples,
+        snapshot: LanguageModel,
+        *,
+        fresh: int | None = None,
+        steps: int | None = None,
+    ) -> ValueFit:
+        """Fit to these completions' labels; a tenth of the fresh ones is held out to measure
+        calibration.
+
+        What only corrects values that are known without it (`ValueModel.corrects`) can do harm, and
+        with few completions soon does. Of it the weights are kept that say most of the held-out
+        labels, among `LOOKS` evenly spaced in the fit and those from before it.
+
+        Args:
+            samples: drawn from the snapshot by its own law, labelled.
+            snapshot: the law whose values are learnt; needed for the consistency loss.
+            fresh: how many of them, at the end, no earlier fit has seen; None: all.
+            steps: instead of the settings' number.
+        """
+        settings = self.settings
+        steps = steps or settings.steps
+        train, held = self._split(len(samples), len(samples) if fresh is None else fresh)
+        parameters = [p for _, p in self.model.own_parameters()]
+        optimizer = torch.optim.AdamW(
+            parameters, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
+        )
+        recent: list[tuple[float, float]] = []
+        tokens = 0
+        best = self._look(samples.select(held), 0) if self.model.corrects else None
+        for step in range(steps):
+            for group in optimizer.param_groups:
+                group["lr"] = settings.learning_rate * one_cycle(step, steps)
+            picks = torch.randint(len(train), (settings.batch_size,), generator=self.generator)
+            batch = samples.select(train[picks])
+            losses = self._backward(batch, snapshot)
+            clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            tokens += batch.tokens
+            if step >= steps * 3 // 4:
+                recent.append(losses)
+            if best is not None and (step + 1) * LOOKS // steps > step * LOOKS // steps:
+                best = self._look(samples.select(held), step + 1, best)
+        if best is not None:
+            self.model.load_state(best.state)
+        value, consistency = (sum(column) / len(recent) for column in zip(*recent, strict=True))
+        self.fits += 1
+        measured = self.calibration(samples.select(held), float(samples.labels[train].mean()))
+        return ValueFit(value, consistency, tokens, measured, best.step if best else steps)
+
+    def _look(self, held: Samples, step: int, best: "_Look | None" = None) -> "_Look":
+        """The weights as they are, or the best so far if those say more of the held-out labels."""
+        loss = self._label_loss(held)
+        if best is not None and best.loss <= loss:
+            return best
+        return _Look(step, loss, self.model.state())
+
+    @torch.no_grad()
+    def _label_loss(self, samples: Samples) -> float:
+        count, total = float(samples.written.sum()), 0.0
+        for part in micro_batches(samples, self.model.width, self.settings.most_logits):
+            ids, mask = (columns[:, :-1] for columns in part.sequence())
+            logits = self.model.logits(ids, mask, keep=part.ids.shape[1])
+            fitted = value_loss(logits, part.ids, part.labels, part.written, count=count)
+            total += fitted.loss.item()
+        return total
+
+    def _split(self, count: int, fresh: int) -> tuple[Tensor, Tensor]:
+        """Rows to train on and rows to measure on; the same row where there is one alone."""
+        first = count - fresh
+        order = first + torch.randperm(fresh, generator=self.generator)
+        held = order[: math.ceil(HELD_OUT_SHARE * fresh)]
+        train = torch.cat((torch.arange(first), order[len(held) :]))
+        return (train if len(train) else held), held
+
+    def _backward(self, batch: Samples, snapshot: LanguageModel) -> tuple[float, float]:
+        """Gradients of one step, in micro-batches that bound the logits in memory."""
+        count = float(batch.written.sum())
+        pairs = float((batch.written[:, 1:] & batch.written[:, :-1]).sum())
+        value_total, consistency_total = 0.0, 0.0
+        for part in micro_batches(batch, snapshot.width, self.settings.most_logits):
+            ids, mask = (columns[:, :-1] for columns in part.sequence())
+            keep = part.ids.shape[1]
+            if self.settings.consistency and pairs:
+                law, logits = self.model.with_law(snapshot, ids, mask, keep=keep)
+                log_p = log_softmax(law.detach())
+            else:
+                log_p, logits = None, self.model.logits(ids, mask, keep=keep)
+            fitted = value_loss(logits, part.ids, part.labels, part.written, count=count)
+            loss = fitted.loss
+            value_total += fitted.metrics["value_loss_nats_per_token"]
+            if log_p is not None:
+                consistent = consistency_loss(logits, log_p, part.ids, part.written, count=pairs)
+                loss = loss + self.settings.consistency * consistent.loss
+                consistency_total += consistent.metrics["consistency_loss_nats_per_token"]
+            loss.backward()
+        return value_total, consistency_total
+
+    @torch.no_grad()
+    def calibration(self, samples: Samples, train_rate: float) -> Calibration:
+        """Reliability of `R_φ(s_t, y_{t+1})` against the label, over the policy's own tokens."""
+        predicted: list[Tensor] = []
+        observed: list[Tensor] = []
+        for part in micro_batches(samples, self.model.width, self.settings.most_logits):
+            ids, mask = part.sequence()
+            logits = self.model.logits(ids[:, :-1], mask[:, :-1], keep=part.ids.shape[1])
+            values = logsigmoid(gather(logits, part.ids)).exp()
+            labels = part.labels[:, None].expand_as(values)
+            predicted.append(values[part.written].double().cpu())
+            observed.append(labels[part.written].double().cpu())
+        return reliability(torch.cat(predicted), torch.cat(observed), train_rate)
+
+
+def reliability(predicted: Tensor, observed: Tensor, constant: float) -> Calibration:
+    """Brier score, that of a constant, expected calibration error, and the table they come from."""
+    places = (predicted * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
+    bins: list[CalibrationBin] = []
+    for place in range(CALIBRATION_BINS):
+        inside = places == place
+        count = int(inside.sum())
+        if count:
+            bins.append(
+                CalibrationBin(
+                    low=place / CALIBRATION_BINS,
+                    high=(place + 1) / CALIBRATION_BINS,
+                    count=count,
+                    predicted_mean=float(predicted[inside].mean()),
+                    observed_rate=float(observed[inside].mean()),
+                )
+            )
+    error = sum(b.count * abs(b.predicted_mean - b.observed_rate) for b in bins) / max(
+        1, len(predicted)
+    )
+    return Calibration(
+        brier_score=float((predicted - observed).square().mean()),
+        brier_score_constant=float((constant - observed).square().mean()),
+        calibration_error=error,
+        bins=tuple(bins),
+    )
+
+
+def one_cycle(step: int, steps: int) -> float:
+    """Share of the peak rate: linear warm-up over a twentieth of the steps, then cosine to zero."""
+    warm_up = max(1, steps // 20)
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))

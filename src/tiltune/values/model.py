@@ -1,0 +1,252 @@
+"""Prefix -> log R for every next token: the value model, in three kinds.
+
+`R_φ(s, v) ≈ E[C | s, v]` for all tokens v at once, as V logits with `R = sigmoid(logit)`.
+A kind differs in what carries it: `TrunkValue` has a trainable trunk (a copy of the policy's
+snapshot, an adapter on shared weights, or a smaller model); `HeadValue` reads the frozen snapshot's
+hidden states and remembers the rest in a causal block of its own.
+Source: arXiv 2205.14219 (auxiliary model); where the output starts and what carries it: `LOG.md`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from tiltune.data.samples import Samples
+from tiltune.models.bfloat16 import frozen_product
+from tiltune.models.lm import Cache, LanguageModel
+
+WIDE_VOCABULARY = 16_384
+"""Above this many ids the output is tied: a full-width layer would outweigh the model."""
+
+
+class FullOutput(nn.Linear):
+    """`hidden -> V logits`, zero weights: it starts at the constant that its bias holds."""
+
+    def __init__(self, hidden: int, width: int) -> None:
+        super().__init__(hidden, width)
+        nn.init.zeros_(self.weight)
+
+    def set_constant(self, logit: float) -> None:
+        nn.init.zeros_(self.weight)
+        nn.init.constant_(self.bias, logit)
+
+    def run(self, states: Tensor, unembedding: Tensor) -> Tensor:
+        return self(states.to(self.weight.dtype))
+
+
+class TiedOutput(nn.Module):
+    """`logit(s, v) = b + a·h + u_v·(W h)`: a scalar a prefix plus a projection into frozen `u`."""
+
+    def __init__(self, hidden: int, unembedding_size: int) -> None:
+        super().__init__()
+        self.scalar = nn.Linear(hidden, 1)
+        self.projection = nn.Linear(hidden, unembedding_size, bias=False)
+        self.set_constant(0.0)
+
+    def set_constant(self, logit: float) -> None:
+        nn.init.zeros_(self.scalar.weight)
+        nn.init.zeros_(self.projection.weight)
+        nn.init.constant_(self.scalar.bias, logit)
+
+    def run(self, states: Tensor, unembedding: Tensor) -> Tensor:
+        states = states.to(self.scalar.weight.dtype)
+        projected = frozen_product(self.projection(states).to(unembedding.dtype), unembedding)
+        return self.scalar(states) + projected.float()
+
+
+def make_output(hidden: int, lm: LanguageModel) -> "FullOutput | TiedOutput":
+    """The output layer for states of this size over the LM's vocabulary."""
+    if lm.width <= WIDE_VOCABULARY:
+        return FullOutput(hidden, lm.width)
+    return TiedOutput(hidden, lm.hidden_size)
+
+
+class ValueModel(ABC, nn.Module):
+    """Every kind: values at each prefix, values one token at a time, a constant to start from."""
+
+    output: FullOutput | TiedOutput
+
+    @abstractmethod
+    def logits(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Float[Tensor, "N K V"]:
+        """`logit R_φ(s, ·)` at the last `keep` prefixes (0: all), 32 bit."""
+
+    def with_law(
+        self, snapshot: LanguageModel, ids: Tensor, mask: Tensor, *, keep: int
+    ) -> tuple[Float[Tensor, "N K V"], Float[Tensor, "N K V"]]:
+        """The snapshot's logits and the value logits at the same prefixes."""
+        with torch.no_grad():
+            law = snapshot.forward(ids, mask, keep=keep).logits
+        return law, self.logits(ids, mask, keep=keep)
+
+    @abstractmethod
+    def step(
+        self, ids: Tensor, mask: Tensor, cache: Cache = None
+    ) -> tuple[Float[Tensor, "N V"], Cache]:
+        """Logits at the last prefix and the cache; `ids` are the tokens that the cache lacks."""
+
+    @abstractmethod
+    def own_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """What is trained and what a checkpoint must hold."""
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """Number of logits a prefix."""
+
+    def set_constant(self, rate: float) -> None:
+        """Start at `R = rate` everywhere."""
+        self.output.set_constant(torch.logit(torch.tensor(rate, dtype=torch.float64)).item())
+
+    def observe(self, samples: Samples) -> None:
+        """Look at fresh completions before a fit; what is learnt by gradients alone does not."""
+
+    @property
+    def corrects(self) -> bool:
+        """Whether what is learnt only corrects values that are known without it."""
+        return False
+
+    def state(self) -> dict[str, Tensor]:
+        return {name: value.detach().to("cpu", copy=True) for name, value in self.own_parameters()}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        own = dict(self.own_parameters())
+        if own.keys() != state.keys():
+            raise ValueError(
+                f"value weights do not match: {sorted(own.keys() ^ state.keys())[:4]} …"
+            )
+        with torch.no_grad():
+            for name, value in own.items():
+                value.copy_(state[name])
+
+
+class TrunkValue(ValueModel):
+    """A trainable trunk and an output layer (kinds `copy` and `separate`).
+
+    Args:
+        trunk: a view of its own: a clone of the snapshot, or a smaller model.
+        lm: the policy's view, whose vocabulary the values are over.
+    """
+
+    def __init__(self, trunk: LanguageModel, lm: LanguageModel) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.unembedding_of = lm
+        self.output = make_output(trunk.hidden_size, lm)
+
+    @property
+    def width(self) -> int:
+        return self.unembedding_of.width
+
+    def logits(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Float[Tensor, "N K V"]:
+        states, _ = self.trunk.trunk(ids, mask)
+        return self.output.run(states[:, -keep:], self.unembedding_of.unembedding()).float()
+
+    def step(
+        self, ids: Tensor, mask: Tensor, cache: Cache = None
+    ) -> tuple[Float[Tensor, "N V"], Cache]:
+        states, cache = self.trunk.trunk(ids, mask, cache=cache, use_cache=True)
+        logits = self.output.run(states[:, -1], self.unembedding_of.unembedding())
+        return logits.float(), cache
+
+    def own_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        for name, value in self.trunk.trunk_parameters():
+            yield f"trunk.{name}", value
+        for name, value in self.output.named_parameters():
+            yield f"output.{name}", value
+
+
+class HeadValue(ValueModel):
+    """A causal block over [embedding; last hidden state] of the frozen snapshot (kind `head`).
+
+    A base LM has no reason to encode what the constraint must remember, so a linear head on a
+    frozen trunk fails (`LOG.md`); one attention layer of the head's own remembers it.
+    """
+
+    def __init__(self, snapshot: LanguageModel, *, heads: int = 4) -> None:
+        super().__init__()
+        self.snapshot = snapshot
+        size = snapshot.hidden_size
+        inner = max(heads, min(size, 256) // heads * heads)
+        self.heads = heads
+        self.enter = nn.Linear(2 * size, inner)
+        self.attend = nn.Linear(inner, 3 * inner)
+        self.leave = nn.Linear(inner, inner)
+        self.block = nn.Sequential(
+            nn.LayerNorm(inner), nn.Linear(inner, 4 * inner), nn.GELU(), nn.Linear(4 * inner, inner)
+        )
+        self.before, self.after = nn.LayerNorm(inner), nn.LayerNorm(inner)
+        self.output = make_output(inner, snapshot)
+
+    @property
+    def width(self) -> int:
+        return self.snapshot.width
+
+    def logits(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Float[Tensor, "N K V"]:
+        with torch.no_grad():
+            states, _ = self.snapshot.trunk(ids, mask)
+        return self._values(ids, mask, states, keep)
+
+    def with_law(
+        self, snapshot: LanguageModel, ids: Tensor, mask: Tensor, *, keep: int
+    ) -> tuple[Float[Tensor, "N K V"], Float[Tensor, "N K V"]]:
+        """One forward pass of the snapshot serves both."""
+        assert snapshot is self.snapshot, "a head reads the hidden states of its own snapshot alone"
+        with torch.no_grad():
+            output = self.snapshot.forward(ids, mask, hidden=True)
+        assert output.hidden is not None
+        return output.logits[:, -keep:], self._values(ids, mask, output.hidden, keep)
+
+    def _values(self, ids: Tensor, mask: Tensor, states: Tensor, keep: int) -> Tensor:
+        features, _ = self._features(ids, mask, states, None)
+        return self.output.run(features[:, -keep:], self.snapshot.unembedding()).float()
+
+    def step(
+        self, ids: Tensor, mask: Tensor, cache: Cache = None
+    ) -> tuple[Float[Tensor, "N V"], Cache]:
+        trunk_cache, own_cache = (None, None) if cache is None else (cache.trunk, cache.own)
+        with torch.no_grad():
+            states, trunk_cache = self.snapshot.trunk(ids, mask, cache=trunk_cache, use_cache=True)
+        features, own_cache = self._features(ids, mask, states, own_cache)
+        logits = self.output.run(features[:, -1], self.snapshot.unembedding()).float()
+        return logits, _HeadCache(trunk_cache, own_cache)
+
+    def own_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return self.named_parameters()
+
+    def _features(
+        self, ids: Tensor, mask: Tensor, states: Tensor, cache: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        embedded = self.snapshot.embed(ids).detach()
+        features = self.enter(torch.cat((embedded, states), -1).to(self.enter.weight.dtype))
+        count, length, size = features.shape
+        shape = (count, length, self.heads, size // self.heads)
+        query, key, value = (
+            part.view(shape).transpose(1, 2)
+            for part in self.attend(self.before(features)).chunk(3, -1)
+        )
+        if cache is not None:
+            key, value = torch.cat((cache[0], key), 2), torch.cat((cache[1], value), 2)
+        seen = key.shape[2]
+        causal = torch.ones(length, seen, dtype=torch.bool, device=ids.device).tril(seen - length)
+        own_place = torch.eye(length, seen, dtype=torch.bool, device=ids.device)
+        allowed = (causal & mask[:, None, None, :]) | own_place.roll(seen - length, 1)
+        attended = scaled_dot_product_attention(query, key, value, attn_mask=allowed)
+        features = features + self.leave(attended.transpose(1, 2).reshape(count, length, size))
+        return self.after(features + self.block(features)), (key, value)
+
+
+class _HeadCache:
+    """The trunk's cache and the block's keys and values."""
+
+    def __init__(self, trunk: Any, own: tuple[Tensor, Tensor]) -> None:
+        self.trunk = trunk
+        self.own = own
+
+    def batch_select_indices(self, rows: Tensor) -> None:
+        self.trunk.batch_select_indices(rows)
+        self.own = (self.own[0][rows], self.own[1][rows])

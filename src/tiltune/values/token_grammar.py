@@ -1,0 +1,182 @@
+"""A grammar over a model's tokens: which of them lead to a dead end, by llguidance.
+
+A completion is read as the text that is judged, byte by byte, as its tokens decode: whatever tokens
+it is cut into, it stands where the judge would.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from tiltune.automata.dfa import Flags
+from tiltune.automata.reading import Reader, Reading
+from tiltune.constraints.base import Grammar
+from tiltune.data.batches import unpadded
+from tiltune.values.ends import Ends, Facts
+from tiltune.values.grammar_masks import GaveUp, GrammarMasks, after
+from tiltune.values.vocabulary import vocabulary
+
+KEPT_BYTES = 2**26
+"""Of masks, for texts that come again, as they do in every step of a fit; a bit a token."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a completion stands in the grammar."""
+
+    matcher: Any
+    """After the text; None: no sentence begins so."""
+    text: bytes
+    """What is judged so far, less what is pending."""
+    reading: Reading
+
+    def further(self, text: bytes, reading: Reading) -> "_Place | None":
+        """The place after more text; None: nothing is known there."""
+        try:
+            return _Place(after(self.matcher, text), self.text + text, reading)
+        except GaveUp:
+            return None
+
+
+Places = Sequence[_Place | None]
+"""Of a batch; None: nothing is known."""
+
+
+@final
+class TokenGrammar(Ends):
+    """Dead is what no sentence goes on with, an end within one, and an id that nobody owns.
+
+    Nothing is certain, and no token limit is known: a completion that it cuts may violate. Where
+    llguidance gives up, nothing is known from there on.
+
+    Args:
+        grammar: and the text it judges.
+        tokenizer: decodes.
+        width: number of the model's logits, V.
+        eos_ids: tokens that end a completion.
+        prompts: texts of prompts by their ids; None of one that stands for two.
+
+    Raises:
+        ConstraintError: llguidance is not installed or cannot compile the grammar.
+        ModelError: the tokenizer's way of decoding is not known.
+    """
+
+    def __init__(
+        self,
+        grammar: Grammar,
+        tokenizer: Any,
+        *,
+        width: int,
+        eos_ids: Sequence[int],
+        prompts: Mapping[tuple[int, ...], str | None] | None = None,
+    ) -> None:
+        super().__init__()
+        self.grammar = grammar
+        self.tokenizer = tokenizer
+        self.width = width
+        self.eos_ids = tuple(eos_ids)
+        self.by = "llguidance over tokens (a completion that the token limit cuts may violate)"
+        self.complete = False
+        self._prompts = dict(prompts or {})
+        self._owned = np.arange(width) < len(tokenizer)
+        self._reader = Reader(vocabulary(tokenizer, width))
+        self._masks = GrammarMasks(grammar, self._reader, self.eos_ids, int(self._owned.sum()))
+        self._kept: OrderedDict[tuple[bytes, Reading], bytes] = OrderedDict()
+
+    def __reduce__(self) -> Any:
+        return rebuilt, (self.grammar, self.tokenizer, self.width, self.eos_ids, self._prompts)
+
+    def limited(self, max_new_tokens: int) -> "TokenGrammar":
+        return self
+
+    def read_prompts(self, prompts: Iterable[tuple[Sequence[int], str]]) -> None:
+        for ids, text in prompts:
+            if self._prompts.setdefault(tuple(ids), text) != text:
+                self._prompts[tuple(ids)] = None
+
+    def start(self, prompt_ids: Int[Tensor, "N P"], prompt_mask: Bool[Tensor, "N P"]) -> Places:
+        start = _Place(self._masks.matcher, b"", self._reader.start)
+        if self.grammar.text == "completion":
+            return [start] * len(prompt_ids)
+        texts = [self._prompt(ids) for ids in unpadded(prompt_ids, prompt_mask)]
+        return [
+            None
+            if text is None
+            else start.further(text.encode("utf-8", "surrogatepass"), start.reading)
+            for text in texts
+        ]
+
+    def step(self, states: Places, tokens: Int[Tensor, " N"]) -> Places:
+        pairs = zip(states, tokens.tolist(), strict=True)
+        return [self._after(place, token) for place, token in pairs]
+
+    def select(self, states: Places, rows: Int[Tensor, " M"]) -> Places:
+        return [states[row] for row in rows.tolist()]
+
+    def facts(self, states: Places, written: Int[Tensor, " N"]) -> Facts:
+        return _facts(self._dead(states), written.device)
+
+    def facts_along(self, start: Places, ids: Int[Tensor, "N T"]) -> Facts:
+        states, found = start, [self._dead(start)]
+        for tokens in ids.unbind(1):
+            states = self.step(states, tokens)
+            found.append(self._dead(states))
+        return _facts(np.stack(found, 1), ids.device)
+
+    def _prompt(self, ids: tuple[int, ...]) -> str | None:
+        if ids not in self._prompts:
+            self._prompts[ids] = self.tokenizer.decode(list(ids), skip_special_tokens=True)
+        return self._prompts[ids]
+
+    def _after(self, place: _Place | None, token: int) -> _Place | None:
+        if place is None or token in self.eos_ids:
+            return None
+        if place.matcher is None:
+            return place
+        return place.further(*self._reader.read(place.reading, token))
+
+    def _dead(self, states: Places) -> Flags:
+        return ~np.stack([self._alive(place) for place in states])
+
+    def _alive(self, place: _Place | None) -> Flags:
+        if place is None:
+            return self._owned
+        if place.matcher is None:
+            return np.zeros_like(self._owned)
+        key = place.text, place.reading
+        if key in self._kept:
+            self._kept.move_to_end(key)
+        else:
+            self._kept[key] = np.packbits(self._computed(place)).tobytes()
+            if len(self._kept) * self.width > KEPT_BYTES * 8:
+                self._kept.popitem(last=False)
+        kept = np.frombuffer(self._kept[key], dtype=np.uint8)
+        return np.unpackbits(kept, count=self.width).view(np.bool_)
+
+    def _computed(self, place: _Place) -> Flags:
+        try:
+            return self._masks.alive(place.matcher, place.reading)
+        except GaveUp:
+            return self._owned
+
+
+def rebuilt(
+    grammar: Grammar,
+    tokenizer: Any,
+    width: int,
+    eos_ids: Sequence[int],
+    prompts: Mapping[tuple[int, ...], str | None],
+) -> TokenGrammar:
+    """The same, where one was unpickled."""
+    return TokenGrammar(grammar, tokenizer, width=width, eos_ids=eos_ids, prompts=prompts)
+
+
+def _facts(dead: Flags, device: torch.device) -> Facts:
+    found = torch.from_numpy(dead).to(device)
+    return Facts(found, torch.zeros_like(found))

@@ -1,0 +1,126 @@
+"""`score_file`: each row back in order with its score, and a bad line named by file and line."""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tiltune.config import LexiconConfig
+from tiltune.constraints import score_file as scoring
+from tiltune.constraints.base import Completion, Score, TextConstraint
+from tiltune.constraints.build import build_constraint
+from tiltune.constraints.score_file import score_file
+from tiltune.errors import DataError
+
+POLITE = build_constraint(LexiconConfig(kind="lexicon", words=("damn",)))
+
+
+def write_lines(path: Path, *lines: str | bytes) -> Path:
+    encoded = [line.encode() if isinstance(line, str) else line for line in lines]
+    path.write_bytes(b"".join(line + b"\n" for line in encoded))
+    return path
+
+
+def run(constraint: TextConstraint, path: Path) -> tuple[tuple[int, int], list[dict[str, Any]]]:
+    written: list[str] = []
+    counts = score_file(constraint, path, written.append)
+    assert all(line.endswith("\n") and line.count("\n") == 1 for line in written)
+    "".join(written).encode()  # whatever the rows hold, a UTF-8 stdout can take it
+    return counts, [json.loads(line) for line in written]
+
+
+def test_rows_come_back_with_score_satisfied_and_reason(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "Hi", "text": "damn\u2028it", "id": 7, "score": "old"},
+        {"text": "fine \ud83d", "ended": False},
+    ]
+    path = write_lines(tmp_path / "in.jsonl", *map(json.dumps, rows))
+    counts, out = run(POLITE, path)
+    assert counts == (2, 1)
+    judged = {"score": 0.0, "satisfied": False, "reason": "contains 'damn'"}
+    assert out[0] == {**rows[0], **judged}
+    assert out[1] == {**rows[1], "score": 1.0, "satisfied": True, "reason": ""}
+
+
+def test_the_constraint_sees_prompt_ended_and_further_fields(tmp_path: Path) -> None:
+    seen: list[Completion] = []
+
+    def scorer(completions: Sequence[Completion]) -> list[float]:
+        seen.extend(completions)
+        return [1.0] * len(completions)
+
+    lines = ['{"text": "a", "prompt": "p", "ended": false, "k": [1]}', '\ufeff{"text": ""}\r']
+    run(TextConstraint("spy", scorer), write_lines(tmp_path / "in.jsonl", *lines))
+    assert seen == [Completion("p", "a", False, {"k": [1]}), Completion("", "", True, {})]
+
+
+@given(st.lists(st.integers(0, 10), max_size=23), st.integers(1, 7))
+def test_batching_keeps_every_row_and_its_order(numbers: list[int], size: int) -> None:
+    batches: list[int] = []
+
+    def scorer(completions: Sequence[Completion]) -> list[Score]:
+        batches.append(len(completions))
+        return [Score(int(c.text) / 10, c.text) for c in completions]
+
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "BATCH_ROWS", size)
+        lines = [json.dumps({"text": str(number)}) for number in numbers]
+        path = write_lines(Path(folder) / "in.jsonl", *lines)
+        counts, out = run(TextConstraint("tenths", scorer), path)
+    assert [row["reason"] for row in out] == [str(number) for number in numbers]
+    assert counts == (len(numbers), sum(number >= 5 for number in numbers))
+    assert sum(batches) == len(numbers)
+    assert max(batches, default=0) <= size
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{broken", "not JSON"),
+        ("", "the line is empty"),
+        ('{"text": "a", "x": NaN}', "NaN is not JSON"),
+        (b'{"text": "caf\xe9"}', "not JSON.*utf-8"),
+        ("[" * 100_000, "not JSON"),
+        ('["text"]', "expected a JSON object, found \\['text'\\]"),
+        ('{"prompt": "a", "k": 1}', "no field 'text'; the row's fields: 'prompt', 'k'"),
+        ('{"text": 3}', "'text' must be a string, found 3"),
+        ('{"text": "a", "prompt": null}', "'prompt' must be a string, found None"),
+        ('{"text": "a", "ended": 1}', "'ended' must be true or false, found 1"),
+    ],
+)
+def test_a_bad_line_is_named_by_file_and_line(
+    line: str | bytes, message: str, tmp_path: Path
+) -> None:
+    path = write_lines(tmp_path / "in.jsonl", '{"text": "good"}', line, '{"text": "good"}')
+    with pytest.raises(DataError, match=rf"(?s)in\.jsonl:2: .*{message}"):
+        score_file(POLITE, path, lambda text: None)
+
+
+def test_a_missing_file_or_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"absent\.jsonl: cannot be read: No such file"):
+        score_file(POLITE, tmp_path / "absent.jsonl", lambda text: None)
+    with pytest.raises(DataError, match="Is a directory"):
+        score_file(POLITE, tmp_path, lambda text: None)
+
+
+def test_blank_lines_may_end_a_file(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "in.jsonl", '{"text": "good"}', "", " ")
+    assert score_file(POLITE, path, lambda text: None) == (1, 1)
+
+
+def test_an_empty_file_has_no_rows(tmp_path: Path) -> None:
+    assert run(POLITE, write_lines(tmp_path / "in.jsonl")) == ((0, 0), [])
+
+
+def test_feedback_stands_in_a_row_that_has_some(tmp_path: Path) -> None:
+    scores = {"a": Score(0.0, "why", None, "try b"), "b": Score(1.0)}
+    constraint = TextConstraint("toy", lambda batch: [scores[each.text] for each in batch])
+    _, (first, second) = run(
+        constraint, write_lines(tmp_path / "x", '{"text":"a"}', '{"text":"b"}')
+    )
+    assert first["feedback"] == "try b" and "feedback" not in second

@@ -1,0 +1,51 @@
+"""Rows grouped by length: each once, bounded, little padding."""
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from small_models import START, A, T, llama
+from tiltune.data.batches import length_parts, micro_batches
+from tiltune.data.samples import SamplingLaw
+from tiltune.decoding.draw import Ending, draw
+
+LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=40)
+
+
+@given(LENGTHS, st.integers(0, 200))
+def test_parts_cover_each_row_once_within_the_bound(lengths: list[int], most: int) -> None:
+    parts = length_parts(lengths, most)
+    assert sorted(place for part in parts for place in part) == list(range(len(lengths)))
+    for part in parts:
+        padded = len(part) * max(lengths[place] for place in part)
+        assert part and (padded <= most or len(part) == 1)
+
+
+@given(LENGTHS)
+def test_parts_waste_at_most_the_fifth_that_sorting_could_save(lengths: list[int]) -> None:
+    parts = length_parts(lengths, 10**6)
+    padded = sum(len(part) * max(lengths[place] for place in part) for part in parts)
+    size = -(-len(lengths) // 4)
+    ordered = sorted(lengths)
+    quarters = [ordered[first : first + size] for first in range(0, len(ordered), size)]
+    assert 0.8 * padded <= sum(len(quarter) * quarter[-1] for quarter in quarters) + 1e-9
+    if len(parts) == 1:
+        assert parts == [list(range(len(lengths)))]  # unsorted where it saves nothing
+
+
+def test_micro_batches_hold_the_same_rows() -> None:
+    prompts = [[START], [START, A, A, A, A, A, A, A, A]] * 12
+    generator = torch.Generator().manual_seed(0)
+    lm = llama(vocabulary=4, owned=3)
+    batch = draw(lm, prompts, SamplingLaw(4), Ending((T,), A), generator=generator)
+    batch.labels.copy_(torch.arange(24))
+    parts = micro_batches(batch, 4, 4 * 26)
+    places = [place for part in parts for place in part.prompt_index.tolist()]
+    assert sorted(places) == list(range(24)) and len(parts) > 4
+    for part in parts:
+        assert len(part) == 1 or part.sequence()[0].numel() <= 26
+        for n, place in enumerate(part.prompt_index.tolist()):
+            assert (
+                part.ids[n][part.mask[n]].tolist() == batch.ids[place][batch.mask[place]].tolist()
+            )
+            assert part.labels[n] == batch.labels[place]

@@ -1,0 +1,107 @@
+"""Files of data: each row with its place, and what is no row named."""
+
+import json
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from small_rows import message
+
+from tiltune.data.rows import Row, read_rows
+from tiltune.errors import DataError
+
+
+def test_json_lines_keep_their_line_numbers(tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes('\ufeff{"text": "é\u2028x", "n": [1]}\r\n{"text": "b"}\n \n\n'.encode())
+    assert read_rows(path, setting="data.corpus") == [
+        Row(f"{path}:1", {"text": "é\u2028x", "n": [1]}),
+        Row(f"{path}:2", {"text": "b"}),
+    ]
+
+
+def test_json_and_parquet_hold_the_same_rows(tmp_path: Path):
+    fields = [{"text": "a", "n": 1}, {"text": None, "n": 2}]
+    lines, table = tmp_path / "rows.json", tmp_path / "rows.parquet"
+    lines.write_text("\n".join(map(json.dumps, fields)))
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(fields), table)
+    assert [r.fields for r in read_rows(lines, setting="s")] == fields
+    assert read_rows(str(table), setting="s") == [
+        Row(f"{table}:row {n}", f) for n, f in enumerate(fields, 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        (b'{"text": "a"}\n{"text": \n', (":2: not JSON: ", "one JSON object")),
+        (b'{"text": "a"}\n\n \n{"text": "b"}\n', (":2: the line is empty", "one JSON object")),
+        (b'{"text": "a"}\n{"text": "\xff"}\n', (":2: not JSON: ", "utf-8", "one JSON object")),
+        (b'{"text": "a"}\n["a"]\n', (":2: a JSON list, not an object",)),
+        (b'"a"', (":1: a JSON str, not an object",)),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path: Path, content: bytes, parts: tuple[str, ...]):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(DataError) as error:
+        read_rows(path, setting="data.valid")
+    message(error, f"data.valid: {path}:", *parts)
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
+@pytest.mark.parametrize("content", ["", "\n \n"])
+def test_an_empty_file_is_refused(tmp_path: Path, name: str, content: str):
+    path = tmp_path / name
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.table({"text": []}), path)
+    else:
+        path.write_text(content)
+    with pytest.raises(DataError) as error:
+        read_rows(path, setting="data.corpus")
+    message(error, f"data.corpus = {path}: the file is empty", "at least one row")
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("none.jsonl", "no such file"),
+        ("folder", "is a folder"),
+        ("folder.jsonl", "is a folder"),
+        ("rows.csv", "ends in '.csv'"),
+        ("broken.parquet", "not a Parquet file"),
+    ],
+)
+def test_what_is_no_data_file_is_refused(tmp_path: Path, name: str, found: str):
+    for folder in ("folder", "folder.jsonl"):
+        (tmp_path / folder).mkdir()
+    for file in ("rows.csv", "broken.parquet"):
+        (tmp_path / file).write_text("text\na\n")
+    with pytest.raises(DataError) as error:
+        read_rows(tmp_path / name, setting="data.corpus")
+    message(error, f"data.corpus = {tmp_path / name}: {found}")
+    if not name.startswith("broken"):
+        message(error, "give", ".jsonl", ".parquet")
+
+
+def test_an_unreadable_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("{}")
+
+    def denied(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", denied)
+    with pytest.raises(DataError) as error:
+        read_rows(path, setting="data.corpus")
+    message(error, f"data.corpus = {path}: cannot be read", "Permission denied")
+
+
+def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "rows.parquet"
+    path.write_bytes(b"PAR1")
+    monkeypatch.setattr("tiltune.data.rows.parquet", None)
+    with pytest.raises(DataError) as error:
+        read_rows(path, setting="data.corpus")
+    message(error, f"data.corpus = {path}:", "pip install 'tiltune[parquet]'", ".jsonl")

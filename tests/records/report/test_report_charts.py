@@ -1,0 +1,88 @@
+"""The report's curves, bars and calibration: in proportion, broken where nothing was measured."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from pages import Node, Tree, rows_of
+from run_folders import finished, make_run, record, report
+
+from tiltune.records.report.charts import Point, Series, line_chart, stacked_bars
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Path:
+    return finished(tmp_path / "run")
+
+
+def test_one_row_has_points_and_whiskers(tmp_path: Path) -> None:
+    root = report(make_run(tmp_path / "run", [record(0)]))
+    figure = root.section("curves").all("figure")[0]
+    assert len(figure.all("circle")) == len(figure.all("path", "whisker")) == 1
+    assert not figure.all("path", "line")
+    assert root.all("span", "rate")[0].text == "0.510"
+
+
+def test_many_rows(tmp_path: Path) -> None:
+    root = report(make_run(tmp_path / "run", [record(k) for k in range(200)]))
+    figure = root.section("curves").all("figure")[0]
+    assert len(figure.all("circle")) == 200
+    assert len(figure.all("text", "x")) <= 8
+    rates = rows_of(root.section("rounds"), "Fresh samples of this policy version")
+    assert len(rates) == 200
+
+
+def draw(chart: str) -> Node:
+    tree = Tree()
+    tree.feed(chart)
+    return tree.open[0]
+
+
+def test_line_breaks_where_a_round_was_not_measured() -> None:
+    points = [Point(0, 0.1), Point(1, 0.2), Point(2, None), Point(3, 0.4), Point(4, 0.8)]
+    chart = draw(line_chart("t", "share", [Series("a", "s1", tuple(points))], share=True))
+    assert len(chart.all("path", "line")) == 2
+    places = [(float(c.attributes["cx"]), float(c.attributes["cy"])) for c in chart.all("circle")]
+    assert len(places) == 4
+    # Higher on the page is more, in proportion; a round's place is its number.
+    (x0, y0), (x1, y1), (x3, y3), (_, y4) = places
+    assert y0 > y4
+    assert (x3 - x0) == pytest.approx(3 * (x1 - x0), abs=0.2)
+    assert (y0 - y3) == pytest.approx(3 * (y0 - y1), abs=0.2)
+    assert (y0 - y4) == pytest.approx(7 * (y0 - y1), abs=0.4)
+    assert chart.all("title")[-1].text == "round 4: a 0.800"
+
+
+def test_bars_stack_without_gap_or_overlap() -> None:
+    parts = [
+        Series("a", "s1", (Point(0, 1.0), Point(1, 4.0))),
+        Series("b", "s2", (Point(0, 3.0), Point(1, None))),
+    ]
+    bars = draw(stacked_bars("t", "seconds", parts)).all("rect")
+    places = [(float(b.attributes["y"]), float(b.attributes["height"])) for b in bars]
+    (y_a, h_a), (y_a1, h_a1), (y_b, h_b) = places
+    assert h_b == pytest.approx(3 * h_a, abs=0.2) and h_a1 == pytest.approx(4 * h_a, abs=0.2)
+    assert y_b + h_b == pytest.approx(y_a, abs=0.2)
+    assert y_b == pytest.approx(y_a1, abs=0.2)
+
+
+def test_calibration_of_the_last_fit_with_counts(full: Path) -> None:
+    part = report(full).section("calibration")
+    assert "Reliability in round 2" in part.text
+    bins = record(2).calibration
+    dots = part.all("circle")
+    assert len(dots) == len(bins)
+    for dot, told in zip(dots, bins, strict=True):
+        assert f"{told.count:,} tokens" in dot.text
+    x = [float(dot.attributes["cx"]) for dot in dots]
+    steps = [b - a for a, b in pairwise(x)]
+    assert min(steps) == pytest.approx(max(steps), abs=0.2)
+    areas = [
+        (float(dot.attributes["r"]) - 2) ** 2 / b.count for dot, b in zip(dots, bins, strict=True)
+    ]
+    assert min(areas) == pytest.approx(max(areas), rel=0.1)
+    by_round = rows_of(part, "")
+    assert [row["round"] for row in by_round] == ["0", "1", "2"]
+    assert by_round[0]["Brier score"] == "0.1316"
+    assert by_round[0]["Brier score of a constant"] == "0.2499"
+    assert by_round[0]["held-out tokens"] == f"{sum(b.count for b in bins):,}"

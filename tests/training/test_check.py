@@ -1,0 +1,206 @@
+"""What `tiltune check` says of a run before it starts."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+import tiny
+from hand_made import ruled, shorter_than, somewhere, without
+from tiltune.automata import TextAutomaton
+from tiltune.constraints.build import BUILDERS
+from tiltune.training.assemble import Prepared, cap_told, plan, prepare
+from tiltune.training.check.check import check_run, draws
+
+
+def prepared_for(folder: Path, **tables: Any) -> Prepared:
+    tables = {"data": {"violating": "keep"}} | tables
+    return prepare(tiny.config(tiny.workplace(folder, **tables)))
+
+
+def said(tree: tiny.Tree) -> str:
+    console = Console(file=io.StringIO(), width=400)
+    check_run(tiny.config(tree), console)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_cap_of_violating_rows_counts_in_sequences(tmp_path: Path) -> None:
+    rows = [{"prompt": "the cat", "completion": " sat and ran and sat"}] * 30
+    rows += [{"prompt": "the cat", "completion": " was rude and ran ."}] * 30
+    tree = tiny.workplace(tmp_path, data={"violating": "keep", "valid": None}, method={"beta": 3.0})
+    tiny.write_rows(tmp_path / "corpus.jsonl", rows)
+    tree["data"]["valid"] = str(tiny.write_rows(tmp_path / "valid.jsonl", rows[:4]))
+    prepared = prepare(tiny.config(tree))
+    assert prepared.count.violating == 30 and prepared.count.rows == 60
+    # six tokens a row, its end included; beta is per token: 3 · 6/4 = 4.5 and 3 · 6/18 = 1
+    assert "above about 90.9%" in (cap_told(prepared, 4.0) or "")  # (.5 + 4.5) / 5.5
+    assert "above about 75.0%" in (cap_told(prepared, 18.0) or "")
+
+
+def test_there_is_no_cap_where_nothing_caps(tmp_path: Path) -> None:
+    assert cap_told(prepared_for(tmp_path, data={"violating": "drop"}), 4.0) is None
+    assert cap_told(prepared_for(tmp_path, method={"kind": "sft"}), 4.0) is None
+    assert cap_told(prepared_for(tmp_path, method={"beta": 0}), 4.0) is None
+
+
+def test_check_and_fit_say_the_cap_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tree = tiny.workplace(tmp_path, data={"violating": "keep"})
+    assert said(tree).count("cannot take the satisfaction rate above about") == 1
+    toml = tiny.write_toml(tree, tmp_path / "run.toml")
+    assert tiny.tiltune("fit", str(toml)) == 0
+    assert capsys.readouterr().err.count("cannot take the satisfaction rate above about") == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ({}, 3 * 32 + 32),  # what is trained on, the final policy
+        ({"anchor": "reference"}, 3 * 32 + 2 * 32 + 32),  # and versions 1 and 2
+        ({"schedule": "fixed"}, 32 + 2 * 32 + 32),
+        ({"kind": "sft"}, 3 * 32 + 32),
+    ],
+    ids=["sequential", "reference", "fixed", "sft"],
+)
+def test_the_estimate_counts_every_completion_that_a_run_draws(
+    tmp_path: Path, method: dict[str, Any], expected: int
+) -> None:
+    tree = tiny.workplace(tmp_path, method={"rounds": 3} | method)
+    counted = draws(plan(prepare(tiny.config(tree)).config), 3)
+    assert counted == expected + 2 * 16  # the fixed prompts, before and after
+    with tiny.Nth("tiltune.training.sampler.draw", -1, lambda: None) as batches:
+        tiny.finish(tree)
+    assert batches.calls * 16 + 2 * 16 == counted
+
+
+def test_the_estimate_names_every_phase(tmp_path: Path) -> None:
+    told = said(tiny.workplace(tmp_path, method={"anchor": "reference"}))
+    line = told[told.index("estimated minutes") :].splitlines()[0]
+    for phase in ("sampling", "scoring", "values", "policy", "measuring"):
+        assert phase in line
+
+
+OTHER = 'kind = "lexicon"\nwords = ["rude", "dog"]\n'
+
+
+def replaced(patch: pytest.MonkeyPatch, automaton: TextAutomaton, name: str = "hand-made") -> None:
+    """Every regex constraint is this automaton."""
+    patch.setitem(BUILDERS, "regex", lambda config: ruled(automaton, name=name))
+
+
+def whole_corpus(folder: Path, **tables: Any) -> tiny.Tree:
+    """A run that holds no rows of its corpus out."""
+    tree = tiny.workplace(folder, **tables)
+    rows = [{"prompt": "the", "completion": " cat sat and sat and ran"}]
+    tree["data"]["valid"] = str(tiny.write_rows(folder / "valid.jsonl", rows))
+    return tree
+
+
+def regex_run(folder: Path, **tables: Any) -> Path:
+    tree = whole_corpus(folder, **({"data": {"violating": "keep"}} | tables))
+    tree["constraint"] = {"kind": "regex", "pattern": "x"}
+    return tiny.write_toml(tree, folder / "run.toml")
+
+
+def test_check_explains_the_constraint_on_256_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replaced(monkeypatch, without("u"), "no u")
+    with tiny.Nth("tiltune.training.sampler.draw", -1, lambda: None) as batches:
+        assert tiny.tiltune("check", str(regex_run(tmp_path))) == 0
+    assert batches.calls * 16 == 256
+    told = capsys.readouterr().err
+    assert "no u judges the completion; a score of 0.5 or more satisfies" in told
+    assert "u → 1; any other: stays" in told
+    assert "samples of the model: " in told and "rows of the corpus: 32 of 40 satisfy" in told
+    assert "ms a text scored alone (median)" in told
+    assert "nearest to the border (by characters to come):" in told
+    assert "(1 more character can change it)" in told
+    assert "(refused; nothing that follows can change it)" in told
+    assert "estimated minutes" in told
+
+
+def test_check_draws_a_formula_over_the_steps_of_the_text(tmp_path: Path) -> None:
+    atoms = {"rude": ["rude", "bad"], "apology": ["sorry"]}
+    tree = tiny.workplace(tmp_path, data={"violating": "keep"})
+    tree["constraint"] = {"kind": "temporal", "formula": "G(rude -> F apology)", "atoms": atoms}
+    lines = said(tree).splitlines()
+    start = lines.index("     state      after a word")
+    assert lines[start + 1] == "→  0  satisfied  rude & !apology → 1; !rude | apology: stays"
+    assert lines[start + 2] == "   1  open       apology → 0; !apology: stays"
+
+
+def test_check_against_another_constraint_counts_both_ways(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toml = tiny.write_toml(whole_corpus(tmp_path), tmp_path / "run.toml")
+    other = tmp_path / "other.toml"
+    other.write_text(OTHER, "utf-8")
+    assert tiny.tiltune("check", str(toml), "--against", str(other)) == 0
+    lines = capsys.readouterr().err.splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith("rows of the corpus: the ru"))
+    # of 40 rows 8 hold "rude", 8 others "dog"; none "bad"
+    assert "agree on 32 of 40 (80.0% [65.2%, 89.5%])" in lines[start]
+    assert lines[start + 2].split()[-2:] == ["24", "8"]
+    assert lines[start + 3].split()[-2:] == ["0", "8"]
+    assert (
+        lines[start + 4] == "  only the run's is satisfied:"
+        and "contains 'dog'" in lines[start + 5]
+    )
+    assert sum(line.startswith("samples of the model: the run's") for line in lines) == 1
+
+
+def test_check_against_a_file_that_is_none_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toml = tiny.write_toml(tiny.workplace(tmp_path), tmp_path / "run.toml")
+    assert tiny.tiltune("check", str(toml), "--against", str(tmp_path / "none.toml")) == 2
+    assert "none.toml: no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("automaton", "told"),
+    [
+        (shorter_than(0), "no text can satisfy it: the whole (odd) is met by no text"),
+        (shorter_than(0).complement(), "every text satisfies it: the whole (odd) is met by every"),
+    ],
+    ids=["contradictory", "trivial"],
+)
+@pytest.mark.parametrize("violating", ["keep", "drop"])
+def test_fit_refuses_what_check_and_score_warn_of(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    automaton: TextAutomaton,
+    told: str,
+    violating: str,
+) -> None:
+    replaced(monkeypatch, automaton, "odd")
+    toml = regex_run(tmp_path, data={"violating": violating})
+    with tiny.Nth("tiltune.models.hub.load", -1, lambda: None) as loading:
+        assert tiny.tiltune("fit", str(toml)) == 2
+    assert loading.calls == 0 and not (tmp_path / "run").exists()
+    assert f"error: constraint: {told}" in capsys.readouterr().err
+    assert tiny.tiltune("check", str(toml)) == 0
+    said = capsys.readouterr().err
+    assert f"warning: constraint: {told}" in said and "there is no estimate" in said
+    rows = tiny.write_rows(tmp_path / "rows.jsonl", [{"text": "a"}])
+    constraint = tmp_path / "constraint.toml"
+    constraint.write_text('kind = "regex"\npattern = "x"\n', "utf-8")
+    assert tiny.tiltune("score", str(constraint), str(rows)) == 0
+    out, err = capsys.readouterr()
+    assert f"warning: constraint: {told}" in err and out.count("\n") == 1
+
+
+def test_check_runs_where_no_row_satisfies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replaced(monkeypatch, somewhere("q"))
+    toml = regex_run(tmp_path, data={"violating": "drop"})
+    assert tiny.tiltune("fit", str(toml)) == 2
+    assert "none of its" in capsys.readouterr().err
+    assert tiny.tiltune("check", str(toml)) == 0
+    said = capsys.readouterr().err
+    assert "warning: no row of the corpus satisfies" in said
+    assert "none of 256 samples satisfy" in said and "estimated minutes" not in said

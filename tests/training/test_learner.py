@@ -1,0 +1,341 @@
+"""One policy update against hand-written ones: plain fine-tuning, the exact limits, beta's rule."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import tiny
+from tiltune.data.batches import Cursor
+from tiltune.data.samples import Samples
+from tiltune.models.lm import LanguageModel
+from tiltune.training import learner as learner_module
+from tiltune.training.assemble import Prepared, make_actor, make_learner, prepare
+from tiltune.training.learner import BetaRule, Learner, Trained
+from tiltune.values.model import ValueModel
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Prepared:
+    return prepare(tiny.config(tiny.workplace(tmp_path)))
+
+
+class Constant(ValueModel):
+    """`R` is the same everywhere."""
+
+    def __init__(self, width: int, logit: float) -> None:
+        super().__init__()
+        self._width = width
+        self.logit = logit
+
+    @property
+    def width(self) -> int:
+        return self._width
+
+    def logits(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Tensor:
+        return torch.full((*ids[:, -keep:].shape, self._width), self.logit)
+
+    def step(self, ids: Tensor, mask: Tensor, cache: Any = None) -> Any:
+        raise NotImplementedError
+
+    def own_parameters(self) -> Any:
+        return iter(())
+
+
+class Ending(Constant):
+    """Values that want the completion to end: they tilt the law and spread the prefix weights."""
+
+    def logits(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Tensor:
+        logits = super().logits(ids, mask, keep=keep).clone()
+        logits[..., 1] = 3.0
+        logits[ids[:, -keep:] == 2] -= 2.0  # after "the" the constraint is less likely
+        return logits
+
+
+def drawn(prepared: Prepared, *, count: int = 32) -> tuple[Samples, LanguageModel]:
+    """Samples of the untrained policy, and that policy frozen."""
+    actor = make_actor(prepared)
+    scored = actor.sampler.draw(actor.policy, count, policy_version=0)
+    return scored.samples, actor.policy
+
+
+def learner_with(
+    prepared: Prepared, *, corpus: bool = True, beta: float = 2.0, **settings: Any
+) -> Learner:
+    """A learner of a fresh copy of the model; equal arguments give equal learners."""
+    plain = make_learner(prepared)
+    return Learner(
+        policy=prepared.loaded.policy.clone("other"),
+        corpus=prepared.corpus if corpus else [],
+        cursor=Cursor(len(prepared.corpus), seed=7) if corpus else None,
+        settings=replace(plain.settings, **settings),
+        rule=BetaRule(beta, 0.05, 50.0),
+        generator=torch.Generator().manual_seed(5),
+        pad_id=prepared.loaded.pad_id,
+    )
+
+
+def plain_fine_tuning(
+    prepared: Prepared, lm: LanguageModel, *, steps: int, rows: int, rate: float
+) -> None:
+    """AdamW on the mean of -log p over a step's trained tokens, two halves of `rows` rows each."""
+    cursor = Cursor(len(prepared.corpus), seed=7)
+    parameters = list(lm.module.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.98), weight_decay=0.0)
+    for step in range(steps):
+        examples = [prepared.corpus[place] for place in cursor.next(2 * rows)]
+        count = sum(len(e.ids) - e.prompt_length for e in examples)
+        for half in (examples[:rows], examples[rows:]):
+            ids = torch.tensor([e.ids for e in half])  # of one length, so nothing is padding
+            trained = torch.arange(ids.shape[1] - 1) + 1 >= half[0].prompt_length
+            logits = lm.forward(ids[:, :-1], torch.ones_like(ids[:, :-1]).bool()).logits
+            log_probs = logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
+            loss = torch.where(trained, -log_probs, 0.0).sum() / count
+            loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        warm = min(1.0, (step + 1) / 20)
+        for group in optimizer.param_groups:
+            group["lr"] = rate * (warm * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * step / steps))))
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+@pytest.fixture
+def gradients(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """Every step's gradient as one vector, appended before it would be clipped."""
+    found: list[Tensor] = []
+
+    def keep(parameters: list[Tensor], _: float) -> Tensor:
+        grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
+        found.append(torch.cat([grad.flatten().clone() for grad in grads]))
+        return found[-1].norm()
+
+    monkeypatch.setattr(learner_module, "clip_grad_norm_", keep)
+    return found
+
+
+@pytest.mark.parametrize(("objective", "beta"), [("tilt", 0.0), ("filter", 0.0), ("sft", 2.0)])
+def test_without_a_target_it_is_plain_fine_tuning_to_the_bit(
+    tmp_path: Path, objective: str, beta: float
+) -> None:
+    tree = tiny.workplace(tmp_path)
+    rows = [{"prompt": "the cat", "completion": f" {w} sat and ran ."} for w in tiny.WORDS[2:7]]
+    tiny.write_rows(tmp_path / "corpus.jsonl", rows * 4)
+    prepared = prepare(tiny.config(tree))
+    learner = learner_with(prepared, objective=objective, beta=beta, steps=4, accumulation=2)
+    samples, law = drawn(prepared)
+    by_hand = prepared.loaded.policy.clone("by hand")
+    numbers = learner.update(Trained(samples, law, Ending(law.width, 0.0)))
+    assert "kl_target_policy_nats_per_token" not in numbers  # nor is the cost of it paid
+    plain_fine_tuning(prepared, by_hand, steps=4, rows=4, rate=3e-3)
+    start = prepared.loaded.policy.state()
+    for name, value in by_hand.state().items():
+        assert torch.equal(learner.policy.state()[name], value), name
+    assert any(not torch.equal(by_hand.state()[name], value) for name, value in start.items())
+
+
+def test_micro_batches_and_accumulation_do_not_matter(
+    prepared: Prepared, gradients: list[Tensor]
+) -> None:
+    samples, law = drawn(prepared)
+    for model in (prepared.loaded.policy, law):
+        model.module.double()
+    trained = Trained(samples, law, Ending(law.width, 0.0))
+    whole = {"batch_size": 16, "accumulation": 1}
+    for split in (whole, {"batch_size": 2, "accumulation": 8}, whole | {"most_logits": 200}):
+        learner_with(prepared, steps=1, **split).update(trained)
+    assert gradients[0].norm() > 0.01
+    for other in gradients[1:]:
+        assert torch.allclose(other, gradients[0], rtol=0, atol=1e-12)
+
+
+def test_a_constraint_that_always_holds_leaves_the_gradient_of_fine_tuning(
+    prepared: Prepared, gradients: list[Tensor]
+) -> None:
+    samples, law = drawn(prepared)
+    for values in (Constant(law.width, 60.0), None, Ending(law.width, 0.0)):
+        trained = Trained(samples, law, values) if values else None
+        learner_with(prepared, beta=50.0, steps=1).update(trained)
+    always, plain, sometimes = gradients
+    assert torch.allclose(always, plain, rtol=0, atol=1e-5)
+    assert (sometimes - plain).norm() > 0.1 * plain.norm()
+
+
+def test_the_samples_term_is_beta_times_the_weighted_divergence(
+    prepared: Prepared, gradients: list[Tensor]
+) -> None:
+    samples, law = drawn(prepared)
+    trained = Trained(samples, law, Ending(law.width, 0.0))
+    for beta in (1.0, 3.0):
+        learner_with(prepared, corpus=False, beta=beta, steps=1).update(trained)
+    assert torch.allclose(gradients[1], 3 * gradients[0], rtol=1e-4, atol=1e-6)
+    learner = learner_with(prepared, corpus=False, steps=30, batch_size=16, learning_rate=0.01)
+    first, last = (learner.update(trained)["kl_target_policy_nats_per_token"] for _ in range(2))
+    assert last < 0.5 * first
+
+
+def test_what_is_recorded_of_weights_and_of_both_log_probabilities(prepared: Prepared) -> None:
+    samples, law = drawn(prepared, count=64)
+    values = Ending(law.width, 0.0)
+    numbers = learner_with(prepared, steps=2, prefix_weight_clip=1.1).update(
+        Trained(samples, law, values)
+    )
+    assert 0 < numbers["weight_clipped_share"] < 1
+    assert 0.1 < numbers["effective_sample_size_share"] < 1
+    assert numbers["prompts_without_target"] == 0
+    assert numbers["logprob_gap_nats"] < 1e-5  # the samples are of this very law
+    free = learner_with(prepared, steps=2, prefix_weight_clip=1e6).update(
+        Trained(samples, law, values)
+    )
+    assert free["weight_clipped_share"] == 0
+    assert free["effective_sample_size_share"] < numbers["effective_sample_size_share"]
+    equal = learner_with(prepared, steps=2).update(Trained(samples, law, Constant(law.width, 0.0)))
+    assert equal["effective_sample_size_share"] == pytest.approx(1, abs=1e-6)
+    assert equal["learner_tokens"] > 0 and equal["corpus_loss_nats_per_token"] > 0
+
+
+def test_samples_of_another_law_show_as_a_gap(prepared: Prepared) -> None:
+    samples, law = drawn(prepared)
+    with torch.no_grad():
+        for value in law.module.parameters():
+            value.mul_(1.2)
+    numbers = learner_with(prepared, steps=1).update(Trained(samples, law, Ending(law.width, 0.0)))
+    assert numbers["logprob_gap_nats"] > 0.01
+
+
+def test_a_prompt_from_which_nothing_satisfies_has_no_target(
+    prepared: Prepared, gradients: list[Tensor]
+) -> None:
+    samples, law = drawn(prepared, count=64)
+
+    class Hopeless(Constant):
+        """No completion of a prompt that starts with its first word "the" satisfies."""
+
+        def logits(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Tensor:
+            logits = super().logits(ids, mask, keep=keep).clone()
+            first = ids.gather(1, mask.int().argmax(1, keepdim=True))[:, 0]
+            logits[first == 2] = -30.0
+            logits[..., 1] += 2.0
+            return logits
+
+    learner = learner_with(prepared, corpus=False, steps=1, batch_size=64)
+    firsts = [prompt.ids[0] for prompt in prepared.prompts]
+    expected = {i for i in samples.prompt_index.tolist() if firsts[i] == 2}
+    numbers = learner.update(Trained(samples, law, Hopeless(law.width, -1.0)))
+    assert numbers["prompts_without_target"] == len(expected) > 0
+    # they are dropped, their tokens too: the others alone give the same step
+    hopeless = torch.tensor([firsts[i] == 2 for i in samples.prompt_index.tolist()])
+    for rows in (~hopeless, hopeless):
+        part = samples.select(rows.nonzero()[:, 0])
+        left = learner_with(prepared, corpus=False, steps=1, batch_size=64).update(
+            Trained(part, law, Hopeless(law.width, -1.0))
+        )
+    assert torch.equal(gradients[1], gradients[0]) and gradients[0].norm() > 0
+    # and all of them hopeless is no gradient at all
+    assert gradients[2].norm() == 0 and left["prompts_without_target"] == len(expected)
+
+
+@pytest.mark.parametrize(("value", "dropped"), [(0.01, False), (2e-4, False), (5e-5, True)])
+def test_only_a_prompt_that_is_worth_next_to_nothing_has_no_target(
+    prepared: Prepared, value: float, dropped: bool
+) -> None:
+    samples, law = drawn(prepared, count=16)
+    values = Constant(law.width, math.log(value / (1 - value)))
+    numbers = learner_with(prepared, steps=1).update(Trained(samples, law, values))
+    prompts = len(set(samples.prompt_index.tolist()))
+    assert numbers["prompts_without_target"] == (prompts if dropped else 0)
+    assert ("kl_target_policy_nats_per_token" in numbers) != dropped
+
+
+def test_recorded_losses_are_means_over_the_steps(prepared: Prepared) -> None:
+    samples, law = drawn(prepared)
+    trained = Trained(samples, law, Ending(law.width, 0.0))
+    few, many = (
+        learner_with(prepared, steps=steps, batch_size=64, learning_rate=1e-12).update(trained)
+        for steps in (1, 6)
+    )
+    for name in ("corpus_loss_nats_per_token", "kl_target_policy_nats_per_token"):
+        assert many[name] == pytest.approx(few[name], rel=0.25)
+
+
+def test_filter_is_weighted_by_beta(prepared: Prepared, gradients: list[Tensor]) -> None:
+    samples, law = drawn(prepared)
+    for beta in (1.0, 3.0):
+        learner_with(prepared, corpus=False, beta=beta, objective="filter", steps=1).update(
+            Trained(samples, law, None)
+        )
+    assert gradients[0].norm() > 0.01
+    assert torch.allclose(gradients[1], 3 * gradients[0], rtol=1e-4, atol=1e-6)
+
+
+def test_padding_of_prompts_does_not_matter(prepared: Prepared, gradients: list[Tensor]) -> None:
+    samples, law = drawn(prepared)
+    padded = replace(
+        samples,
+        prompt_ids=torch.nn.functional.pad(samples.prompt_ids, (5, 0), value=4),
+        prompt_mask=torch.nn.functional.pad(samples.prompt_mask, (5, 0)),
+    )
+    for pool in (samples, padded):
+        learner_with(prepared, steps=1).update(Trained(pool, law, Ending(law.width, 0.0)))
+    assert torch.equal(gradients[0], gradients[1])
+
+
+def test_filter_trains_on_satisfying_samples_alone(prepared: Prepared) -> None:
+    samples, law = drawn(prepared)
+    kept = samples.select((samples.labels >= 0.5).nonzero()[:, 0])
+    assert 0 < len(kept) < len(samples)
+    one, other, all_alike = (
+        learner_with(prepared, corpus=False, beta=1.0, objective="filter") for _ in range(3)
+    )
+    one.update(Trained(samples, law, None))
+    other.update(Trained(replace(kept, labels=torch.ones(len(kept))), law, None))
+    all_alike.update(Trained(replace(samples, labels=torch.ones(len(samples))), law, None))
+    for name, value in one.policy.state().items():
+        assert torch.equal(value, other.policy.state()[name]), name
+    assert any(
+        not torch.equal(value, all_alike.policy.state()[name])
+        for name, value in one.policy.state().items()
+    )
+
+
+def test_filter_without_a_satisfying_sample_changes_nothing(prepared: Prepared) -> None:
+    samples, law = drawn(prepared)
+    learner = learner_with(prepared, corpus=False, objective="filter")
+    before = learner.policy.state()
+    learner.update(Trained(replace(samples, labels=torch.zeros(len(samples))), law, None))
+    assert all(torch.equal(value, before[name]) for name, value in learner.policy.state().items())
+
+
+@pytest.mark.parametrize(
+    ("rate", "interval", "expected"),
+    [
+        (0.7, (0.6, 0.85), 2.0),  # the target is inside
+        (0.5, (0.4, 0.6), 2.0 * math.exp(4 * 0.3)),  # too low: more weight
+        (0.95, (0.9, 0.99), 2.0 * math.exp(-4 * 0.15)),  # too high: less
+    ],
+)
+def test_beta_is_steered_by_the_rate(
+    prepared: Prepared, rate: float, interval: tuple[float, float], expected: float
+) -> None:
+    learner = learner_with(prepared)
+    learner.rule = BetaRule(2.0, 0.05, 50.0, target_rate=0.8)
+    learner.adapt_beta(rate, interval)
+    assert learner.beta == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("rate", "bound"), [(0.1, 3.0), (1.0, 1.5)])
+def test_beta_stays_within_its_bounds(prepared: Prepared, rate: float, bound: float) -> None:
+    learner = learner_with(prepared)
+    learner.rule = BetaRule(2.0, 1.5, 3.0, target_rate=0.8, step=100.0)
+    learner.adapt_beta(rate, (rate, rate))
+    assert learner.beta == pytest.approx(bound)
+
+
+def test_beta_is_constant_without_a_target_rate(prepared: Prepared) -> None:
+    learner = learner_with(prepared)
+    learner.adapt_beta(0.1, (0.0, 0.2))
+    assert learner.beta == 2.0
