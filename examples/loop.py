@@ -105,7 +105,7 @@ def train(
         for step in range(2 * steps):
             optimizer.param_groups[0]["lr"] = VALUE_RATE * one_cycle(step, 2 * steps)
             y = drawn.select(kept[torch.randint(len(kept), (BATCH,), generator=for_values)])
-            ids, mask = (columns[:, :-1] for columns in y.sequence())
+            ids, mask = y.prefixes()
             law, logits = values.with_law(snapshot, ids, mask, keep=y.ids.shape[1])
             fitted = value_loss(logits, y.ids, y.labels, y.mask).loss
             bellman = consistency_loss(logits, log_softmax(law), y.ids, y.mask).loss
@@ -124,7 +124,7 @@ def train(
             logits = policy.forward(batch.ids[:, :-1], batch.mask[:, :-1]).logits
             corpus_loss(logits, batch.ids[:, 1:], batch.loss_mask[:, 1:]).loss.backward()
             y = drawn.select(torch.randint(samples, (BATCH,), generator=for_policy))
-            ids, mask = (columns[:, :-1] for columns in y.sequence())
+            ids, mask = y.prefixes()
             with torch.no_grad():
                 law, value_logits = values.with_law(snapshot, ids, mask, keep=y.ids.shape[1])
                 log_q, log_z = tilt(log_softmax(law), logsigmoid(value_logits))

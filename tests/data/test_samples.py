@@ -73,6 +73,12 @@ def test_sequence_puts_prompt_and_completion_side_by_side() -> None:
     assert mask.tolist() == [[False, True, True, True], [True, True, True, False]]
 
 
+def test_prefixes_are_what_each_token_was_drawn_after() -> None:
+    ids, mask = samples([1, 2], [2, 1]).prefixes()
+    assert ids.tolist() == [[0, 2, 50], [101, 102, 150]]
+    assert mask.tolist() == [[False, True, True], [True, True, True]]
+
+
 def test_tokens_counts_real_completion_tokens() -> None:
     assert samples([1, 2, 4], [5, 1, 3]).tokens == 9
 

@@ -244,7 +244,7 @@ def test_when_rows_leave_changes_no_probability(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(draw_module, "COMPACT_BELOW", below)
         drawn = draw(lm, prompts, law, ENDING, generator=seeded(), values=values)
         assert len(set(drawn.mask.sum(1).tolist())) > 3
-        ids, mask = (columns[:, :-1] for columns in drawn.sequence())
+        ids, mask = drawn.prefixes()
         keep = drawn.ids.shape[1]
         with torch.no_grad():
             log_q = (

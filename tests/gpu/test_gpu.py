@@ -97,7 +97,7 @@ def test_drawing_records_its_own_law(kind: str | None) -> None:
     samples = drawn_there(lm, 96, values)
     assert samples.ids.device.type == DEVICE.type
     assert samples.ended.any() and len(set(samples.mask.sum(1).tolist())) > 3
-    ids, mask = (columns[:, :-1] for columns in samples.sequence())
+    ids, mask = samples.prefixes()
     keep = samples.ids.shape[1]
     with torch.no_grad():
         law = lm.log_probs(ids, mask, keep=keep)

@@ -105,7 +105,7 @@ class World:
 
     @torch.no_grad()
     def _learn(self, every: Samples) -> None:
-        ids, mask = (columns[:, :-1] for columns in every.sequence())
+        ids, mask = every.prefixes()
         places = number(ids, mask)[:, -LIMIT:]
         exact = exact_values(every, V).logit()
         self.values.table[places[every.mask]] = exact[every.mask]
@@ -141,7 +141,7 @@ class World:
 
     def log_probs(self) -> Tensor:
         """log p_θ of each completion, with gradient."""
-        ids, mask = (columns[:, :-1] for columns in self.pool.sequence())
+        ids, mask = self.pool.prefixes()
         law = log_softmax(self.policy.forward(ids, mask, keep=self.pool.ids.shape[1]).logits)
         return torch.where(self.pool.mask, gather(law, self.pool.ids), 0.0).sum(1)
 
@@ -177,7 +177,7 @@ def unwritten(samples: Samples, depth: int) -> Samples:
 
 def reached(samples: Samples, depth: int) -> Tensor:
     """Table rows of the prefixes with so many tokens."""
-    ids, mask = (columns[:, :-1] for columns in samples.sequence())
+    ids, mask = samples.prefixes()
     return number(ids, mask)[:, depth - LIMIT][samples.mask[:, depth]].unique()
 
 

@@ -99,7 +99,7 @@ def learner(lm: LanguageModel, gradient: PolicyGradient, **settings: Any) -> Lea
 def objective(lm: LanguageModel, reference: LanguageModel, rows: Samples, weight: float) -> Tensor:
     """`E[2C - 1] - weight · KL(policy ‖ reference)`, a sum over all completions."""
     sums: list[Tensor] = []
-    ids, mask = (columns[:, :-1] for columns in rows.sequence())
+    ids, mask = rows.prefixes()
     for model in (lm, reference):
         laws = log_softmax(model.forward(ids, mask, keep=rows.ids.shape[1]).logits)
         sums.append(torch.where(rows.mask, gather(laws, rows.ids), 0.0).sum(1))
@@ -153,7 +153,7 @@ def test_the_expected_ppo_gradient_is_the_objective_s(decay: float) -> None:
 
 def exact_values(rows: Samples, reference: LanguageModel, weight: float) -> Tensor:
     """Expected gains from each prefix on, from all completions and their probabilities."""
-    ids, mask = (columns[:, :-1] for columns in rows.sequence())
+    ids, mask = rows.prefixes()
     laws = reference.log_probs(ids, mask, keep=rows.ids.shape[1])
     gains = token_gains(rows, gather(laws, rows.ids).detach(), kl_weight=weight)
     rest, law = gains.flip(1).cumsum(1).flip(1), rows.proposal_logprobs.sum(1).exp()
@@ -357,7 +357,7 @@ def test_the_values_learn_the_gains_to_come() -> None:
     rows = every(lm)
     exact = exact_values(rows, reference, 0.3)
     assert gradient.values is not None
-    ids, mask = (columns[:, :-1] for columns in rows.sequence())
+    ids, mask = rows.prefixes()
     with torch.no_grad():
         found = gradient.values.run(ids, mask, keep=rows.ids.shape[1])
     law = rows.proposal_logprobs.sum(1).exp()[:, None] * rows.mask

@@ -56,7 +56,7 @@ class Watched:
 @torch.no_grad()
 def gap(samples: Samples, lm: LanguageModel) -> float:
     """How far the samples' log-probabilities are from this law's own."""
-    ids, mask = (columns[:, :-1] for columns in samples.sequence())
+    ids, mask = samples.prefixes()
     log_p = lm.log_probs(ids, mask, keep=samples.ids.shape[1])
     taken = log_p.gather(-1, samples.ids[..., None])[..., 0]
     return float((taken - samples.proposal_logprobs)[samples.mask].abs().max())

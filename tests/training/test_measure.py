@@ -44,7 +44,7 @@ def test_distance_to_the_reference_by_hand() -> None:
     assert found[f"{name}_completion_interval"] == pytest.approx(measured[1], abs=1e-9)
     assert found[f"{name}_token"] == pytest.approx(sum(sums) / every.tokens, abs=1e-9)
     # and weighted by p it is the divergence of whole completions
-    ids, mask = (columns[:, :-1] for columns in every.sequence())
+    ids, mask = every.prefixes()
     there = torch.where(
         every.mask, gather(log_softmax(other.forward(ids, mask, keep=LIMIT).logits), every.ids), 0.0
     )

@@ -249,7 +249,7 @@ def test_the_target_is_zero_at_dead_ends_and_its_prompts_value_exact(
     samples = drawn(lm, 40, rule, tokenizer)
     samples.ids[:, 0] = 3 + ord("a")  # from here on all is lost
     samples.mask[:, 0] = samples.written[:, 0] = True
-    ids, mask = (columns[:, :-1] for columns in samples.sequence())
+    ids, mask = samples.prefixes()
     law, logits = values.with_law(lm, ids, mask, keep=samples.ids.shape[1])
     log_q, log_z = tilt(log_softmax(law), logsigmoid(logits))
     dead = values.automaton.facts(
@@ -270,7 +270,7 @@ def test_a_fit_has_no_gradient_where_ends_are_known_and_the_same_elsewhere(
     inner, rule = learnt(lm), contains("a")
     values = exact(lm, tokenizer, rule, inner=inner)
     samples = drawn(lm, 64, rule, tokenizer)
-    ids, mask = (columns[:, :-1] for columns in samples.sequence())
+    ids, mask = samples.prefixes()
     given: list[Tensor] = []
     plain = inner.logits
 

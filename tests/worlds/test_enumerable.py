@@ -57,7 +57,7 @@ class World:
 
 def logits(lm: LanguageModel, samples: Samples) -> Tensor:
     """At each prefix, with gradient."""
-    ids, mask = (columns[:, :-1] for columns in samples.sequence())
+    ids, mask = samples.prefixes()
     return lm.forward(ids, mask, keep=samples.ids.shape[1]).logits
 
 

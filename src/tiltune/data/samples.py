@@ -76,6 +76,14 @@ class Samples:
         ids = torch.cat((self.prompt_ids, self.ids), 1)
         return ids, torch.cat((self.prompt_mask, self.mask), 1)
 
+    def prefixes(self) -> tuple[Tensor, Tensor]:
+        """What the tokens were drawn after: `sequence()` without its last column.
+
+        The last T of its P + T - 1 positions are those that the T completion tokens follow.
+        """
+        ids, mask = self.sequence()
+        return ids[:, :-1], mask[:, :-1]
+
     def select(self, rows: Tensor) -> "Samples":
         """These rows, without columns that are padding in all of them."""
         picked = self._map(lambda value: value[rows.to(value.device)])

@@ -27,7 +27,7 @@ def completion_divergences(
     found = [0.0] * len(samples)
     numbered = _numbered(samples).to(own.device)
     for part in micro_batches(numbered, max(own.width, other.width), 2**23):
-        ids, mask = (columns[:, :-1] for columns in part.sequence())
+        ids, mask = part.prefixes()
         keep = part.ids.shape[1]
         one, two = (
             log_softmax(lm.forward(ids, mask, keep=keep).logits[..., :width]) for lm in (own, other)

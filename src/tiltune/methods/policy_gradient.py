@@ -156,7 +156,7 @@ class PolicyGradient:
         values = torch.zeros_like(reference)
         for rows in _parts(samples, torch.arange(len(samples)), most_tokens):
             part = samples.select(rows)
-            ids, mask = (columns[:, :-1] for columns in part.sequence())
+            ids, mask = part.prefixes()
             width = part.ids.shape[1]
             laws = self.reference.log_probs(ids, mask, keep=width)
             reference[rows, :width] = gather(laws, part.ids).to(reference.dtype)
@@ -240,7 +240,7 @@ class PolicyGradient:
         if self.values is None:
             return {}
         part = estimates.samples.select(rows)
-        ids, mask = (columns[:, :-1] for columns in part.sequence())
+        ids, mask = part.prefixes()
         width = part.ids.shape[1]
         start = estimates.values[rows, :width]
         output = clipped_value_loss(
@@ -258,7 +258,7 @@ class PolicyGradient:
         self, estimates: Estimates, rows: Tensor, count: float, weight: float
     ) -> dict[str, float]:
         part = estimates.samples.select(rows)
-        ids, mask = (columns[:, :-1] for columns in part.sequence())
+        ids, mask = part.prefixes()
         width = part.ids.shape[1]
         logits = self.policy.forward(ids, mask, keep=width).logits
         log_probs, old = gather(log_softmax(logits), part.ids), part.proposal_logprobs

@@ -263,7 +263,7 @@ class Learner:
         count = float(picked.written.sum())
         limit = self._most_tokens(picked.sequence()[0].shape[1]) * self.policy.width
         for part in micro_batches(picked, self.policy.width, limit):
-            ids, mask = (columns[:, :-1] for columns in part.sequence())
+            ids, mask = part.prefixes()
             keep = part.ids.shape[1]
             if target.values is None:
                 logits = self.policy.forward(ids, mask, keep=keep).logits
@@ -299,7 +299,7 @@ class Learner:
     def _tilted(self, target: Trained, part: Samples, totals: "_Totals") -> tuple[Tensor, Tensor]:
         """The target's law at every prefix of the samples, and the prefixes' weights."""
         assert target.values is not None
-        ids, mask = (columns[:, :-1] for columns in part.sequence())
+        ids, mask = part.prefixes()
         law, values = target.values.with_law(target.law, ids, mask, keep=part.ids.shape[1])
         log_p = log_softmax(law)
         log_q, log_z = tilt(log_p, logsigmoid(values))

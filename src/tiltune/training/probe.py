@@ -56,7 +56,7 @@ def _log_values(values: ValueModel, samples: Samples) -> list[list[float]]:
     found: list[list[float]] = []
     for row in range(len(samples)):
         part = samples.select(torch.tensor([row]))
-        ids, mask = (columns[:, :-1] for columns in part.sequence())
+        ids, mask = part.prefixes()
         logits = values.logits(ids, mask, keep=part.ids.shape[1])
         found += logsigmoid(gather(logits, part.ids)).tolist()
     return found

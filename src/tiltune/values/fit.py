@@ -145,7 +145,7 @@ class ValueLearner:
     def _label_loss(self, samples: Samples) -> float:
         count, total = float(samples.written.sum()), 0.0
         for part in micro_batches(samples, self.model.width, self.settings.most_logits):
-            ids, mask = (columns[:, :-1] for columns in part.sequence())
+            ids, mask = part.prefixes()
             logits = self.model.logits(ids, mask, keep=part.ids.shape[1])
             fitted = value_loss(logits, part.ids, part.labels, part.written, count=count)
             total += fitted.loss.item()
@@ -165,7 +165,7 @@ class ValueLearner:
         pairs = float((batch.written[:, 1:] & batch.written[:, :-1]).sum())
         value_total, consistency_total = 0.0, 0.0
         for part in micro_batches(batch, snapshot.width, self.settings.most_logits):
-            ids, mask = (columns[:, :-1] for columns in part.sequence())
+            ids, mask = part.prefixes()
             keep = part.ids.shape[1]
             if self.settings.consistency and pairs:
                 law, logits = self.model.with_law(snapshot, ids, mask, keep=keep)
@@ -188,8 +188,7 @@ class ValueLearner:
         predicted: list[Tensor] = []
         observed: list[Tensor] = []
         for part in micro_batches(samples, self.model.width, self.settings.most_logits):
-            ids, mask = part.sequence()
-            logits = self.model.logits(ids[:, :-1], mask[:, :-1], keep=part.ids.shape[1])
+            logits = self.model.logits(*part.prefixes(), keep=part.ids.shape[1])
             values = logsigmoid(gather(logits, part.ids)).exp()
             labels = part.labels[:, None].expand_as(values)
             predicted.append(values[part.written].double().cpu())

@@ -259,7 +259,7 @@ def _texts(samples: Samples, loaded: hub.Loaded) -> list[str]:
 @torch.no_grad()
 def _log_ratio(samples: Samples, base: LanguageModel) -> Floats:
     """`log model(y) - log base(y)` of completions drawn by the model's own law, nats, [N]."""
-    ids, mask = (columns[:, :-1].to(base.device) for columns in samples.sequence())
+    ids, mask = samples.to(base.device).prefixes()
     log_base = gather(base.log_probs(ids, mask, keep=samples.ids.shape[1]), samples.ids)
     difference = samples.proposal_logprobs.double() - log_base.double()
     ratios: Floats = torch.where(samples.mask, difference, 0.0).sum(1).cpu().numpy()
