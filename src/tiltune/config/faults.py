@@ -138,8 +138,13 @@ def _members(annotation: Any) -> list[Any]:
     if get_origin(annotation) is Annotated:
         return _members(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
-        return [member for member in get_args(annotation) if member is not NoneType]
+        return [_bare(member) for member in get_args(annotation) if member is not NoneType]
     return [annotation]
+
+
+def _bare(annotation: Any) -> Any:
+    """A type without what is annotated of it."""
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
 def _below(annotation: Any, step: str | int) -> Any:
@@ -162,5 +167,5 @@ def _tag(member: Any) -> str | None:
     if not (isinstance(member, type) and issubclass(member, BaseModel)):
         return None
     field = member.model_fields.get("kind")
-    values = get_args(field.annotation) if field is not None and field.is_required() else ()
+    values = get_args(field.annotation) if field is not None else ()
     return values[0] if len(values) == 1 else None

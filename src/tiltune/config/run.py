@@ -1,15 +1,16 @@
 """`run.toml`: what a run is.
 
-A value of `None` means "choose what is good for this model"; `resolve` fills those in from facts
-about the model, so that `config.json` of a run holds no `None` that code still has to interpret.
+A value of `None` means "choose what is good for this model", or that there is none. `resolve`
+chooses from facts about the model and gives a `ResolvedConfig`, whose choices cannot be None.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from tiltune.config.constraint import ConstraintConfig
+from tiltune.config.method import MethodConfig, TiltSection
 from tiltune.config.parse import Section, apply_override, parse_config, read_toml
 
 
@@ -54,99 +55,6 @@ class DataSection(Section):
     max_tokens: int | None = Field(
         default=None, ge=2, description="Corpus rows are cut here; none: min(context, 512)."
     )
-
-
-def default_rounds(stated: dict[str, Any]) -> int:
-    """Many small rounds for policy gradients, which train on samples of the present policy only."""
-    return 64 if stated.get("kind") in ("ppo", "grpo") else 3
-
-
-class MethodSection(Section):
-    kind: Literal["tilt", "sft", "filter", "ppo", "grpo"] = Field(
-        default="tilt", description="How the policy is trained."
-    )
-    schedule: Literal["fixed", "sequential", "parallel"] = Field(
-        default="sequential", description="When targets are renewed."
-    )
-    rounds: int = Field(
-        default_factory=default_rounds,
-        ge=1,
-        description="Rounds of sampling, value learning and training; by default 3, for ppo and "
-        "grpo 64.",
-    )
-    beta: float = Field(
-        default=2.0,
-        ge=0,
-        description="Weight of KL(target || policy), per nat a token; of the policy-gradient loss, "
-        "per score a token.",
-    )
-    beta_min: float = Field(default=0.05, gt=0, description="Lower bound of an adapted beta.")
-    beta_max: float = Field(default=50.0, gt=0, description="Upper bound of an adapted beta.")
-    target_rate: float | None = Field(
-        default=None, gt=0, le=1, description="Satisfaction rate to reach; none: no target."
-    )
-    kl_max_nats: float | None = Field(
-        default=None,
-        gt=0,
-        description="Stop when KL(policy || reference) passes this, nats a completion.",
-    )
-    anchor: Literal["snapshot", "reference"] = Field(
-        default="snapshot", description="Which law the values and target tilt."
-    )
-    samples_max: int | None = Field(
-        default=None,
-        ge=1,
-        description="Stop after the round in which this many completions have been drawn to train "
-        "on.",
-    )
-    seconds_max: float | None = Field(
-        default=None,
-        gt=0,
-        description="Stop after the round in which sampling, scoring, value learning and policy "
-        "updates have taken this long together, seconds.",
-    )
-    prefix_weight_clip: float = Field(
-        default=10.0, gt=0, description="Upper bound of a prefix weight."
-    )
-    kl_weight: float | None = Field(
-        default=None,
-        ge=0,
-        description="For ppo, grpo: weight of KL(policy || reference), score a nat; a completion "
-        "scores 2C - 1.",
-    )
-    ratio_clip: float | None = Field(
-        default=None,
-        gt=0,
-        description="For ppo, grpo: how far a token's probability ratio (ppo: or a state's value) "
-        "may move in a round; none: 0.2.",
-    )
-    passes: int | None = Field(
-        default=None,
-        ge=1,
-        description="For ppo, grpo: passes over a round's samples; sets learner.steps_per_round "
-        "unless that is stated.",
-    )
-    decay: float | None = Field(
-        default=None,
-        ge=0,
-        le=1,
-        description="For ppo: lambda of the generalised advantages; none: 0.95.",
-    )
-    group_size: int | None = Field(
-        default=None,
-        ge=1,
-        description="For grpo: completions of each prompt in a round; none: 8.",
-    )
-
-    @property
-    def max_lag(self) -> Literal[0, 1]:
-        """Rounds that the learner's pair may be old; 1 puts the actor in a process of its own."""
-        return 1 if self.schedule == "parallel" and self.kind != "sft" else 0
-
-    @property
-    def policy_gradient(self) -> bool:
-        """Whether the kind is one of reinforcement learning."""
-        return self.kind in ("ppo", "grpo")
 
 
 class SamplerSection(Section):
@@ -216,7 +124,7 @@ class RunConfig(Section):
     model: ModelSection
     constraint: ConstraintConfig
     data: DataSection = DataSection()
-    method: MethodSection = MethodSection()
+    method: MethodConfig = TiltSection()
     sampler: SamplerSection = SamplerSection()
     value_model: ValueModelSection = ValueModelSection()
     learner: LearnerSection = LearnerSection()

@@ -78,20 +78,26 @@ def unpadded(
 
 
 def micro_batches(samples: Samples, width: int, most_logits: int) -> list[Samples]:
-    """The samples in parts: sorted by length where that saves padding, each bounded in logits.
+    """The samples in parts, see `part_rows`; each bounded in logits.
 
     Args:
         samples: a step's rows.
         width: logits a token.
         most_logits: bound of a part's logits; one row at least.
     """
+    return [samples.select(rows) for rows in part_rows(samples, most_logits // width)]
+
+
+def part_rows(samples: Samples, most_tokens: int) -> list[Int[Tensor, " rows"]]:
+    """Rows of the samples in parts: sorted by length where that saves padding, see `length_parts`.
+
+    Args:
+        samples: any number.
+        most_tokens: padded tokens of a part, prompts included; one row at least.
+    """
     prompt = samples.prompt_ids.shape[1]
-    return [
-        samples.select(torch.tensor(part))
-        for part in length_parts(
-            [prompt + length for length in samples.mask.sum(1).tolist()], most_logits // width
-        )
-    ]
+    lengths = [prompt + length for length in samples.mask.sum(1).tolist()]
+    return [torch.tensor(part) for part in length_parts(lengths, most_tokens)]
 
 
 def length_parts(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:

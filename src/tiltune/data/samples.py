@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from tiltune.errors import RunError
+
 
 @dataclass(frozen=True)
 class SamplingLaw:
@@ -98,6 +100,19 @@ class Samples:
         prompts = {name: getattr(self, name)[:, first:] for name in ("prompt_ids", "prompt_mask")}
         names = ("ids", "mask", "written", "proposal_logprobs")
         return replace(self, **prompts, **{name: getattr(self, name)[:, :width] for name in names})
+
+    def require_labels(self) -> None:
+        """Refuse rows whose label is no number.
+
+        Raises:
+            RunError: says how many there are.
+        """
+        lacking = int(self.labels.isnan().sum())
+        if lacking:
+            raise RunError(
+                f"{lacking} of {len(self)} completions have a label that is NaN, from which "
+                "nothing can be learnt; the constraint's `label` must give a number in [0, 1]"
+            )
 
     def to(self, device: torch.device) -> "Samples":
         return self._map(lambda value: value.to(device))

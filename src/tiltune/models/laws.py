@@ -5,11 +5,37 @@ raised to 32 bit first (`1 - 1e-5` is 1 in bfloat16); 64 bit stays. Source of ev
 names none: Tiltune's `docs/concepts.md`, after arXiv 2410.05559 and arXiv 2205.14219.
 """
 
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+
+class Watched(NamedTuple):
+    """Numbers of a part that say something only over a whole round, and what they say.
+
+    `summary` gets the values of every part of every step: `values[step][part]`.
+    """
+
+    values: Tensor
+    summary: Callable[[Sequence[Sequence[Tensor]]], float]
+
+
+class LossOutput(NamedTuple):
+    """A differentiable scalar, and detached numbers about it.
+
+    Attributes:
+        loss: of a part of a step; parts add up.
+        metrics: the part's share of the step's means, by record field.
+        watched: what becomes a record field at the round's end.
+    """
+
+    loss: Float[Tensor, ""]
+    metrics: Mapping[str, float]
+    watched: Mapping[str, Watched] = MappingProxyType({})
 
 
 class Tilt(NamedTuple):
@@ -165,10 +191,3 @@ def generalised_advantages(
         running = residual + discount * decay * running
         columns.append(running)
     return torch.where(mask, torch.stack(columns, 1).flip(1), 0.0)
-
-
-class LossOutput(NamedTuple):
-    """A differentiable scalar, and detached numbers about it."""
-
-    loss: Float[Tensor, ""]
-    metrics: dict[str, float]

@@ -80,6 +80,7 @@ class RoundRecord(BaseModel):
     ratio_clipped_share: float | None = None
     kl_penalty_nats_per_token: float | None = None
     state_value_loss: float | None = None  # squared score a token
+    method_numbers: dict[str, float] = {}  # what a method of the user's own measures, by name
 
     # Who did what, for how long.
     sampling_seconds: float | None = None

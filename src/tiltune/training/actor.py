@@ -11,13 +11,18 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from tiltune.config.method import MethodSection
 from tiltune.data.samples import Samples, concatenate
+from tiltune.methods.base import Needs
 from tiltune.models.lm import LanguageModel
 from tiltune.records.intervals import wilson_interval
 from tiltune.training.sampler import Sampler, Scored
 from tiltune.values.fit import ValueFit, ValueLearner
 from tiltune.values.model import ValueModel
 
+Law = Literal["snapshot", "reference", "none"]
+MEASURED = 1024
+"""Completions drawn to measure the final policy, or one whose round trains on another law's."""
 LEAST_RATE, MOST_RATE = 0.001, 0.999
 """The values start at the observed rate, kept off 0 and 1 where its logit is infinite."""
 
@@ -57,11 +62,32 @@ class ActorPlan:
         group_size: completions of each prompt drawn to train on; measuring draws one.
     """
 
-    law: Literal["snapshot", "reference", "none"]
+    law: Law
     renew: bool
     samples: int
     measured: int
     group_size: int = 1
+
+
+def make_plan(needs: Needs, section: MethodSection, samples: int) -> ActorPlan:
+    """What the method and the schedule ask of the actor.
+
+    Args:
+        needs: the method's.
+        section: its settings.
+        samples: completions to train on, drawn a round.
+    """
+    law: Law = needs.law
+    fixed = section.schedule == "fixed" and law != "none"
+    if fixed or (section.anchor == "reference" and law != "none"):
+        law = "reference"
+    return ActorPlan(
+        law=law,
+        renew=not fixed,
+        samples=samples,
+        measured=min(samples, MEASURED),
+        group_size=needs.group_size,
+    )
 
 
 class ActorLike(Protocol):

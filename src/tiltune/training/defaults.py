@@ -10,25 +10,22 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from tiltune.config import RunConfig
+from tiltune.config import ResolvedConfig, RunConfig
+from tiltune.config.resolved import (
+    ResolvedActor,
+    ResolvedData,
+    ResolvedLearner,
+    ResolvedSampler,
+    ResolvedValueModel,
+)
+from tiltune.methods.base import Usual
 
 LEAST_FOR_THREADS = 1_000_000
 """Parameters below which a second thread costs more in waiting than it computes."""
 
-PASSES = 4
-"""Over a round's samples by ppo and grpo."""
-GRADIENT_CHOICES: dict[str, dict[str, Any]] = {
-    "ppo": {"kl_weight": 0.3, "ratio_clip": 0.2, "passes": PASSES, "decay": 0.95},
-    "grpo": {"kl_weight": 0.3, "ratio_clip": 0.2, "passes": PASSES, "group_size": 8},
-}
-"""Tuned on the demo's world, see `LOG.md`."""
-GRADIENT_RATE = 1 / 6
-"""Share of tilt's policy rate that sampled gains bear, policy and state values alike; ppo's values
-at their usual rate had spikes that took the policy from .3 to 3.5 nats off its target."""
-
 
 @dataclass(frozen=True)
-class Facts:
+class Scale:
     """What the defaults depend on.
 
     Attributes:
@@ -42,48 +39,89 @@ class Facts:
     cores: int
 
 
-def resolve(config: RunConfig, facts: Facts) -> RunConfig:
-    """The same configuration with every choice made."""
-    millions = max(facts.parameters, 1) / 1e6
-    lora = config.model.adapter == "lora"
-    gradient = config.method.policy_gradient
-    policy_rate = 7e-4 * millions**-0.5 * (10 if lora else 1) * (GRADIENT_RATE if gradient else 1)
-    value_rate = policy_rate if gradient else 1.5e-3 * millions**-0.5 * (3 if lora else 1)
-    usual = 256 if gradient else _even(4096 * millions**-0.25, 256, 4992)
-    samples = config.sampler.samples_per_round or usual
-    batch = 64 if millions < 1 else 32 if millions < 50 else 8
-    # passes over a round's samples, by policy and by values: a tiny model gains from more, a larger
-    # one is past the knee of the curve and they are what a run's time goes into
-    passes, value_passes = (8, 10) if millions < 1 else (2, 4)
-    if gradient:
-        passes = config.method.passes or PASSES
-    at_once = (config.learner.batch_size or batch) * config.learner.accumulation
-    steps = max(1, samples * passes // at_once) if gradient else max(50, samples * passes // batch)
-    choices: dict[str, dict[str, Any]] = {
-        "data": {"max_tokens": min(facts.context, 512)},
-        "sampler": {"samples_per_round": samples, "batch_size": 256 if millions < 50 else 32},
-        "value_model": {
-            "steps_per_round": max(50, samples * value_passes // 64),
-            "batch_size": 64,
-            "learning_rate": min(2e-3, value_rate),
-        },
-        "learner": {
-            "steps_per_round": steps,
-            "batch_size": batch,
-            "learning_rate": min(2e-3, policy_rate),
-            "threads": _threads(config, facts)[0],
-        },
-        "actor": {"threads": _threads(config, facts)[1]},
-        "method": GRADIENT_CHOICES.get(config.method.kind, {}),
-    }
-    return config.model_copy(
-        update={table: _filled(getattr(config, table), chosen) for table, chosen in choices.items()}
+def resolve(config: RunConfig, scale: Scale, usual: Usual) -> ResolvedConfig:
+    """The same configuration with every choice made.
+
+    Args:
+        config: as stated.
+        scale: of model and machine.
+        usual: where the method's defaults are its own.
+    """
+    threads = _threads(config, scale)
+    steps = _steps(config, scale, usual)
+    rates = _rates(config, scale, usual)
+    return ResolvedConfig(
+        run=config.run,
+        model=config.model,
+        constraint=config.constraint,
+        method=config.method,
+        data=ResolvedData(**_filled(config.data, max_tokens=min(scale.context, 512))),
+        sampler=ResolvedSampler(
+            **_filled(
+                config.sampler,
+                samples_per_round=steps.samples,
+                batch_size=256 if scale.parameters < 50_000_000 else 32,
+            )
+        ),
+        value_model=ResolvedValueModel(
+            **_filled(
+                config.value_model,
+                steps_per_round=steps.values,
+                batch_size=64,
+                learning_rate=min(2e-3, rates[1]),
+            )
+        ),
+        learner=ResolvedLearner(
+            **_filled(
+                config.learner,
+                steps_per_round=steps.policy,
+                batch_size=steps.batch_size,
+                learning_rate=min(2e-3, rates[0]),
+                threads=threads[0],
+            )
+        ),
+        actor=ResolvedActor(**_filled(config.actor, threads=threads[1])),
     )
 
 
-def _filled(section: BaseModel, chosen: dict[str, Any]) -> BaseModel:
-    missing = {name: value for name, value in chosen.items() if getattr(section, name) is None}
-    return section.model_copy(update=missing)
+@dataclass(frozen=True)
+class _Steps:
+    """Completions a round, and the steps on them."""
+
+    samples: int
+    batch_size: int
+    policy: int
+    values: int
+
+
+def _steps(config: RunConfig, scale: Scale, usual: Usual) -> _Steps:
+    """Passes over a round's samples, by policy and by values: a tiny model gains from more, a
+    larger one is past the knee of the curve and they are what a run's time goes into."""
+    millions = max(scale.parameters, 1) / 1e6
+    samples = config.sampler.samples_per_round or (
+        usual.samples or _even(4096 * millions**-0.25, 256, 4992)
+    )
+    batch = 64 if millions < 1 else 32 if millions < 50 else 8
+    passes, value_passes = (8, 10) if millions < 1 else (2, 4)
+    policy = max(50, samples * passes // batch)
+    if usual.passes is not None:
+        at_once = (config.learner.batch_size or batch) * config.learner.accumulation
+        policy = max(1, samples * usual.passes // at_once)
+    return _Steps(samples, batch, policy, max(50, samples * value_passes // 64))
+
+
+def _rates(config: RunConfig, scale: Scale, usual: Usual) -> tuple[float, float]:
+    """The policy's and the values' peak rate."""
+    root = (max(scale.parameters, 1) / 1e6) ** -0.5
+    lora = config.model.adapter == "lora"
+    policy = 7e-4 * root * (10 if lora else 1) * usual.rate
+    return policy, policy if usual.rate != 1 else 1.5e-3 * root * (3 if lora else 1)
+
+
+def _filled(section: BaseModel, **chosen: Any) -> dict[str, Any]:
+    """The section's settings, with what is chosen where it leaves that open."""
+    stated = dict(section)
+    return stated | {name: value for name, value in chosen.items() if stated[name] is None}
 
 
 def _even(value: float, low: int, high: int) -> int:
@@ -91,11 +129,11 @@ def _even(value: float, low: int, high: int) -> int:
     return max(low, min(high, round(value / 64) * 64))
 
 
-def _threads(config: RunConfig, facts: Facts) -> tuple[int, int]:
+def _threads(config: RunConfig, scale: Scale) -> tuple[int, int]:
     """Learner's and actor's: half of the cores; beside an actor of its own an odd one goes to the
     learner."""
-    cores = facts.cores
-    if facts.parameters < LEAST_FOR_THREADS:
+    cores = scale.cores
+    if scale.parameters < LEAST_FOR_THREADS:
         return 1, 1
     if config.method.schedule != "parallel":
         return max(1, cores // 2), max(1, cores // 2)

@@ -1,37 +1,31 @@
-"""One policy update: corpus likelihood plus beta times KL(target || policy)."""
+"""One policy update: corpus likelihood plus beta times the method's loss."""
 
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
-from torch.nn.utils import clip_grad_norm_
 
-from tiltune.data.batches import Cursor, corpus_batch, length_parts, micro_batches
+from tiltune.data.batches import Cursor, corpus_batch, length_parts, part_rows
 from tiltune.data.encode import Example
 from tiltune.data.samples import Samples
-from tiltune.errors import RunError
-from tiltune.methods.losses import corpus_loss, target_loss
-from tiltune.methods.policy_gradient import Estimates, PolicyGradient
-from tiltune.models.checkpoint import load_optimizer, optimizer_tensors
-from tiltune.models.laws import (
-    PrefixWeights,
-    effective_sample_size,
-    gather,
-    log_softmax,
-    prefix_weights,
-    tilt,
-)
+from tiltune.methods.base import Method, Models, Work
+from tiltune.methods.losses import corpus_loss
+from tiltune.models.laws import LossOutput, Watched
 from tiltune.models.lm import LanguageModel
+from tiltune.models.optimiser import Optimiser, RateSchedule
+from tiltune.records.rounds import RoundRecord
 from tiltune.values.model import ValueModel
+from tiltune.values.state import StateValue
 
-LEAST_VALUE = 1e-4
-"""A prompt whose value is below this has no target: nothing it can lead to satisfies."""
 WARM_UP_STEPS = 20
+LEAST_RATE = 0.1
+"""Share of the peak rate that each round's steps end at."""
 
 
 @dataclass(frozen=True)
@@ -39,23 +33,25 @@ class LearnerSettings:
     """How the policy is updated.
 
     Attributes:
-        objective: "tilt" adds beta·KL on the target, "filter" adds beta·NLL of satisfying samples,
-            "sft" trains on the corpus alone, "ppo" and "grpo" add beta·(policy-gradient loss).
         steps: optimizer steps a round.
         batch_size: corpus rows, and as many samples, in a micro-batch.
         accumulation: micro-batches a step; their mean is over the whole step's tokens.
         learning_rate: peak; warmed up once, falling to a tenth within each round.
-        prefix_weight_clip: see `functional.prefix_weights`.
+        value_rate: peak rate of the state values, where the method has them.
         most_logits: logits computed at once.
     """
 
-    objective: Literal["tilt", "filter", "sft", "ppo", "grpo"]
     steps: int
     batch_size: int
     accumulation: int
     learning_rate: float
-    prefix_weight_clip: float
+    value_rate: float = 0.0
     most_logits: int = 2**24
+
+    @property
+    def rows(self) -> int:
+        """Corpus rows, and as many samples, of a step."""
+        return self.batch_size * self.accumulation
 
 
 @dataclass(frozen=True)
@@ -70,8 +66,23 @@ class BetaRule:
 
 
 @dataclass(frozen=True)
+class CorpusTerm:
+    """Rows to keep likely.
+
+    Attributes:
+        rows: at least one.
+        cursor: the order they come in.
+        pad_id: fills batches.
+    """
+
+    rows: Sequence[Example]
+    cursor: Cursor
+    pad_id: int
+
+
+@dataclass(frozen=True)
 class Trained:
-    """What the samples term trains on: completions, their law and its values."""
+    """What the method trains on: completions, their law and its values."""
 
     samples: Samples
     law: LanguageModel
@@ -82,73 +93,78 @@ class Learner:
     """Owns the policy's weights, their optimizer, the corpus cursor and beta.
 
     Args:
+        method: what the policy learns from samples.
         policy: the view that is trained.
-        corpus: rows to keep likely; empty for control alone.
-        cursor: the order they come in.
+        reference: the frozen base model.
+        corpus: None for control alone.
         settings: see there.
         rule: see there.
         generator: picks samples; on the CPU.
-        pad_id: fills corpus batches.
-        policy_gradient: what the objectives "ppo" and "grpo" do with samples.
+        state_values: where the method needs them; trained by its loss.
     """
 
     def __init__(
         self,
+        method: Method,
         policy: LanguageModel,
-        corpus: Sequence[Example],
-        cursor: Cursor | None,
+        reference: LanguageModel,
+        corpus: CorpusTerm | None,
         settings: LearnerSettings,
         rule: BetaRule,
         generator: torch.Generator,
-        pad_id: int,
-        policy_gradient: PolicyGradient | None = None,
+        state_values: StateValue | None = None,
     ) -> None:
+        self.method = method
         self.policy = policy
+        self.reference = reference
         self.corpus = corpus
-        self.cursor = cursor
         self.settings = settings
         self.rule = rule
         self.beta = rule.beta
         self.generator = generator
-        self.pad_id = pad_id
-        self.policy_gradient = policy_gradient
+        self.state_values = state_values
         self.version = 0
         self.steps_done = 0
         policy.activate()
-        self.parameters = [p for _, p in policy.named_parameters()]
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.0
+        self.optimiser = Optimiser(
+            [value for _, value in policy.named_parameters()],
+            rate=settings.learning_rate,
+            fitted="the policy",
+            lower="learner.learning_rate or method.beta",
+        )
+        self.value_optimiser = state_values and Optimiser(
+            [value for _, value in state_values.own_parameters()],
+            rate=settings.value_rate,
+            fitted="the fit of the state values",
+            lower="value_model.learning_rate",
         )
 
     def update(self, trained: Trained | None) -> dict[str, Any]:
         """A round's steps; returns record fields.
 
         Args:
-            trained: the round's target; None, or beta = 0, is plain fine-tuning.
+            trained: the round's samples; None, or beta = 0, is plain fine-tuning.
+
+        Raises:
+            RunError: a fit diverged.
         """
         started = time.perf_counter()
-        totals = _Totals(self.settings.steps)
-        target = self._target(trained, totals)
-        estimates = self._estimates(target)
-        for step in range(self.settings.steps):
-            share = self._rate(step)
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.settings.learning_rate * share
-            self._backward(estimates or target, totals)
-            if not clip_grad_norm_(self.parameters, 1.0).isfinite():
-                raise RunError(
-                    f"the policy diverged: the gradient of step {step + 1} of {self.settings.steps}"
-                    f" is not finite, at learner.learning_rate = {self.settings.learning_rate:g} "
-                    f"and beta = {self.beta:g}; lower learner.learning_rate or method.beta_max"
-                )
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
-            if estimates is not None and self.policy_gradient is not None:
-                self.policy_gradient.step(share)
+        steps = self.settings.steps
+        totals = _Totals(steps)
+        target = self._prepare(trained, totals)
+        schedule = RateSchedule(steps, WARM_UP_STEPS, done=self.steps_done, floor=LEAST_RATE)
+        for step in range(steps):
+            if self.corpus is not None:
+                self._corpus_backward(self.corpus, totals)
+            if target is not None:
+                self._method_backward(target, step, totals)
+            self.optimiser.step(schedule, step)
+            if target is not None and self.value_optimiser is not None:
+                self.value_optimiser.step(schedule, step)
             self.steps_done += 1
         self.version += 1
         return totals.numbers() | {
-            "beta": self.beta if self.settings.objective != "sft" else None,
+            "beta": self.beta if self.method.needs.law != "none" else None,
             "learning_seconds": time.perf_counter() - started,
         }
 
@@ -164,148 +180,107 @@ class Learner:
         """What a checkpoint must hold: weights, optimizers, generator; beta, counts, cursor."""
         tensors = {
             "policy": self.policy.state(),
-            "optimizer": optimizer_tensors(self.optimizer),
+            "optimizer": self.optimiser.state(),
             "learner_generator": {"state": self.generator.get_state()},
         }
-        if self.policy_gradient is not None:
-            tensors |= self.policy_gradient.state()
+        if self.state_values is not None and self.value_optimiser is not None:
+            tensors["state_values"] = self.state_values.state()
+            tensors["state_value_optimizer"] = self.value_optimiser.state()
         return tensors, {
             "beta": self.beta,
             "version": self.version,
             "steps_done": self.steps_done,
-            "cursor": self.cursor.state() if self.cursor else None,
+            "cursor": self.corpus.cursor.state() if self.corpus else None,
         }
 
     def load_state(self, tensors: dict[str, dict[str, Tensor]], numbers: dict[str, Any]) -> None:
         """Undo `state`."""
         self.policy.load_state(tensors["policy"])
-        load_optimizer(self.optimizer, tensors["optimizer"])
+        self.optimiser.load_state(tensors["optimizer"])
         self.generator.set_state(tensors["learner_generator"]["state"])
         self.beta, self.version = numbers["beta"], numbers["version"]
         self.steps_done = numbers["steps_done"]
-        if self.cursor is not None:
-            self.cursor.load_state(numbers["cursor"])
-        if self.policy_gradient is not None:
-            self.policy_gradient.load_state(tensors)
+        if self.corpus is not None:
+            self.corpus.cursor.load_state(numbers["cursor"])
+        if self.state_values is not None and self.value_optimiser is not None:
+            self.state_values.load_state(tensors["state_values"])
+            self.value_optimiser.load_state(tensors["state_value_optimizer"])
 
-    def _estimates(self, target: Trained | None) -> Estimates | None:
-        """What ppo and grpo fix before the first step."""
-        if target is None or self.policy_gradient is None:
+    def _prepare(self, trained: Trained | None, totals: "_Totals") -> "_Target | None":
+        """What the method trains on this round; None where that is the corpus alone."""
+        if trained is None or self.beta == 0 or self.method.needs.law == "none":
             return None
-        most = self._most_tokens(target.samples.sequence()[0].shape[1])
-        return self.policy_gradient.estimate(target.samples, self.generator, most_tokens=most)
+        samples = trained.samples.to(self.policy.device)
+        samples.require_labels()
+        if self.state_values is not None and self.version == 0:
+            self.state_values.start(samples)
+        most = self._most_tokens(samples)
+        models = Models(
+            policy=self.policy,
+            law=trained.law,
+            reference=self.reference,
+            values=trained.values,
+            state_values=self.state_values,
+            most_tokens=most,
+        )
+        with torch.no_grad():
+            work = self.method.prepare(samples, models)
+        totals.known = work.numbers
+        return _Target(work, models, self._order(len(work))) if len(work) else None
 
-    def _target(self, trained: Trained | None, totals: "_Totals") -> Trained | None:
-        if trained is None or self.beta == 0 or self.settings.objective == "sft":
-            return None
-        if self.settings.objective == "filter":
-            kept = (trained.samples.labels >= 0.5).nonzero()[:, 0]
-            if not len(kept):
-                return None
-            return Trained(trained.samples.select(kept), trained.law, None)
-        return self._with_target(trained, totals) if trained.values is not None else trained
+    def _order(self, count: int) -> Callable[[int], Tensor]:
+        """What picks the samples of a step."""
+        if self.method.needs.order == "passes":
+            seed = int(torch.randint(2**31, (1,), generator=self.generator))
+            passes = Cursor(count, seed=seed)
+            return lambda rows: torch.tensor(passes.next(rows))
+        return lambda rows: torch.randint(count, (rows,), generator=self.generator)
 
-    def _with_target(self, trained: Trained, totals: "_Totals") -> Trained | None:
-        """Without completions of prompts from which nothing satisfies; None if none is left."""
-        index = trained.samples.prompt_index.tolist()
-        first = {prompt: row for row, prompt in reversed(list(enumerate(index)))}
-        starts = trained.samples.select(torch.tensor(list(first.values()))).crop(0, 0)
-        log_z = self._log_z(trained, starts)
-        hopeless = {prompt for prompt, z in log_z.items() if z < math.log(LEAST_VALUE)}
-        totals.without_target = len(hopeless)
-        if not hopeless:
-            return trained
-        kept = [row for row, prompt in enumerate(index) if prompt not in hopeless]
-        if not kept:
-            return None
-        return replace(trained, samples=trained.samples.select(torch.tensor(kept)))
-
-    @torch.no_grad()
-    def _log_z(self, trained: Trained, starts: Samples) -> dict[int, float]:
-        """`log R(x)` of each prompt by its index."""
-        assert trained.values is not None
-        found: dict[int, float] = {}
-        for part in micro_batches(starts, self.policy.width, self.settings.most_logits):
-            law, values = trained.values.with_law(trained.law, *part.sequence(), keep=1)
-            log_z = tilt(log_softmax(law), logsigmoid(values)).log_z[:, -1]
-            found |= dict(zip(part.prompt_index.tolist(), log_z.tolist(), strict=True))
-        return found
-
-    def _rate(self, step: int) -> float:
-        warm = min(1.0, (self.steps_done + 1) / WARM_UP_STEPS)
-        return warm * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * step / self.settings.steps)))
-
-    def _backward(self, target: Trained | Estimates | None, totals: "_Totals") -> None:
-        """Gradients of one step; each term is the mean over the whole step's own tokens."""
-        rows = self.settings.batch_size * self.settings.accumulation
-        if self.cursor is not None:
-            self._corpus_backward([self.corpus[place] for place in self.cursor.next(rows)], totals)
-        if isinstance(target, Estimates):
-            self._gradient_backward(target, rows, totals)
-        elif target is not None:
-            picks = torch.randint(len(target.samples), (rows,), generator=self.generator)
-            self._samples_backward(target, target.samples.select(picks), totals)
-
-    def _corpus_backward(self, examples: list[Example], totals: "_Totals") -> None:
+    def _corpus_backward(self, corpus: CorpusTerm, totals: "_Totals") -> None:
+        """The mean over the step's own trained tokens, a part at a time."""
+        examples = [corpus.rows[place] for place in corpus.cursor.next(self.settings.rows)]
         count = float(sum(len(example.ids) - example.prompt_length for example in examples))
         lengths = [len(example.ids) for example in examples]
-        for part in length_parts(lengths, self._most_tokens(max(lengths))):
-            batch = corpus_batch([examples[place] for place in part], self.pad_id).to(
-                self.policy.device
-            )
+        for part in length_parts(lengths, self._most_of(max(lengths))):
+            batch = corpus_batch([examples[place] for place in part], corpus.pad_id)
+            batch = batch.to(self.policy.device)
             logits = self.policy.forward(batch.ids[:, :-1], batch.mask[:, :-1]).logits
             output = corpus_loss(logits, batch.ids[:, 1:], batch.loss_mask[:, 1:], count=count)
             output.loss.backward()
             totals.add(output.metrics)
         totals.tokens += sum(len(example.ids) for example in examples)
 
-    def _samples_backward(self, target: Trained, picked: Samples, totals: "_Totals") -> None:
-        count = float(picked.written.sum())
-        limit = self._most_tokens(picked.sequence()[0].shape[1]) * self.policy.width
-        for part in micro_batches(picked, self.policy.width, limit):
-            ids, mask = part.prefixes()
-            keep = part.ids.shape[1]
-            if target.values is None:
-                logits = self.policy.forward(ids, mask, keep=keep).logits
-                loss = corpus_loss(logits, part.ids, part.written, count=count).loss
-            else:
-                log_q, weights = self._tilted(target, part, totals)
-                logits = self.policy.forward(ids, mask, keep=keep).logits
-                output = target_loss(logits, log_q, weights, part.written, count=count)
-                totals.add(output.metrics)
-                loss = output.loss
-            (self.beta * loss).backward()
-        totals.tokens += picked.tokens
+    def _method_backward(self, target: "_Target", step: int, totals: "_Totals") -> None:
+        """The method's loss on the step's samples, a part at a time."""
+        picked = target.work.select(target.order(self.settings.rows))
+        count = float(picked.samples.written.sum())
+        for rows in part_rows(picked.samples, self._most_tokens(picked.samples)):
+            losses = self.method.loss(picked.select(rows), target.models, count=count)
+            weights = {"policy": self.beta, "values": 1.0}
+            weighed = [weights[name] * output.loss for name, output in losses.items()]
+            if weighed:
+                reduce(add, weighed).backward()
+            for output in losses.values():
+                totals.take(output, step)
+        totals.tokens += picked.samples.tokens
 
-    def _gradient_backward(self, estimates: Estimates, rows: int, totals: "_Totals") -> None:
-        assert self.policy_gradient is not None
-        most = self._most_tokens(estimates.samples.sequence()[0].shape[1])
-        numbers = self.policy_gradient.backward(
-            estimates, rows=rows, most_tokens=most, weight=self.beta
-        )
-        totals.tokens += int(numbers.pop("tokens"))
-        gap = numbers.pop("gap")
-        if totals.first_gap is None:
-            totals.first_gap = gap
-        totals.add(numbers)
+    def _most_tokens(self, samples: Samples) -> int:
+        return self._most_of(samples.sequence()[0].shape[1])
 
-    def _most_tokens(self, longest: int) -> int:
+    def _most_of(self, longest: int) -> int:
         """Padded tokens of a micro-batch: `batch_size` rows, less where the vocabulary is wide."""
         return min(
             self.settings.most_logits // self.policy.width, self.settings.batch_size * longest
         )
 
-    @torch.no_grad()
-    def _tilted(self, target: Trained, part: Samples, totals: "_Totals") -> tuple[Tensor, Tensor]:
-        """The target's law at every prefix of the samples, and the prefixes' weights."""
-        assert target.values is not None
-        ids, mask = part.prefixes()
-        law, values = target.values.with_law(target.law, ids, mask, keep=part.ids.shape[1])
-        log_p = log_softmax(law)
-        log_q, log_z = tilt(log_p, logsigmoid(values))
-        weights = prefix_weights(log_z, part.written, clip=self.settings.prefix_weight_clip)
-        totals.watch(part, weights, gather(log_p, part.ids) - part.proposal_logprobs)
-        return log_q, weights.weights
+
+@dataclass(frozen=True)
+class _Target:
+    """What a round's steps train on, and what picks their samples."""
+
+    work: Work
+    models: Models
+    order: Callable[[int], Tensor]
 
 
 class _Totals:
@@ -314,36 +289,29 @@ class _Totals:
     def __init__(self, steps: int) -> None:
         self.steps = steps
         self.tokens = 0
-        self.losses: dict[str, float] = {}
-        self.weights: list[Tensor] = []
-        self.clipped, self.gap = 0, 0.0
-        self.without_target: int | None = None
-        self.first_gap: float | None = None
+        self.known: Mapping[str, float] = {}
+        self.means: dict[str, float] = {}
+        self.watched: dict[str, list[tuple[int, Watched]]] = {}
 
-    def add(self, metrics: dict[str, float]) -> None:
+    def add(self, metrics: Mapping[str, float]) -> None:
         """A micro-batch's part of its step's means."""
         for name, value in metrics.items():
-            self.losses[name] = self.losses.get(name, 0.0) + value / self.steps
+            self.means[name] = self.means.get(name, 0.0) + value / self.steps
 
-    def watch(self, part: Samples, weights: PrefixWeights, gap: Tensor) -> None:
-        """Prefix weights, and the gap between two log-probabilities, of the policy's own tokens."""
-        self.weights.append(weights.weights[part.written].cpu())
-        self.clipped += int((weights.clipped & part.written).sum())
-        self.gap += float(gap[part.written].abs().sum())
+    def take(self, output: LossOutput, step: int) -> None:
+        """All that a micro-batch says."""
+        self.add(output.metrics)
+        for name, watched in output.watched.items():
+            self.watched.setdefault(name, []).append((step, watched))
 
     def numbers(self) -> dict[str, Any]:
-        """Record fields; what did not happen is absent."""
-        fields: dict[str, Any] = {**self.losses, "learner_tokens": self.tokens}
-        if self.first_gap is not None:
-            fields["logprob_gap_nats"] = self.first_gap
-        if self.without_target is not None:
-            fields["prompts_without_target"] = self.without_target
-        if self.weights:
-            weights = torch.cat(self.weights).double()
-            share = effective_sample_size(weights, torch.ones_like(weights))
-            fields |= {
-                "effective_sample_size_share": share.item(),
-                "weight_clipped_share": self.clipped / len(weights),
-                "logprob_gap_nats": self.gap / len(weights),
-            }
-        return fields
+        """Record fields; what did not happen is absent, what the record has no field for apart."""
+        found: dict[str, Any] = {**self.means, **self.known}
+        for name, parts in self.watched.items():
+            steps: dict[int, list[Tensor]] = {}
+            for step, watched in parts:
+                steps.setdefault(step, []).append(watched.values)
+            found[name] = parts[0][1].summary(list(steps.values()))
+        own = {name: value for name, value in found.items() if name in RoundRecord.model_fields}
+        apart = {name: float(value) for name, value in found.items() if name not in own}
+        return own | {"learner_tokens": self.tokens, "method_numbers": apart}

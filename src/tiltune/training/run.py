@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 
-from tiltune.config import MethodSection, RunConfig
+from tiltune.config import RunConfig
+from tiltune.config.method import MethodSection
 from tiltune.errors import TiltuneError
 from tiltune.models import hub
 from tiltune.models.checkpoint import (
@@ -43,7 +44,7 @@ from tiltune.records.report.page import write_report
 from tiltune.records.rounds import RoundRecord, read_records, write_records
 from tiltune.records.run_folder import FINISHED, check_free, is_run_folder, stored_config
 from tiltune.training.actor import Actor, ActorLike, Pair
-from tiltune.training.assemble import Prepared, cap_told, make_actor, make_learner, prepare
+from tiltune.training.assemble import Prepared, make_actor, make_learner, prepare
 from tiltune.training.check.judged import constraint_record
 from tiltune.training.fit import Round, Schedule, close, fit
 from tiltune.training.probe import probe, probe_rows
@@ -95,7 +96,7 @@ class Run:
         schedule = self._schedule()
         try:
             if schedule.max_lag:
-                threads, device = self.config.actor.threads or 1, self.prepared.devices[1]
+                threads, device = self.config.actor.threads, self.prepared.devices[1]
                 actor = RemoteActor(self.actor, threads=threads, device=device)
             measure = self.prepared.measurer
             if not self._stopped():
@@ -118,7 +119,7 @@ class Run:
         tokens = record.completion_tokens_mean
         if record.round > 0 or record.closing or tokens is None:
             return None
-        return cap_told(self.prepared, tokens)
+        return self.prepared.cap_told(tokens)
 
     def _begin(self, resume: bool) -> None:
         manifest = make_manifest(self.config, asdict(self.prepared.count))
@@ -156,7 +157,7 @@ class Run:
         return Schedule(
             rounds=method.rounds,
             first=self.next_round,
-            max_lag=method.max_lag,
+            max_lag=self.prepared.max_lag,
             method=method.kind,
             name=method.schedule,
         )

@@ -1,18 +1,79 @@
 """The `[value_model]` section -> values: what carries them, and what is known for certain."""
 
+from collections.abc import Sequence
+
 import torch
 
-from tiltune.config import RunConfig
+from tiltune.config import ResolvedConfig, ResolvedValueModel, RunConfig, ValueModelSection
 from tiltune.constraints.base import Constraint, TextConstraint
-from tiltune.errors import ConstraintError, ModelError
+from tiltune.data.encode import Prompt
+from tiltune.errors import ConfigError, ConstraintError, ModelError
 from tiltune.models import hub
 from tiltune.models.lm import LanguageModel
 from tiltune.values.ends import Ends, Joint
 from tiltune.values.exact_ends import ExactEnds
+from tiltune.values.fit import ValueSettings
 from tiltune.values.model import HeadValue, TrunkValue, ValueModel
 from tiltune.values.prior import MOST_STATES, StatePrior
 from tiltune.values.token_automaton import TokenAutomaton
 from tiltune.values.token_grammar import TokenGrammar
+
+
+def build_values(
+    config: ResolvedConfig,
+    loaded: hub.Loaded,
+    constraint: Constraint,
+    prompts: Sequence[Prompt],
+    *,
+    law: LanguageModel,
+    reference: LanguageModel,
+) -> ValueModel:
+    """The values to learn, with what is known exactly of the constraint.
+
+    Args:
+        config: of the run.
+        loaded: the policy and its tokenizer.
+        constraint: whose values they are.
+        prompts: that completions are drawn of.
+        law: whose values they are.
+        reference: the frozen base model.
+
+    Raises:
+        ModelError: a smaller model of another vocabulary, or none in its folder.
+    """
+    values = make_values(config, loaded, law, reference)
+    automaton = make_automaton(config, constraint, loaded)
+    if isinstance(automaton, str):
+        return values
+    automaton.read_prompts((prompt.ids, prompt.text) for prompt in prompts)
+    return with_automaton(config, values, automaton)
+
+
+def value_settings(section: ResolvedValueModel) -> ValueSettings:
+    """How they are fitted."""
+    return ValueSettings(
+        steps=section.steps_per_round,
+        batch_size=section.batch_size,
+        learning_rate=section.learning_rate,
+        consistency=section.consistency,
+    )
+
+
+def refuse(section: ValueModelSection) -> None:
+    """Settings of the kinds that contradict each other.
+
+    Raises:
+        ConfigError: a smaller model that no kind reads, or a kind without one.
+    """
+    if section.kind == "separate" and section.path is None:
+        raise ConfigError(
+            "value_model.kind = 'separate' needs value_model.path, a smaller model's folder"
+        )
+    if section.kind != "separate" and section.path is not None:
+        raise ConfigError(
+            f"value_model.path = {section.path} is for value_model.kind = 'separate', "
+            f"which is '{section.kind}'; change that, or leave the path out"
+        )
 
 
 def make_values(

@@ -6,18 +6,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
-from torch.nn.utils import clip_grad_norm_
 
 from tiltune.data.batches import micro_batches
 from tiltune.data.samples import Samples
 from tiltune.models.laws import gather, log_softmax
 from tiltune.models.lm import LanguageModel
+from tiltune.models.optimiser import Optimiser, one_cycle
 from tiltune.records.rounds import CalibrationBin
 from tiltune.values.losses import consistency_loss, value_loss
 from tiltune.values.model import ValueModel
 
 HELD_OUT_SHARE = 0.1
 CALIBRATION_BINS = 10
+WEIGHT_DECAY = 0.01
 LOOKS = 8
 """How often the fit of a correction is compared on what is held out."""
 
@@ -102,26 +103,23 @@ class ValueLearner:
             snapshot: the law whose values are learnt; needed for the consistency loss.
             fresh: how many of them, at the end, no earlier fit has seen; None: all.
             steps: instead of the settings' number.
+
+        Raises:
+            RunError: the fit diverged, or a label is no number.
         """
+        samples.require_labels()
         settings = self.settings
         steps = steps or settings.steps
         train, held = self._split(len(samples), len(samples) if fresh is None else fresh)
-        parameters = [p for _, p in self.model.own_parameters()]
-        optimizer = torch.optim.AdamW(
-            parameters, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
-        )
+        schedule, optimiser = one_cycle(steps), self._optimiser()
         recent: list[tuple[float, float]] = []
         tokens = 0
         best = self._look(samples.select(held), 0) if self.model.corrects else None
         for step in range(steps):
-            for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * one_cycle(step, steps)
             picks = torch.randint(len(train), (settings.batch_size,), generator=self.generator)
             batch = samples.select(train[picks])
             losses = self._backward(batch, snapshot)
-            clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            optimiser.step(schedule, step)
             tokens += batch.tokens
             if step >= steps * 3 // 4:
                 recent.append(losses)
@@ -133,6 +131,15 @@ class ValueLearner:
         self.fits += 1
         measured = self.calibration(samples.select(held), float(samples.labels[train].mean()))
         return ValueFit(value, consistency, tokens, measured, best.step if best else steps)
+
+    def _optimiser(self) -> Optimiser:
+        return Optimiser(
+            [value for _, value in self.model.own_parameters()],
+            rate=self.settings.learning_rate,
+            weight_decay=WEIGHT_DECAY,
+            fitted=f"value fit {self.fits + 1} of this run",
+            lower="value_model.learning_rate",
+        )
 
     def _look(self, held: Samples, step: int, best: "_Look | None" = None) -> "_Look":
         """The weights as they are, or the best so far if those say more of the held-out labels."""
@@ -222,11 +229,3 @@ def reliability(predicted: Tensor, observed: Tensor, constant: float) -> Calibra
         calibration_error=error,
         bins=tuple(bins),
     )
-
-
-def one_cycle(step: int, steps: int) -> float:
-    """Share of the peak rate: linear warm-up over a twentieth of the steps, then cosine to zero."""
-    warm_up = max(1, steps // 20)
-    if step < warm_up:
-        return (step + 1) / warm_up
-    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))

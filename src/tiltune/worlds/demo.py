@@ -14,12 +14,12 @@ from rich.progress import track
 from rich.table import Table
 
 from tiltune.config import (
-    MethodSection,
     ModelSection,
     PythonConfig,
     RunConfig,
     RunSection,
     SamplerSection,
+    TiltSection,
 )
 from tiltune.constraints.base import Completion
 from tiltune.data.samples import SamplingLaw
@@ -47,7 +47,7 @@ def demo_config(folder: Path) -> RunConfig:
         run=RunSection(dir=str(folder), overwrite=True),
         model=ModelSection(path=str(MODEL)),
         constraint=PythonConfig(kind="python", path="tiltune.worlds.support_desk:score"),
-        method=MethodSection(rounds=2),
+        method=TiltSection(rounds=2),
         sampler=SamplerSection(samples_per_round=1536, max_new_tokens=LONGEST),
     )
 

@@ -24,8 +24,6 @@ from tiltune.errors import counted
 from tiltune.training.actor import Actor, ActorPlan, on_device
 from tiltune.training.assemble import (
     Prepared,
-    cap_told,
-    completions_of,
     make_actor,
     make_learner,
     prepare,
@@ -33,6 +31,7 @@ from tiltune.training.assemble import (
 from tiltune.training.check.agreement import agreement, relation
 from tiltune.training.check.findings import Count, find
 from tiltune.training.check.lines import agreement_lines, findings_lines, warnings
+from tiltune.training.corpus import completions_of
 from tiltune.training.learner import Learner, Trained
 from tiltune.training.probe import PROMPTS
 from tiltune.training.sampler import Scored
@@ -83,7 +82,7 @@ def check_run(
         _print_agreement(prepared, scored, other, console)
     if refused:
         return
-    told = cap_told(prepared, scored.samples.tokens / SAMPLES)
+    told = prepared.cap_told(scored.samples.tokens / SAMPLES)
     if told:
         console.print(told)
     _print_estimate(estimate(prepared, actor, learner, scored), prepared, console)
@@ -109,14 +108,14 @@ def estimate(prepared: Prepared, actor: Actor, learner: Learner, scored: Scored)
         few = scored.samples.select(torch.arange(FITTED))
         actor.value_learner.fit(few, law, steps=STEPS)
         per_step = (time.perf_counter() - started) / STEPS
-        seconds["values"] = per_step * fits * (config.value_model.steps_per_round or 1)
+        seconds["values"] = per_step * fits * config.value_model.steps_per_round
     started = time.perf_counter()
     prepared.measurer(actor.pair(0, scored, {}))
     seconds["measuring"] = (time.perf_counter() - started) * (rounds + 1)
     learner.settings = replace(learner.settings, steps=STEPS)
     trained = Trained(scored.samples, law, values) if plan.law != "none" else None
     per_step = learner.update(trained)["learning_seconds"] / STEPS
-    seconds["policy"] = per_step * rounds * (config.learner.steps_per_round or 0)
+    seconds["policy"] = per_step * rounds * config.learner.steps_per_round
     return Estimate(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
@@ -163,7 +162,7 @@ def _print_data(prepared: Prepared, console: Console) -> None:
 
 def _print_findings(prepared: Prepared, scored: Scored, console: Console) -> bool:
     """What the constraint is and does; whether `fit` would refuse it."""
-    satisfying, violating = map(len, prepared.judged)
+    satisfying, violating = len(prepared.judged.satisfying), len(prepared.judged.violating)
     found = find(
         prepared.config.constraint,
         prepared.constraint,
@@ -197,7 +196,7 @@ def _print_agreement(
         console.print(escape(f"on all texts: {exact}"), soft_wrap=True)
     compared = agreement(prepared.constraint, other, scored.completions, scored.scores)
     _print_lines(agreement_lines("samples of the model", compared, names), console)
-    rows = [each for part in prepared.judged for each in part]
+    rows = prepared.judged.rows
     rows = rows[:: -(-len(rows) // MOST_ROWS) or 1]
     if rows:
         completions = completions_of(rows)
@@ -213,7 +212,7 @@ def _print_lines(lines: Sequence[str], console: Console) -> None:
 
 
 def _print_estimate(measured: Estimate, prepared: Prepared, console: Console) -> None:
-    parallel = prepared.config.method.max_lag
+    parallel = prepared.max_lag
     phases = ", ".join(f"{name} {seconds / 60:.1f}" for name, seconds in measured.seconds.items())
     console.print(
         f"estimated minutes: {sum(measured.seconds.values()) / 60:.1f} ({phases})"

@@ -1,0 +1,169 @@
+"""`[method]`: how the policy is trained; one table a kind, with the defaults of that kind."""
+
+from typing import Annotated, Any, Literal, cast, get_args
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from tiltune.config.parse import Section
+
+
+class MethodSection(Section):
+    """What every kind reads."""
+
+    schedule: Literal["fixed", "sequential", "parallel"] = Field(
+        default="sequential", description="When targets are renewed."
+    )
+    rounds: int = Field(
+        default=3, ge=1, description="Rounds of sampling, value learning and training."
+    )
+    beta: float = Field(
+        default=2.0,
+        ge=0,
+        description="Weight of KL(target || policy), per nat a token; of the policy-gradient loss, "
+        "per score a token.",
+    )
+    beta_min: float = Field(default=0.05, gt=0, description="Lower bound of an adapted beta.")
+    beta_max: float = Field(default=50.0, gt=0, description="Upper bound of an adapted beta.")
+    target_rate: float | None = Field(
+        default=None, gt=0, le=1, description="Satisfaction rate to reach; none: no target."
+    )
+    kl_max_nats: float | None = Field(
+        default=None,
+        gt=0,
+        description="Stop when KL(policy || reference) passes this, nats a completion.",
+    )
+    anchor: Literal["snapshot", "reference"] = Field(
+        default="snapshot", description="Which law the values and target tilt."
+    )
+    samples_max: int | None = Field(
+        default=None,
+        ge=1,
+        description="Stop after the round in which this many completions have been drawn to train "
+        "on.",
+    )
+    seconds_max: float | None = Field(
+        default=None,
+        gt=0,
+        description="Stop after the round in which sampling, scoring, value learning and policy "
+        "updates have taken this long together, seconds.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_this_kind(cls, stated: Any) -> Any:
+        """Say which kinds read a setting that this one does not; None states nothing."""
+        if not isinstance(stated, dict):
+            return stated
+        kept = dict(cast(dict[str, Any], stated))
+        for name in [name for name in kept if name not in cls.model_fields]:
+            readers = [kind for kind, table in TABLES.items() if name in table.model_fields]
+            if readers and kept.pop(name) is not None:
+                kind = kept.get("kind", "tilt")
+                raise ValueError(
+                    f"method.{name} is read by method.kind = {' and '.join(map(repr, readers))} "
+                    f"only, not by '{kind}'; leave it out"
+                )
+        return kept
+
+
+class TiltSection(MethodSection):
+    """The target of the snapshot's values, in closed form at every prefix."""
+
+    kind: Literal["tilt"] = "tilt"
+    prefix_weight_clip: float = Field(
+        default=10.0, gt=0, description="Upper bound of a prefix weight."
+    )
+
+
+class SftSection(MethodSection):
+    """The corpus alone."""
+
+    kind: Literal["sft"] = "sft"
+
+
+class FilterSection(MethodSection):
+    """The likelihood of completions that satisfy."""
+
+    kind: Literal["filter"] = "filter"
+
+
+class GradientSection(MethodSection):
+    """What policy gradients read: many small rounds, since they train on present samples only."""
+
+    rounds: int = Field(
+        default=64, ge=1, description="Rounds of sampling, value learning and training."
+    )
+    kl_weight: float = Field(
+        default=0.3,
+        ge=0,
+        description="Weight of KL(policy || reference), score a nat; a completion scores 2C - 1.",
+    )
+    ratio_clip: float = Field(
+        default=0.2,
+        gt=0,
+        description="How far a token's probability ratio (ppo: or a state's value) may move in a "
+        "round.",
+    )
+    passes: int = Field(
+        default=4,
+        ge=1,
+        description="Passes over a round's samples; sets learner.steps_per_round unless that is "
+        "stated.",
+    )
+
+
+class PpoSection(GradientSection):
+    """Clipped policy gradients with a state value."""
+
+    kind: Literal["ppo"] = "ppo"
+    decay: float = Field(
+        default=0.95, ge=0, le=1, description="Lambda of the generalised advantages."
+    )
+
+
+class GrpoSection(GradientSection):
+    """Clipped policy gradients against the other completions of a prompt."""
+
+    kind: Literal["grpo"] = "grpo"
+    group_size: int = Field(default=8, ge=1, description="Completions of each prompt in a round.")
+
+
+class PythonMethodSection(MethodSection):
+    """A method of the user's own."""
+
+    kind: Literal["python"] = "python"
+    path: str = Field(
+        description="'module:attribute' of a `Method`, or of what makes one from `settings`."
+    )
+    settings: dict[str, Any] = Field(
+        default={}, description="Keyword arguments for what makes the method."
+    )
+
+
+TABLES: dict[str, type[MethodSection]] = {
+    get_args(table.model_fields["kind"].annotation)[0]: table
+    for table in (
+        *(TiltSection, SftSection, FilterSection),
+        *(PpoSection, GrpoSection, PythonMethodSection),
+    )
+}
+"""The table of each kind."""
+
+
+def _kind(stated: Any) -> Any:
+    """The kind of a table or a section; tilt where none is stated."""
+    if isinstance(stated, dict):
+        return cast(dict[str, Any], stated).get("kind", "tilt")
+    return getattr(stated, "kind", "tilt")
+
+
+MethodConfig = Annotated[
+    Annotated[TiltSection, Tag("tilt")]
+    | Annotated[SftSection, Tag("sft")]
+    | Annotated[FilterSection, Tag("filter")]
+    | Annotated[PpoSection, Tag("ppo")]
+    | Annotated[GrpoSection, Tag("grpo")]
+    | Annotated[PythonMethodSection, Tag("python")],
+    Discriminator(_kind),
+]
+"""Any of them."""

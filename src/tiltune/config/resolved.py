@@ -1,0 +1,50 @@
+"""A run with every choice made: what may be None in `run.toml` for "choose" is a number here.
+
+`training.defaults.resolve` makes it, and code that acts on settings takes it.
+"""
+
+# Sections are frozen, so a field may be narrowed by a subclass; pyright takes fields for mutable.
+# pyright: reportIncompatibleVariableOverride=false, reportGeneralTypeIssues=false
+
+from tiltune.config.run import (
+    ActorSection,
+    DataSection,
+    LearnerSection,
+    RunConfig,
+    SamplerSection,
+    ValueModelSection,
+)
+
+
+class ResolvedData(DataSection):
+    max_tokens: int
+
+
+class ResolvedSampler(SamplerSection):
+    samples_per_round: int
+    batch_size: int
+
+
+class ResolvedValueModel(ValueModelSection):
+    steps_per_round: int
+    batch_size: int
+    learning_rate: float
+
+
+class ResolvedLearner(LearnerSection):
+    steps_per_round: int
+    batch_size: int
+    learning_rate: float
+    threads: int
+
+
+class ResolvedActor(ActorSection):
+    threads: int
+
+
+class ResolvedConfig(RunConfig):
+    data: ResolvedData
+    sampler: ResolvedSampler
+    value_model: ResolvedValueModel
+    learner: ResolvedLearner
+    actor: ResolvedActor

@@ -1,0 +1,75 @@
+"""The `[data]` section -> rows to train on, rows to validate on, prompts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tiltune.config import ResolvedConfig, RunConfig
+from tiltune.data.batches import hold_out
+from tiltune.data.encode import (
+    Example,
+    Prompt,
+    Tokenizer,
+    corpus_examples,
+    default_prompts,
+    prompt_list,
+)
+from tiltune.data.rows import read_rows
+from tiltune.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class TextData:
+    """What a run reads: corpus rows for training and for validation, and prompts."""
+
+    train: Sequence[Example]
+    valid: Sequence[Example]
+    prompts: Sequence[Prompt]
+
+
+def read_data(config: ResolvedConfig, tokenizer: Tokenizer, *, context: int) -> TextData:
+    """All that the settings name.
+
+    Args:
+        config: of the run.
+        tokenizer: the model's.
+        context: most tokens that the model reads at once.
+
+    Raises:
+        ConfigError: a completion or a corpus row would not fit into the context.
+        DataError: a file or a row of it is not what it must be.
+    """
+    section, limit = config.data, prompt_limit(config, context)
+
+    def read(path: str, setting: str) -> list[Example]:
+        rows = read_rows(path, setting=setting)
+        return corpus_examples(rows, tokenizer, max_tokens=section.max_tokens, setting=setting)
+
+    train = read(section.corpus, "data.corpus") if section.corpus is not None else []
+    valid: list[Example] = []
+    if section.valid is not None:
+        valid = read(section.valid, "data.valid")
+    elif train:
+        train, valid = hold_out(train)
+    if section.prompts is None:
+        return TextData(train, valid, default_prompts([*train, *valid], tokenizer, limit=limit))
+    rows = read_rows(section.prompts, setting="data.prompts")
+    return TextData(train, valid, prompt_list(rows, tokenizer, limit=limit, setting="data.prompts"))
+
+
+def prompt_limit(config: RunConfig, context: int) -> int:
+    """Most tokens of a prompt, in a model that reads so many at once.
+
+    Raises:
+        ConfigError: a completion or a corpus row would not fit.
+    """
+    if config.sampler.max_new_tokens >= context:
+        raise ConfigError(
+            f"sampler.max_new_tokens = {config.sampler.max_new_tokens} leaves no room for a "
+            f"prompt: the model reads {context} tokens at once"
+        )
+    if (config.data.max_tokens or 0) > context:
+        raise ConfigError(
+            f"data.max_tokens = {config.data.max_tokens} is more than the {context} tokens that "
+            "the model reads at once; lower it, or leave it out"
+        )
+    return context - config.sampler.max_new_tokens

@@ -1,0 +1,186 @@
+"""What a method is: what it needs, what it fixes once a round, and its loss on a part of that.
+
+A method never calls `backward`, never sees an optimizer and never counts micro-batches: the learner
+does, for every method alike. One object, one file; `kinds` lists those that come with the package,
+and `method.kind = "python"` takes one from a user's module.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+from tiltune.config import RunConfig
+from tiltune.data.batches import part_rows
+from tiltune.data.samples import Samples
+from tiltune.models.laws import LossOutput, gather, log_softmax
+from tiltune.models.lm import LanguageModel
+from tiltune.values.model import ValueModel
+from tiltune.values.state import StateValue
+
+Losses = Mapping[Literal["policy", "values"], LossOutput]
+"""The policy's loss, which beta weighs, and that of the state values, which nothing weighs."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method asks of the actor, the models and the data.
+
+    Attributes:
+        law: whose completions it trains on: each round's snapshot of the policy, the reference's
+            in every round, or none, the corpus alone.
+        values: "prefix": log R for every next token, fitted by the actor; "state": one number a
+            prefix, trained by the method's own loss.
+        group_size: completions of each prompt in a round.
+        order: how a step picks its samples: "random" places, or "passes" over all of them.
+        corpus: whether it can do without one.
+    """
+
+    law: Literal["snapshot", "reference", "none"] = "snapshot"
+    values: Literal["none", "prefix", "state"] = "none"
+    group_size: int = 1
+    order: Literal["random", "passes"] = "random"
+    corpus: Literal["needed", "optional"] = "optional"
+
+
+@dataclass(frozen=True)
+class Models:
+    """What a round's loss may ask.
+
+    Attributes:
+        policy: what is trained.
+        law: what the samples were drawn from, frozen: a snapshot of the policy or the reference.
+        reference: the frozen base model.
+        values: of the law; where `Needs.values` is "prefix".
+        state_values: where it is "state".
+        most_tokens: padded tokens of one forward pass at most, for `by_parts`.
+    """
+
+    policy: LanguageModel
+    law: LanguageModel
+    reference: LanguageModel
+    values: ValueModel | None = None
+    state_values: StateValue | None = None
+    most_tokens: int = 2**14
+
+
+@dataclass(frozen=True)
+class Work:
+    """Samples to train on and what is fixed about them for the round.
+
+    Attributes:
+        samples: N completions.
+        columns: further tensors by name, [N] or [N, T], aligned with the samples.
+        numbers: fields of the round's record that are known before the first step.
+    """
+
+    samples: Samples
+    columns: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    numbers: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def select(self, rows: Tensor) -> "Work":
+        """These rows, without columns that are padding in all of them."""
+        samples = self.samples.select(rows)
+        width = samples.ids.shape[1]
+        columns = {
+            name: column[rows.to(column.device)][:, :width]
+            if column.dim() > 1
+            else column[rows.to(column.device)]
+            for name, column in self.columns.items()
+        }
+        return replace(self, samples=samples, columns=columns)
+
+
+class Method(Protocol):
+    """One way to train a policy on samples; the corpus term is the learner's."""
+
+    @property
+    def needs(self) -> Needs: ...
+
+    def prepare(self, samples: Samples, models: Models) -> Work:
+        """Once a round, without gradient: what is fixed before its first step.
+
+        Args:
+            samples: the round's, labelled.
+            models: as they are before the first step.
+
+        Returns:
+            The samples to train on; where none are left the round trains on the corpus alone.
+        """
+        ...
+
+    def loss(self, work: Work, models: Models, *, count: float) -> Losses:
+        """The loss of a part of a step; the parts of a step add up.
+
+        Args:
+            work: some rows of what `prepare` gave.
+            models: the policy has moved on since.
+            count: tokens of the whole step, which a mean over tokens divides by.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Usual:
+    """Where a method's defaults are not those that the model's size gives; None: those.
+
+    Attributes:
+        samples: completions a round.
+        passes: over a round's samples by the policy.
+        rate: share of the policy's rate, which state values then have too.
+    """
+
+    samples: int | None = None
+    passes: int | None = None
+    rate: float = 1.0
+
+
+class BuiltInMethod(Method, Protocol):
+    """A method that also knows its defaults and which settings it cannot work with."""
+
+    @property
+    def usual(self) -> Usual: ...
+
+    def refuse(self, config: RunConfig) -> None:
+        """Settings that do not go with the method.
+
+        Raises:
+            ConfigError: names them and the way out.
+        """
+        ...
+
+
+def next_logits(lm: LanguageModel, samples: Samples) -> Float[Tensor, "N T V"]:
+    """The model's logits where each completion token was drawn."""
+    ids, mask = samples.prefixes()
+    return lm.forward(ids, mask, keep=samples.ids.shape[1]).logits
+
+
+def taken_log_probs(lm: LanguageModel, samples: Samples) -> Float[Tensor, "N T"]:
+    """The model's log-probability of each completion token, nats."""
+    return gather(log_softmax(next_logits(lm, samples)), samples.ids)
+
+
+def by_parts(
+    samples: Samples, most_tokens: int, function: Callable[[Samples], Tensor]
+) -> Float[Tensor, "*shape"]:
+    """`function` of all samples, a few rows at a time; columns that a part lacks are 0.
+
+    Args:
+        samples: at least one.
+        most_tokens: padded tokens of a part at most.
+        function: from samples to a number each, [n], or a number a token, [n, t].
+    """
+    found: Tensor | None = None
+    for rows in part_rows(samples, most_tokens):
+        part = function(samples.select(rows))
+        if found is None:
+            found = part.new_zeros(len(samples), *samples.ids.shape[1:2][: part.dim() - 1])
+        found[(rows, slice(part.shape[1])) if part.dim() > 1 else rows] = part
+    assert found is not None
+    return found

@@ -1,0 +1,89 @@
+"""`python`: a method from a user's module, by the same protocol as those of the package."""
+
+import importlib
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast, final
+
+from tiltune.config import PythonMethodSection, RunConfig
+from tiltune.data.samples import Samples
+from tiltune.errors import ConfigError
+from tiltune.methods.base import Losses, Method, Models, Needs, Usual, Work
+
+
+@final
+@dataclass(frozen=True)
+class Adopted:
+    """A user's method, with the defaults that the model's size gives.
+
+    Attributes:
+        method: what does the work.
+    """
+
+    method: Method
+    usual: ClassVar[Usual] = Usual()
+
+    @property
+    def needs(self) -> Needs:
+        return self.method.needs
+
+    def refuse(self, config: RunConfig) -> None:
+        """A user's method refuses what it cannot work with when it is made."""
+
+    def prepare(self, samples: Samples, models: Models) -> Work:
+        return self.method.prepare(samples, models)
+
+    def loss(self, work: Work, models: Models, *, count: float) -> Losses:
+        return self.method.loss(work, models, count=count)
+
+
+def make_python(section: PythonMethodSection) -> Adopted:
+    """Import `path` and, where it is a class or a function, call it with `settings`.
+
+    Raises:
+        ConfigError: it cannot be imported or called, or what it gives is no method.
+    """
+    named = f"method.path = '{section.path}'"
+    found: Any = _imported(section.path, named)
+    if not _is_method(found) or isinstance(found, type):
+        try:
+            found = found(**section.settings)
+        except Exception as error:
+            raise ConfigError(
+                f"{named}: calling it with method.settings = {section.settings} raised "
+                f"{type(error).__name__}: {error}"
+            ) from error
+    elif section.settings:
+        raise ConfigError(
+            f"{named} is a method already, so nothing reads method.settings = "
+            f"{section.settings}; name what makes it, or leave them out"
+        )
+    if not _is_method(found):
+        raise ConfigError(
+            f"{named} gives a {type(found).__name__} without {', '.join(_lacking(found))}; a "
+            "method has `needs` (a tiltune.methods.base.Needs), `prepare(samples, models)` and "
+            "`loss(work, models, *, count)`"
+        )
+    return Adopted(cast(Method, found))
+
+
+def _imported(path: str, named: str) -> Any:
+    module, colon, attribute = path.partition(":")
+    if not (module and colon and attribute):
+        raise ConfigError(f"{named}: expected 'module:attribute'")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except Exception as error:
+        raise ConfigError(
+            f"{named} cannot be imported: {type(error).__name__}: {error}; the module must be "
+            "importable from where tiltune runs (installed, or its folder in PYTHONPATH)"
+        ) from error
+
+
+def _lacking(found: Any) -> list[str]:
+    """What a method has and this has not."""
+    lacking = [name for name in ("prepare", "loss") if not callable(getattr(found, name, None))]
+    return lacking if isinstance(getattr(found, "needs", None), Needs) else ["needs", *lacking]
+
+
+def _is_method(found: Any) -> bool:
+    return not _lacking(found)

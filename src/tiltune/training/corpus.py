@@ -1,0 +1,69 @@
+"""The corpus as the constraint sees it: what is trained on, what is dropped, what that caps."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tiltune.constraints.base import Constraint
+from tiltune.constraints.scores import Completion
+from tiltune.data.encode import Example
+
+
+@dataclass(frozen=True)
+class CorpusCount:
+    """What became of the corpus: rows to train on, and how many violated the constraint."""
+
+    rows: int
+    violating: int
+    dropped: int
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Rows that meet the constraint, and rows that do not."""
+
+    satisfying: Sequence[Example]
+    violating: Sequence[Example]
+
+    @property
+    def rows(self) -> list[Example]:
+        """All of them, those that meet it first."""
+        return [*self.satisfying, *self.violating]
+
+
+def judge(examples: Sequence[Example], constraint: Constraint) -> Judged:
+    """Ask the constraint of every row."""
+    scores = constraint.score(completions_of(examples))
+    satisfied = [constraint.satisfied(score) for score in scores]
+    both = list(zip(examples, satisfied, strict=True))
+    return Judged([e for e, good in both if good], [e for e, good in both if not good])
+
+
+def completions_of(examples: Sequence[Example]) -> list[Completion]:
+    """Corpus rows as a constraint sees them."""
+    return [Completion(e.prompt, e.text, not e.truncated, e.row) for e in examples]
+
+
+def cap_told(
+    corpus: Sequence[Example], count: CorpusCount, *, beta: float, sample_tokens: float
+) -> str | None:
+    """What violating rows that are kept cap the satisfaction rate at, in words; None: no cap.
+
+    The optimum is a mixture of corpus and target, so the rate stays under `(r + β') / (1 + β')`
+    with the corpus's own rate r and `β' = β · (mean corpus tokens) / (mean sample tokens)`.
+
+    Args:
+        corpus: rows that are trained on.
+        count: of them.
+        beta: weight of the samples' term; 0 where there is none.
+        sample_tokens: mean length of the model's completions.
+    """
+    if beta == 0 or count.dropped == count.violating:
+        return None
+    tokens = sum(len(row.ids) - row.prompt_length for row in corpus)
+    rate = 1 - count.violating / count.rows
+    weight = beta * tokens / count.rows / sample_tokens
+    return (
+        f"data.violating = 'keep': {rate:.1%} of the corpus satisfies, so at beta = {beta:g} "
+        f"training cannot take the satisfaction rate above about "
+        f"{(rate + weight) / (1 + weight):.1%}"
+    )
