@@ -114,8 +114,7 @@ class Learner:
         self.policy_gradient = policy_gradient
         self.version = 0
         self.steps_done = 0
-        policy.activate()
-        self.parameters = [p for _, p in policy.named_parameters()]
+        self.parameters = [p.requires_grad_() for _, p in policy.named_parameters()]
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.0
         )
