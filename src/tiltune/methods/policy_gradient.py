@@ -236,7 +236,7 @@ class PolicyGradient:
     def _state_values_backward(
         self, estimates: Estimates, rows: Tensor, count: float
     ) -> dict[str, float]:
-        """First, since the policy's own view has to be the last one that ran; see `lm`."""
+        """Gradients of the state values on these rows; what it measured, nothing for grpo."""
         if self.values is None:
             return {}
         part = estimates.samples.select(rows)
