@@ -2,8 +2,7 @@
 
 A `LanguageModel` is a view of a causal-LM module: the whole module, or one adapter on shared base
 weights. Several views of one module (policy, snapshot, reference, value trunk) cost one set of base
-weights. A view that needs gradients must run last before `backward`, since choosing an adapter
-freezes the others.
+weights, and one loss may train any of them: which view ran last does not matter to `backward`.
 """
 
 import copy
@@ -18,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tiltune.models.laws import log_softmax
+from tiltune.models.lora import Adapters
 
 UNOWNED_LOGIT = -1e4
 """Logit of an id the tokenizer does not own: probability 0 in 32 bit, with a finite logarithm."""
@@ -61,13 +61,14 @@ class LanguageModel:
     ) -> None:
         self.module: Any = module  # a wrapper with adapters has methods that nn.Module lacks
         self.adapter = adapter
+        self.adapters = Adapters(module) if hasattr(module, "peft_config") else None
         self.owned = owned
         self.autocast = autocast
 
     @property
     def inner(self) -> Any:
         """The Hugging Face module, beneath the adapters' wrapper if there is one."""
-        return self.module.get_base_model() if hasattr(self.module, "peft_config") else self.module
+        return self.module if self.adapters is None else self.module.get_base_model()
 
     @property
     def width(self) -> int:
@@ -83,13 +84,9 @@ class LanguageModel:
         return next(self.module.parameters()).device
 
     def activate(self) -> None:
-        """Make the module compute as this view."""
-        if hasattr(self.module, "peft_config"):
-            if self.adapter is None:
-                self.module.base_model.disable_adapter_layers()
-            else:
-                self.module.base_model.enable_adapter_layers()
-                self.module.set_adapter(self.adapter)
+        """Make the module compute as this view; what can be trained stays what it was."""
+        if self.adapters is not None:
+            self.adapters.choose(self.adapter)
 
     def forward(
         self,
@@ -146,7 +143,7 @@ class LanguageModel:
 
     def named_parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
         """This view's own weights: all of the module's, or its adapter's; none for a bare base."""
-        if not hasattr(self.module, "peft_config"):
+        if self.adapters is None:
             return self.module.named_parameters()
         marker = f".{self.adapter}."
         return (
@@ -175,24 +172,25 @@ class LanguageModel:
                 value.copy_(state[name])
 
     def clone(self, adapter: str) -> "LanguageModel":
-        """A second view that starts equal: a new adapter named after `adapter`, or a whole copy."""
-        if not hasattr(self.module, "peft_config"):
-            twin = LanguageModel(
+        """A second view that starts equal: a new adapter named after `adapter`, or a whole copy.
+
+        It can be trained; who only asks it runs it without gradients.
+        """
+        if self.adapters is None:
+            return LanguageModel(
                 copy.deepcopy(self.module), owned=self.owned, autocast=self.autocast
             )
-        else:
-            config: Any = self.module.peft_config
-            name = f"{adapter}_view"  # a bare `values` is refused: module dictionaries have it
-            self.module.add_adapter(name, next(iter(config.values())))
-            twin = LanguageModel(
-                self.module, adapter=name, owned=self.owned, autocast=self.autocast
-            )
-            twin.load_state(self.state())
+        name = f"{adapter}_view"  # a bare `values` is refused: module dictionaries have it
+        self.adapters.add(name)
+        twin = LanguageModel(self.module, adapter=name, owned=self.owned, autocast=self.autocast)
+        twin.load_state(self.state())
+        for _, value in twin.named_parameters():
+            value.requires_grad_()
         return twin
 
     def base(self, adapter: str) -> "LanguageModel":
         """The model as it was loaded: the weights without an adapter, or a whole copy of them."""
-        if not hasattr(self.module, "peft_config"):
+        if self.adapters is None:
             return self.clone(adapter)
         return LanguageModel(self.module, owned=self.owned, autocast=self.autocast)
 

@@ -77,7 +77,7 @@ class Optimiser:
         fitted: str,
         lower: str,
     ) -> None:
-        self.parameters = list(parameters)
+        self.parameters = [each.requires_grad_() for each in parameters]
         self.rate = rate
         self.fitted = fitted
         self.lower = lower

@@ -125,7 +125,6 @@ class Learner:
         self.state_values = state_values
         self.version = 0
         self.steps_done = 0
-        policy.activate()
         self.optimiser = Optimiser(
             [value for _, value in policy.named_parameters()],
             rate=settings.learning_rate,
