@@ -12,11 +12,14 @@ from run_folders import HOSTILE, finished, make_run, record, report, sample
 
 from tiltune.errors import RunError
 from tiltune.records.files import write_json
-from tiltune.records.report.markup import number
-from tiltune.records.report.page import verdict, write_report
+from tiltune.records.report.formats import number
+from tiltune.records.report.headline import verdict
+from tiltune.records.report.page import write_report
+from tiltune.records.report.rendering import static
 from tiltune.records.report.rounds import GROUPS
-from tiltune.records.report.script import SCRIPT
 from tiltune.records.rounds import RoundRecord
+
+SCRIPT = static("report.js")
 
 
 @pytest.fixture
@@ -227,7 +230,8 @@ def test_damaged_file_is_named(tmp_path: Path, name: str, text: str, message: st
 
 def test_remaking_a_report_needs_no_torch(full: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from tiltune.records.report import write_report; "
+        "import sys; from pathlib import Path; "
+        "from tiltune.records.report.page import write_report; "
         f"write_report(Path({str(full)!r})); heavy = {{'torch', 'numpy', 'transformers'}}; "
         "sys.exit(str(heavy & sys.modules.keys()) if heavy & sys.modules.keys() else 0)"
     )

@@ -8,6 +8,7 @@ from pages import Node, Tree, rows_of
 from run_folders import finished, make_run, record, report
 
 from tiltune.records.report.charts import Point, Series, line_chart, stacked_bars
+from tiltune.records.report.figure import Figure
 
 
 @pytest.fixture
@@ -32,9 +33,10 @@ def test_many_rows(tmp_path: Path) -> None:
     assert len(rates) == 200
 
 
-def draw(chart: str) -> Node:
+def draw(figure: Figure | None) -> Node:
+    assert figure is not None
     tree = Tree()
-    tree.feed(chart)
+    tree.feed(figure.marks)
     return tree.open[0]
 
 

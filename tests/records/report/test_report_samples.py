@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from run_folders import finished, make_run, report, sample
 
-from tiltune.records.report.texts import HIDDEN, LOWEST, heat
+from tiltune.records.report.heat import LOWEST, heat
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_violating_text_is_behind_a_click(full: Path) -> None:
     part = report(full).section("samples")
     folded = part.all("details", "violating")
     assert len(folded) == 1 and "open" not in folded[0].attributes
-    assert folded[0].all("summary")[0].text == HIDDEN
+    assert folded[0].all("summary")[0].text == "show text that violates the constraint"
     assert "you are an idiot sir" in folded[0].text
     assert "reason: idiot" in folded[0].text
     assert part.text.count("idiot") == 2  # neither text nor reason stands outside the fold

@@ -6,8 +6,10 @@ A line around a state is doubled where a text may end in it; a dead state is gre
 import math
 from collections.abc import Sequence
 
+from markupsafe import Markup
+
 from tiltune.errors import counted
-from tiltune.records.report.markup import escape
+from tiltune.records.report.svg import element, path, title, together
 from tiltune.records.rounds import AutomatonRecord
 
 RADIUS = 17.0
@@ -21,13 +23,8 @@ LETTER = 6.2
 Place = tuple[float, float]
 
 
-def automaton_figure(automaton: AutomatonRecord) -> str:
-    """The drawing, or how many states there are where they are too many to draw."""
-    if not automaton.edges:
-        return (
-            f'<p class="note">The automaton has {automaton.states:,} states over '
-            f"{automaton.classes:,} classes of characters, too many to draw.</p>"
-        )
+def draw(automaton: AutomatonRecord) -> Markup:
+    """The drawing of an automaton that has edges."""
     widest = LETTER * max(len(_short(label)) for _, _, label in automaton.edges)
     across, margin = max(ACROSS, widest + 4 * RADIUS), max(MARGIN_X, widest / 2 + RADIUS)
     places = _places(automaton, across, margin)
@@ -40,18 +37,14 @@ def automaton_figure(automaton: AutomatonRecord) -> str:
     top = min(y for _, y in [*places.values(), *apexes]) - MARGIN_Y
     height = max(y for _, y in [*places.values(), *apexes]) + MARGIN_Y / 2 - top
     arrows, labels = zip(*[_edge(edge, places, across) for edge in automaton.edges], strict=True)
-    marks = "".join((*arrows, *labels))  # no arrow crosses a label
-    marks += _start(places[automaton.start])
-    marks += "".join(_state(state, place, automaton) for state, place in places.items())
+    marks = [*arrows, *labels, _start(places[automaton.start])]  # no arrow crosses a label
+    marks += [_state(state, place, automaton) for state, place in places.items()]
     told = (
         f"automaton of {counted(automaton.states, 'state')}, {len(automaton.accepting)} accepting"
     )
-    return (
-        '<figure class="automaton" tabindex="0">'
-        f'<svg viewBox="0 {top:.0f} {width:.0f} {height:.0f}" '
-        f'width="{width:.0f}" height="{height:.0f}" '
-        f'role="img" aria-label="{told}">{marks}</svg></figure>'
-    )
+    size = {"width": f"{width:.0f}", "height": f"{height:.0f}"}
+    view = {"viewBox": f"0 {top:.0f} {width:.0f} {height:.0f}", **size}
+    return element("svg", {**view, "role": "img", "aria-label": told}, together(marks))
 
 
 def layers(automaton: AutomatonRecord) -> list[list[int]]:
@@ -80,37 +73,38 @@ def _places(automaton: AutomatonRecord, across: float, margin: float) -> dict[in
     }
 
 
-def _state(state: int, place: Place, automaton: AutomatonRecord) -> str:
-    x, y = place
+def _state(state: int, place: Place, automaton: AutomatonRecord) -> Markup:
     css = "state dead" if state in automaton.dead else "state"
     accepting = state in automaton.accepting
-    inner = f'<circle class="inner" cx="{x:.1f}" cy="{y:.1f}" r="{RADIUS - 4:.1f}"/>' * accepting
     ends = "a text may end here" if accepting else "a text that ends here violates"
     told = "no text satisfies from here" if state in automaton.dead else ends
-    return (
-        f'<g class="{css}"><title>state {state}: {told}</title>'
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{RADIUS:.1f}"/>{inner}'
-        f'<text x="{x:.1f}" y="{y + 4:.1f}">{state}</text></g>'
-    )
+    centre = {"cx": place[0], "cy": place[1]}
+    marks = [title(f"state {state}: {told}"), element("circle", {**centre, "r": RADIUS})]
+    inner = {"class": "inner", **centre, "r": RADIUS - 4}
+    marks += [element("circle", inner)] if accepting else []
+    marks.append(element("text", {"x": place[0], "y": place[1] + 4}, str(state)))
+    return element("g", {"class": css}, together(marks))
 
 
-def _start(place: Place) -> str:
+def _start(place: Place) -> Markup:
     x, y = place
     end = (x - RADIUS - 1, y)
     return _path(f"M{end[0] - 30:.1f} {y:.1f}L{end[0]:.1f} {y:.1f}", (end[0] - 30, y), end)
 
 
-def _edge(edge: tuple[int, int, str], places: dict[int, Place], across: float) -> tuple[str, str]:
+def _edge(
+    edge: tuple[int, int, str], places: dict[int, Place], across: float
+) -> tuple[Markup, Markup]:
     """The arrow and its label; nothing where no text comes."""
     source, target, label = edge
     if source not in places:
-        return "", ""
+        return Markup(), Markup()
     if source == target:
         return _loop(places[source], label)
     return _arrow(places[source], places[target], label, across)
 
 
-def _loop(place: Place, label: str) -> tuple[str, str]:
+def _loop(place: Place, label: str) -> tuple[Markup, Markup]:
     x, y = place
     top, side = y - RADIUS + 2, 8.0
     curve = (
@@ -120,7 +114,7 @@ def _loop(place: Place, label: str) -> tuple[str, str]:
     return _path(curve, (x + 22, top - 34), (x + side, top)), _label((x, top - 30), label)
 
 
-def _arrow(source: Place, target: Place, label: str, across: float) -> tuple[str, str]:
+def _arrow(source: Place, target: Place, label: str, across: float) -> tuple[Markup, Markup]:
     top = _apex(source, target, across)
     # a quadratic curve passes half-way between its control point and the middle of its ends
     control = (2 * top[0] - (source[0] + target[0]) / 2, 2 * top[1] - (source[1] + target[1]) / 2)
@@ -154,7 +148,7 @@ def _towards(place: Place, control: Place) -> Place:
     return place[0] + dx / length * (RADIUS + 1), place[1] + dy / length * (RADIUS + 1)
 
 
-def _path(curve: str, before: Place, end: Place) -> str:
+def _path(curve: str, before: Place, end: Place) -> Markup:
     """A line with its tip, which points from `before` to `end`."""
     dx, dy = end[0] - before[0], end[1] - before[1]
     length = math.hypot(dx, dy) or 1.0
@@ -164,15 +158,12 @@ def _path(curve: str, before: Place, end: Place) -> str:
         (end[0] - along[0] + across[0], end[1] - along[1] + across[1]),
         (end[0] - along[0] - across[0], end[1] - along[1] - across[1]),
     ]
-    steps = "L".join(f"{x:.1f} {y:.1f}" for x, y in corners)
-    return f'<path class="edge" d="{curve}"/><path class="tip" d="M{steps}Z"/>'
+    return element("path", {"class": "edge", "d": curve}) + path(corners, "tip", close=True)
 
 
-def _label(place: Place, label: str) -> str:
-    return (
-        f'<text class="label" x="{place[0]:.1f}" y="{place[1] - 3:.1f}">'
-        f"<title>{escape(label)}</title>{escape(_short(label))}</text>"
-    )
+def _label(place: Place, label: str) -> Markup:
+    attributes = {"class": "label", "x": place[0], "y": place[1] - 3}
+    return element("text", attributes, title(label) + _short(label))
 
 
 def _short(label: str) -> str:

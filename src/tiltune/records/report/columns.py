@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tiltune.records.measurements import Comparison, Entry, Measurement, find_measurement, named
-from tiltune.records.report.markup import MISSING, bounds, number, setting
+from tiltune.records.report.formats import MISSING, bounds, number, setting
 
 ASPECTS = ("control", "utility", "quality", "cost")
 ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
@@ -27,7 +27,7 @@ BUDGET_NOTES = {
 
 
 @dataclass(frozen=True)
-class Column:
+class MeasurementColumn:
     """A measurement as a column; `like` is the first entry's, for unit, direction, definition."""
 
     name: str
@@ -49,7 +49,7 @@ def measured(entry: Entry) -> tuple[Measurement, ...]:
     return (*entry.evaluation.measurements, *entry.cost)
 
 
-def columns_of(comparison: Comparison) -> list[Column]:
+def columns_of(comparison: Comparison) -> list[MeasurementColumn]:
     """The columns asked for, or all; by aspect, and within one in the order of their names' first
     appearance."""
     found: dict[str, Measurement] = {}
@@ -58,8 +58,8 @@ def columns_of(comparison: Comparison) -> list[Column]:
             found.setdefault(named(measurement), measurement)
     if comparison.columns:
         asked = [find_measurement(found.values(), name) for name in comparison.columns]
-        return [Column(named(each), each) for each in asked if each is not None]
-    everything = [Column(name, each) for name, each in found.items()]
+        return [MeasurementColumn(named(each), each) for each in asked if each is not None]
+    everything = [MeasurementColumn(name, each) for name, each in found.items()]
     return sorted(everything, key=lambda column: ASPECTS.index(column.like.aspect))
 
 
@@ -95,7 +95,7 @@ def knobs_of(entry: Entry) -> str:
     )
 
 
-def rows_of(entries: Sequence[Entry], columns: Sequence[Column]) -> list[list[str]]:
+def rows_of(entries: Sequence[Entry], columns: Sequence[MeasurementColumn]) -> list[list[str]]:
     """A row an entry: method, its chosen knobs, and a cell a column."""
     return [
         [

@@ -3,46 +3,48 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tiltune.records.report.axes import ReferenceLine
 from tiltune.records.report.charts import (
     Point,
-    Rule,
     Series,
     line_chart,
     reliability_diagram,
     stacked_bars,
 )
+from tiltune.records.report.figure import Figure
 from tiltune.records.report.folder import RunFolder
-from tiltune.records.report.markup import escape, folded, number, table
-from tiltune.records.rounds import RoundRecord
+from tiltune.records.report.formats import number
+from tiltune.records.report.text_table import TextTable
+from tiltune.records.rounds import CalibrationBin, RoundRecord
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A chart: its lines as (label, key of the record), and a level from the method's settings."""
+class RoundChart:
+    """Its lines as (label, key of the record), and a level from the method's settings."""
 
     title: str
     unit: str
     lines: tuple[tuple[str, str], ...]
-    rule: str = ""
-    rule_setting: str = ""
+    level: str = ""
+    level_setting: str = ""
 
 
-PLANS = (
-    Plan(
+CHARTS = (
+    RoundChart(
         "Satisfaction rate",
         "share of samples",
         (("satisfaction rate", "satisfaction_rate"),),
         "target",
         "target_rate",
     ),
-    Plan(
+    RoundChart(
         "KL(policy ‖ reference)",
         "nats a completion",
         (("divergence", "kl_policy_reference_nats_per_completion"),),
         "stop above",
         "kl_max_nats",
     ),
-    Plan(
+    RoundChart(
         "Validation loss",
         "nats a token",
         (
@@ -50,13 +52,13 @@ PLANS = (
             ("violating rows", "validation_violating_nats_per_token"),
         ),
     ),
-    Plan("Corpus loss", "nats a token", (("in training", "corpus_loss_nats_per_token"),)),
-    Plan(
+    RoundChart("Corpus loss", "nats a token", (("in training", "corpus_loss_nats_per_token"),)),
+    RoundChart(
         "KL(target ‖ policy)",
         "nats a token",
         (("in training", "kl_target_policy_nats_per_token"),),
     ),
-    Plan(
+    RoundChart(
         "Prefix weights",
         "share of prefixes",
         (
@@ -64,8 +66,8 @@ PLANS = (
             ("weights clipped", "weight_clipped_share"),
         ),
     ),
-    Plan("Length", "tokens a completion", (("mean", "completion_tokens_mean"),)),
-    Plan(
+    RoundChart("Length", "tokens a completion", (("mean", "completion_tokens_mean"),)),
+    RoundChart(
         "Completions",
         "share of samples",
         (
@@ -86,25 +88,48 @@ PHASES = (
 )
 
 
-def curves(run: RunFolder) -> str:
-    """The grid of charts; charts without a number are named in a line below it."""
-    charts = _charts(run)
-    drawn = "".join(charts.values())
-    absent = [title for title, chart in charts.items() if not chart]
-    line = f'<p class="note">Not measured: {escape(", ".join(absent))}.</p>' if absent else ""
-    return f'<div class="charts">{drawn}</div>{line}'
+@dataclass(frozen=True)
+class CalibrationShown:
+    """Reliability of the last value model, the scores of every round's, the diagram's numbers."""
+
+    diagram: Figure | None
+    scores: TextTable
+    bins: TextTable
 
 
-def calibration(records: Sequence[RoundRecord]) -> str:
-    """Reliability of the last value model, its table, and the scores of every round's."""
+def round_figures(run: RunFolder) -> dict[str, Figure | None]:
+    """Title -> figure, None where nothing of it was measured."""
+    figures: dict[str, Figure | None] = {}
+    for chart in CHARTS:
+        series = [
+            _series(run.records, label, f"s{place}", key)
+            for place, (label, key) in enumerate(chart.lines, start=1)
+        ]
+        value = run.setting("method", chart.level_setting)
+        levels = [ReferenceLine(chart.level, value)] if value is not None else []
+        share = chart.unit.startswith("share")
+        figures[chart.title] = line_chart(
+            chart.title, chart.unit, series, levels=levels, share=share
+        )
+    phases = [_series(run.records, label, css, key) for label, css, key in PHASES]
+    figures["Time by phase"] = stacked_bars("Time by phase", "seconds", phases)
+    return figures
+
+
+def calibration_shown(records: Sequence[RoundRecord]) -> CalibrationShown | None:
+    """None where no value model was looked at."""
     fitted = [r for r in records if r.brier_score is not None or r.calibration]
     if not fitted:
-        return ""
+        return None
     last = fitted[-1]
     diagram = reliability_diagram(
         f"Reliability in round {last.round}", "predicted → observed rate", last.calibration
     )
-    scores = table(
+    return CalibrationShown(diagram, _scores(fitted), _bins(last.calibration))
+
+
+def _scores(fitted: Sequence[RoundRecord]) -> TextTable:
+    return TextTable(
         [
             "round",
             "Brier score",
@@ -123,7 +148,10 @@ def calibration(records: Sequence[RoundRecord]) -> str:
             for r in fitted
         ],
     )
-    bins = table(
+
+
+def _bins(bins: Sequence[CalibrationBin]) -> TextTable:
+    return TextTable(
         ["predicted within", "tokens", "mean predicted", "observed rate"],
         [
             [
@@ -132,29 +160,9 @@ def calibration(records: Sequence[RoundRecord]) -> str:
                 number(b.predicted_mean),
                 number(b.observed_rate),
             ]
-            for b in last.calibration
+            for b in bins
         ],
     )
-    detail = folded("the diagram's numbers", bins) if last.calibration else ""
-    return f'<div class="charts">{diagram}<div>{scores}{detail}</div></div>'
-
-
-def _charts(run: RunFolder) -> dict[str, str]:
-    """Title -> figure, "" where nothing was measured."""
-    charts: dict[str, str] = {}
-    for plan in PLANS:
-        series = [
-            _series(run.records, label, f"s{place}", key)
-            for place, (label, key) in enumerate(plan.lines, start=1)
-        ]
-        label, level = plan.rule, run.setting("method", plan.rule_setting)
-        rules = [Rule(label, level)] if level is not None else []
-        charts[plan.title] = line_chart(
-            plan.title, plan.unit, series, rules=rules, share=plan.unit.startswith("share")
-        )
-    phases = [_series(run.records, label, css, key) for label, css, key in PHASES]
-    charts["Time by phase"] = stacked_bars("Time by phase", "seconds", phases)
-    return charts
 
 
 def _series(records: Sequence[RoundRecord], label: str, css: str, key: str) -> Series:

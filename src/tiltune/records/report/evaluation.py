@@ -1,11 +1,12 @@
-"""An evaluation as HTML: its measurements by aspect, its alarms, examples hidden until clicked."""
+"""What the page shows of an evaluation: tables by aspect, examples by group."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import get_args
 
 from tiltune.records.measurements import Aspect, Better, Evaluation, Example, Measurement
-from tiltune.records.report.markup import MISSING, bounds, escape, folded, number, setting, table
-from tiltune.records.report.texts import HIDDEN
+from tiltune.records.report.formats import MISSING, bounds, number, setting
+from tiltune.records.report.text_table import TextTable
 
 COLUMNS = (
     "measurement", "group", "value", "95 % interval", "unit", "better", "rests on", "missing",
@@ -14,40 +15,35 @@ COLUMNS = (
 DIRECTIONS: dict[Better, str] = {"higher": "↑ higher", "lower": "↓ lower", "neither": MISSING}
 
 
-def evaluation_section(evaluation: Evaluation) -> str:
-    """Everything of one evaluation, to stand under a heading."""
-    alarms = "".join(f"<li>{escape(alarm)}</li>" for alarm in evaluation.alarms)
-    return (
-        f'<p class="note">{escape(evaluation.name)} · {escape(evaluation.model)} · digest '
-        f"<code>{escape(evaluation.digest[:12])}</code></p>"
-        + (f'<ul class="alarms">{alarms}</ul>' if alarms else "")
-        + measurement_table(evaluation.measurements)
-        + examples(evaluation.examples)
-        + folded("protocol and seconds", _protocol(evaluation))
-    )
+@dataclass(frozen=True)
+class EvaluationShown:
+    """An evaluation, its tables, its examples by group, and how it was made."""
+
+    evaluation: Evaluation
+    tables: list[TextTable]
+    groups: dict[str, list[Example]]
+    making: list[TextTable]
 
 
-def measurement_table(measurements: Iterable[Measurement]) -> str:
+def evaluation_shown(evaluation: Evaluation | None) -> EvaluationShown | None:
+    """None without an evaluation."""
+    if evaluation is None:
+        return None
+    groups: dict[str, list[Example]] = {}
+    for example in evaluation.examples:
+        groups.setdefault(example.group, []).append(example)
+    tables = measurement_tables(evaluation.measurements)
+    return EvaluationShown(evaluation, tables, groups, _making(evaluation))
+
+
+def measurement_tables(measurements: Iterable[Measurement]) -> list[TextTable]:
     """A table an aspect: value, interval, unit, direction, what it rests on, what is missing."""
     every = list(measurements)
-    parts = ""
+    tables: list[TextTable] = []
     for aspect in get_args(Aspect):
         rows = [_row(each) for each in every if each.aspect == aspect]
-        parts += table(COLUMNS, rows, caption=aspect) if rows else ""
-    return parts
-
-
-def examples(given: Sequence[Example]) -> str:
-    """A folded list a group; within it, what does not surely satisfy every scorer is folded too."""
-    groups = dict.fromkeys(each.group for each in given)
-    return "".join(
-        folded(
-            f"completions of {group or 'the prompts'}: a few, which may offend",
-            "".join(_example(each) for each in given if each.group == group),
-            "block",
-        )
-        for group in groups
-    )
+        tables += [TextTable(COLUMNS, rows, aspect)] if rows else []
+    return tables
 
 
 def _row(measured: Measurement) -> list[str]:
@@ -64,24 +60,8 @@ def _row(measured: Measurement) -> list[str]:
     ]
 
 
-def _example(example: Example) -> str:
-    verdicts = {True: ("yes", "satisfies"), False: ("no", "violates"), None: ("", "not judged")}
-    css, verdict = verdicts[example.satisfied]
-    scores = [f"{escape(name)} {number(value)}" for name, value in example.scores.items()]
-    facts = " · ".join([f'<span class="mark {css}">{verdict}</span>', *scores])
-    text = f'<p class="text">{escape(example.text)}</p>' if example.text else "<em>empty</em>"
-    if example.satisfied is not True:
-        text = folded(HIDDEN if example.satisfied is False else "show text", text, "violating")
-    return (
-        f'<article class="pair"><p class="prompt"><span class="role">prompt</span> '
-        f'<span class="text">{escape(example.prompt)}</span></p>'
-        f'<div class="side"><p class="facts">{facts}</p>{text}</div></article>'
-    )
-
-
-def _protocol(evaluation: Evaluation) -> str:
+def _making(evaluation: Evaluation) -> list[TextTable]:
     settings = [[key, setting(value)] for key, value in evaluation.protocol.items()]
     seconds = [[phase, number(value, 1)] for phase, value in evaluation.seconds.items()]
-    return table(["protocol", ""], settings) + (
-        table(["phase", "seconds"], seconds) if seconds else ""
-    )
+    tables = [TextTable(["protocol", ""], settings)]
+    return [*tables, TextTable(["phase", "seconds"], seconds)] if seconds else tables

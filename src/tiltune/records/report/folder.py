@@ -36,6 +36,14 @@ class Sample:
     tokens: tuple[str, ...]
     log_values: tuple[float | None, ...]
 
+    @property
+    def valued_tokens(self) -> list[tuple[str, float | None]]:
+        return list(zip(self.tokens, self.log_values, strict=True))
+
+    @property
+    def valued(self) -> bool:
+        return any(value is not None for value in self.log_values)
+
 
 @dataclass(frozen=True)
 class RunFolder:

@@ -1,12 +1,5 @@
-"""The page's one script: tables that sort, generations that can be searched.
-
-It is allowed by its hash and nothing else is; without it everything is still there to read.
-"""
-
-import base64
-import hashlib
-
-SCRIPT = r"""
+// The page's one script: tables that sort, generations that can be searched.
+// It is allowed by its hash and nothing else is; without it everything is still there to read.
 'use strict';
 (() => {
   const all = (root, css) => Array.from(root.querySelectorAll(css));
@@ -94,14 +87,3 @@ SCRIPT = r"""
   });
   apply();
 })();
-"""
-
-_HASH = base64.b64encode(hashlib.sha256(SCRIPT.encode("utf-8")).digest()).decode("ascii")
-
-POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
-    f"form-action 'none'; script-src 'sha256-{_HASH}'"
-)
-"""The browser itself refuses any request and any other script, should an escape ever be missed."""
-
-ELEMENT = f"<script>{SCRIPT}</script>"
