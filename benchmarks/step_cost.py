@@ -11,16 +11,19 @@ the value kinds `copy` (the default) and `head`.
 
 import argparse
 import json
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from tiltune.data.batches import Cursor
 from tiltune.data.encode import Example
 from tiltune.data.samples import Samples, SamplingLaw
+from tiltune.methods.base import Method
+from tiltune.methods.sft import Sft
+from tiltune.methods.tilt import Tilt
 from tiltune.models import hub
 from tiltune.models.lm import LanguageModel
-from tiltune.training.learner import BetaRule, Learner, LearnerSettings, Trained
+from tiltune.training.learner import BetaRule, CorpusTerm, Learner, LearnerSettings, Trained
 from tiltune.values.model import HeadValue, TrunkValue, ValueModel
 from timing import Ratio, median_ratio, result, seconds_in_turn
 
@@ -58,8 +61,8 @@ def summary(ratios: dict[str, Ratio]) -> dict[str, Any]:
 def measure(kind: str, rows: int, repeats: int) -> Ratio:
     """The median ratio of step times for one kind of value model."""
     snapshot = make_lm()
-    plain = make_learner(2 * rows, "sft")
-    tilt = make_learner(rows, "tilt")
+    plain = make_learner(2 * rows, Sft())
+    tilt = make_learner(rows, Tilt())
     trained = Trained(make_samples(8 * rows), snapshot, make_values(kind, snapshot))
     pairs = seconds_in_turn(
         lambda: tilt.update(trained), lambda: plain.update(None), repeats=repeats
@@ -83,23 +86,22 @@ def make_lm() -> LanguageModel:
     return LanguageModel(module.eval())
 
 
-def make_learner(rows: int, objective: Literal["tilt", "sft"]) -> Learner:
+def make_learner(rows: int, method: Method) -> Learner:
     """A learner of its own policy, with `rows` corpus rows (and, to tilt, samples) a step."""
     corpus = [
         Example("", "", tuple(ids), prompt_length=1, truncated=False)
         for ids in torch.randint(VOCABULARY, (8 * rows, TOKENS)).tolist()
     ]
-    settings = LearnerSettings(
-        objective=objective,
-        steps=STEPS,
-        batch_size=rows,
-        accumulation=1,
-        learning_rate=1e-4,
-        prefix_weight_clip=10.0,
-    )
-    cursor = Cursor(len(corpus), seed=0)
+    settings = LearnerSettings(steps=STEPS, batch_size=rows, accumulation=1, learning_rate=1e-4)
+    policy = make_lm()
     return Learner(
-        make_lm(), corpus, cursor, settings, BetaRule(2.0, 0.05, 50.0), torch.Generator(), 0
+        method,
+        policy,
+        policy.base("reference"),
+        CorpusTerm(corpus, Cursor(len(corpus), seed=0), pad_id=0),
+        settings,
+        BetaRule(2.0, 0.05, 50.0),
+        torch.Generator(),
     )
 
 

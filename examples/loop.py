@@ -2,8 +2,8 @@
 
 Rounds of five sentences: draw samples from the current snapshot; score them with the constraint;
 update the value model; update the policy (corpus likelihood plus beta times the KL term); publish a
-snapshot. `tiltune.training.fit` does the same with settings, records, resume and a second process;
-`tests/test_loop.py` holds the two equal. Formulas: `docs/concepts.md`.
+snapshot. `training/fit.py` does the same with settings, records, resume and a second process;
+`tests/training/test_loop.py` holds the two equal. Formulas: `docs/concepts.md`.
 """
 
 import math
@@ -23,7 +23,7 @@ from tiltune.methods.losses import corpus_loss, target_loss
 from tiltune.models.hub import build_llama
 from tiltune.models.laws import log_softmax, prefix_weights, tilt
 from tiltune.models.lm import LanguageModel
-from tiltune.values.fit import one_cycle
+from tiltune.models.optimiser import RateSchedule, one_cycle
 from tiltune.values.losses import consistency_loss, value_loss
 from tiltune.values.model import TrunkValue
 
@@ -65,7 +65,7 @@ def base_model(corpus: list[Example], *, steps: int) -> LanguageModel:
     cursor = Cursor(len(corpus), seed=0)
     optimizer = torch.optim.AdamW(lm.module.parameters(), lr=5e-3)
     for step in range(steps):
-        optimizer.param_groups[0]["lr"] = 5e-3 * one_cycle(step, steps)
+        optimizer.param_groups[0]["lr"] = 5e-3 * one_cycle(steps).share(step)
         batch = corpus_batch([corpus[place] for place in cursor.next(BATCH)], END)
         logits = lm.forward(batch.ids[:, :-1], batch.mask[:, :-1]).logits
         corpus_loss(logits, batch.ids[:, 1:], batch.loss_mask[:, 1:]).loss.backward()
@@ -91,8 +91,8 @@ def train(
         # Draw samples from the current snapshot, by its own law.
         drawn = draw(snapshot, [(END,)] * samples, LAW, Ending((END,), END), generator=for_draws)
 
-        # Score them with the constraint.
-        texts = [decode(y) for y in drawn.ids.tolist()]  # padding is END, which has no word
+        # Score them with the constraint; padding is END, which has no word.
+        texts = [decode(y) for y in drawn.ids.tolist()]
         drawn = replace(drawn, labels=torch.tensor([score(text) for text in texts]))
         rate = float(drawn.labels.mean())
 
@@ -103,7 +103,7 @@ def train(
         # `fit` holds out a tenth, to measure how well the values are calibrated.
         kept = torch.randperm(samples, generator=for_values)[math.ceil(0.1 * samples) :]
         for step in range(2 * steps):
-            optimizer.param_groups[0]["lr"] = VALUE_RATE * one_cycle(step, 2 * steps)
+            optimizer.param_groups[0]["lr"] = VALUE_RATE * one_cycle(2 * steps).share(step)
             y = drawn.select(kept[torch.randint(len(kept), (BATCH,), generator=for_values)])
             ids, mask = y.prefixes()
             law, logits = values.with_law(snapshot, ids, mask, keep=y.ids.shape[1])
@@ -117,9 +117,8 @@ def train(
         # Update the policy on the target q ∝ p·R of the pair (snapshot, values). `fit` first drops
         # prompts worth less than 1 in 10,000, which have no target; the one here is worth 2 in 3.
         for step in range(steps):
-            warm = min(1.0, (number * steps + step + 1) / 20)
-            cosine = 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * step / steps))
-            policy_optimizer.param_groups[0]["lr"] = POLICY_RATE * (warm * cosine)
+            schedule = RateSchedule(steps, warm_up=20, done=number * steps, floor=0.1)
+            policy_optimizer.param_groups[0]["lr"] = POLICY_RATE * schedule.share(step)
             batch = corpus_batch([corpus[place] for place in cursor.next(BATCH)], END)
             logits = policy.forward(batch.ids[:, :-1], batch.mask[:, :-1]).logits
             corpus_loss(logits, batch.ids[:, 1:], batch.loss_mask[:, 1:]).loss.backward()

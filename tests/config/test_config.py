@@ -48,7 +48,7 @@ def test_every_setting_says_what_it_is() -> None:
         ("sampler.temperature = 0.7", r"unknown key `sampler.temperature`.*max_new_tokens"),
         (
             "method.kind = 'tlit'",
-            r"`method.kind` is 'tlit'; did you mean 'tilt'\? \(allowed: tilt, sft, filter, ppo, grpo,",
+            r"`method.kind` is 'tlit'; did you mean 'tilt'\? \(allowed: tilt, sft, filter, ppo",
         ),
         ("method.beta = 'two'", r"`method.beta` is 'two': "),
         ("method.rounds = 0", r"`method.rounds` is 0: .*greater than or equal to 1"),

@@ -13,10 +13,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tiltune.data.batches import part_rows
 from tiltune.data.samples import Samples, concatenate
+from tiltune.methods.base import Method, Models, Work
+from tiltune.methods.filter import Filter
+from tiltune.methods.tilt import Tilt
 from tiltune.models.laws import gather, log_softmax
 from tiltune.models.lm import LanguageModel
-from tiltune.training.learner import BetaRule, Learner, LearnerSettings, Trained, _Totals
+from tiltune.training.learner import BetaRule, Learner, LearnerSettings
 from tiltune.values.fit import ValueLearner, ValueSettings
 from tiltune.values.model import ValueModel
 from tiltune.worlds.testing import EnumerableModel, enumerate_completions, exact_values
@@ -112,30 +116,33 @@ class World:
 
     def learner(self, **settings: Any) -> Learner:
         chosen = {
-            "objective": "tilt",
             "steps": 1,
             "batch_size": 8,
             "accumulation": 1,
             "learning_rate": 1e-3,
-            "prefix_weight_clip": float("inf"),
         } | settings
         return Learner(
+            Tilt(float("inf")),
             self.policy,
-            [],
+            self.law,
             None,
             LearnerSettings(**chosen),  # type: ignore[arg-type]
             BetaRule(BETA, 0.1, 10.0),
             torch.Generator().manual_seed(0),
-            pad_id=EOS,
         )
 
-    def gradient(self, samples: Samples, *, values: bool = True, **settings: Any) -> Tensor:
-        """Of the samples term, in the policy's table."""
+    def gradient(
+        self, samples: Samples, *, values: bool = True, prefix_weight_clip: float = float("inf")
+    ) -> Tensor:
+        """Of the samples term, in the policy's table; a few rows at a time."""
         weight = self.policy.module.table.weight
         weight.grad = None
-        learner = self.learner(**settings)
-        trained = Trained(samples, self.law, self.values if values else None)
-        learner._samples_backward(trained, samples, _Totals(1))
+        method: Method = Tilt(prefix_weight_clip) if values else Filter()
+        models = Models(self.policy, self.law, self.law, self.values)
+        count, work = float(samples.written.sum()), Work(samples)
+        for rows in part_rows(samples, 40):
+            loss = method.loss(work.select(rows), models, count=count)["policy"].loss
+            (BETA * loss).backward()
         assert weight.grad is not None
         return weight.grad.clone()
 

@@ -10,18 +10,18 @@ from torch import Tensor
 
 from small_models import START, A, B, T, one_b_never_two
 from tiltune.data.samples import Samples
-from tiltune.methods.policy_gradient import (
-    GradientSettings,
-    PolicyGradient,
-    StateValue,
-    token_gains,
-)
+from tiltune.methods.base import Losses, Method, Models, Work, taken_log_probs
+from tiltune.methods.grpo import Grpo
+from tiltune.methods.ppo import Ppo, token_gains
+from tiltune.models import optimiser
 from tiltune.models.laws import gather, generalised_advantages, log_softmax
 from tiltune.models.lm import LanguageModel
 from tiltune.training.learner import BetaRule, Learner, LearnerSettings, Trained
+from tiltune.values.state import StateValue
 from tiltune.worlds.testing import EnumerableModel, TokenScore, enumerate_completions
 
 Kind = Literal["ppo", "grpo"]
+METHODS: dict[Kind, Any] = {"ppo": Ppo, "grpo": Grpo}
 LIMIT = 4
 
 
@@ -67,32 +67,31 @@ def drawn(rows: Samples, count: int, generator: torch.Generator) -> Samples:
 
 def sides(
     lm: LanguageModel, kind: Kind, kl_weight: float, **settings: Any
-) -> tuple[LanguageModel, PolicyGradient]:
-    """The reference, and the gradient of the policy with it."""
+) -> tuple[LanguageModel, Method, Models]:
+    """The reference, the method, and the models it trains with."""
     reference = lm.clone("reference")
+    method = METHODS[kind](kl_weight=kl_weight, **settings)
     values = StateValue(lm.clone("values")) if kind == "ppo" else None
-    given = GradientSettings(kind, kl_weight, **({"ratio_clip": 0.2, "decay": 0.95} | settings))
-    return reference, PolicyGradient(lm, reference, given, values)
+    models = Models(lm, reference, reference, state_values=values, most_tokens=1000)
+    return reference, method, models
 
 
-def learner(lm: LanguageModel, gradient: PolicyGradient, **settings: Any) -> Learner:
+def learner(method: Method, models: Models, **settings: Any) -> Learner:
     plain: dict[str, Any] = {
-        "objective": gradient.settings.kind,
         "steps": 6,
         "batch_size": 128,
         "accumulation": 1,
         "learning_rate": 0.02,
-        "prefix_weight_clip": 1.0,
     }
     return Learner(
-        policy=lm,
-        corpus=[],
-        cursor=None,
+        method=method,
+        policy=models.policy,
+        reference=models.reference,
+        corpus=None,
         settings=LearnerSettings(**plain | settings),
         rule=BetaRule(1.0, 0.05, 50.0),
         generator=torch.Generator().manual_seed(3),
-        pad_id=0,
-        policy_gradient=gradient,
+        state_values=models.state_values,
     )
 
 
@@ -131,7 +130,7 @@ def test_the_expected_ppo_gradient_is_the_objective_s(decay: float) -> None:
     With λ = 1 that holds whatever the state values are, with λ < 1 only for the exact ones.
     """
     lm, weight = chain(), 0.7
-    reference, gradient = sides(lm, "ppo", weight, decay=decay)
+    reference, method, models = sides(lm, "ppo", weight, decay=decay)
     with torch.no_grad():
         table, generator = lm.module.table.weight, torch.Generator().manual_seed(1)
         table.add_(0.5 * torch.randn(table.shape, generator=generator, dtype=table.dtype))
@@ -144,7 +143,7 @@ def test_the_expected_ppo_gradient_is_the_objective_s(decay: float) -> None:
     lm.module.table.weight.grad = None
 
     values = exact_values(rows, reference, weight) if decay < 1 else None
-    per_row = row_gradients(lm, gradient, rows, values)
+    per_row = row_gradients(method, models, rows, values)
     found = sum(
         p * g for p, g in zip(rows.proposal_logprobs.sum(1).exp().tolist(), per_row, strict=True)
     )
@@ -165,24 +164,60 @@ def exact_values(rows: Samples, reference: LanguageModel, weight: float) -> Tens
 
 
 def row_gradients(
-    lm: LanguageModel, gradient: PolicyGradient, rows: Samples, values: Tensor | None
+    method: Method, models: Models, rows: Samples, values: Tensor | None
 ) -> list[Tensor]:
     """The table's gradient from each completion alone, summed over its tokens."""
     found: list[Tensor] = []
-    gradient.started = True
+    if values is not None:
+        models = replace(models, state_values=Known(rows, values))
     for place in range(len(rows)):
         row = rows.select(torch.tensor([place]))
-        estimates = gradient.estimate(row, torch.Generator().manual_seed(0), most_tokens=100)
-        if values is not None:
-            given = values[place : place + 1, : row.ids.shape[1]]
-            advantages = gradient._advantages(row, estimates.reference_log_probs, given)
-            estimates = replace(estimates, values=given, advantages=advantages)
-        gradient.backward(estimates, rows=1, most_tokens=100, weight=float(row.tokens))
-        table = lm.module.table.weight
+        with torch.no_grad():
+            work = method.prepare(row, models)
+        loss = method.loss(work, models, count=1.0)["policy"].loss
+        loss.backward()
+        table = models.policy.module.table.weight
         assert table.grad is not None
         found.append(table.grad.clone())
         table.grad = None
     return found
+
+
+class Known(StateValue):
+    """State values that stand in a table."""
+
+    def __init__(self, rows: Samples, values: Tensor) -> None:
+        torch.nn.Module.__init__(self)
+        self.rows, self.values = rows, values
+
+    def run(self, ids: Tensor, mask: Tensor, *, keep: int) -> Tensor:
+        places = [self._place(row[-keep + 1 :] if keep > 1 else row[:0]) for row in ids]
+        return self.values[places, :keep].clone().requires_grad_()
+
+    def _place(self, written: Tensor) -> int:
+        width = len(written)
+        return int((self.rows.ids[:, :width] == written).all(1).nonzero()[0])
+
+
+class Prepares:
+    """Remembers the values that its method's rounds began with.
+
+    Args:
+        method: does the work.
+    """
+
+    def __init__(self, method: Method) -> None:
+        self.method = method
+        self.needs = method.needs
+        self.seen: list[Tensor] = []
+
+    def prepare(self, samples: Samples, models: Models) -> Work:
+        work = self.method.prepare(samples, models)
+        self.seen.append(work.columns["values"])
+        return work
+
+    def loss(self, work: Work, models: Models, *, count: float) -> Losses:
+        return self.method.loss(work, models, count=count)
 
 
 def train(
@@ -192,7 +227,7 @@ def train(
     generator = torch.Generator().manual_seed(seed)
     for number in range(rounds):
         share = 1 - number / rounds
-        side.settings = replace(side.settings, learning_rate=rate * share)
+        side.optimiser.rate = rate * share
         law = side.policy.clone("snapshot")
         samples = drawn(rows_of(law), count, generator)
         side.update(Trained(samples, law, None))
@@ -203,8 +238,8 @@ def train(
 def test_two_arms_end_at_the_closed_form(kind: Kind, weight: float) -> None:
     """p_ref = (½, ½) and scores ±1: the optimum gives the good one σ(2 / weight)."""
     lm = two_arms()
-    _, gradient = sides(lm, kind, weight, value_rate=0.02)
-    train(learner(lm, gradient), every_arm, rounds=30, count=256, rate=0.3)
+    _, method, models = sides(lm, kind, weight)
+    train(learner(method, models, value_rate=0.02), every_arm, rounds=30, count=256, rate=0.3)
     good = every_arm(lm).proposal_logprobs[0].exp().item()
     assert every_arm(lm).ids[0, 0] == A
     optimum = 1 / (1 + math.exp(-2 / weight))
@@ -215,10 +250,10 @@ def test_two_arms_end_at_the_closed_form(kind: Kind, weight: float) -> None:
 def test_the_size_of_a_group_does_not_move_the_optimum() -> None:
     """Pairs: with their own score in the mean the good one would end at σ(1 / weight) = .731."""
     lm = two_arms()
-    _, gradient = sides(lm, "grpo", 1.0)
-    side, generator = learner(lm, gradient), torch.Generator().manual_seed(0)
+    _, method, models = sides(lm, "grpo", 1.0)
+    side, generator = learner(method, models), torch.Generator().manual_seed(0)
     for number in range(30):
-        side.settings = replace(side.settings, learning_rate=0.3 * (1 - number / 30))
+        side.optimiser.rate = 0.3 * (1 - number / 30)
         law = lm.clone("snapshot")
         samples = drawn(every_arm(law), 512, generator)
         samples = replace(samples, prompt_index=torch.arange(512) // 2)
@@ -235,9 +270,9 @@ def test_ppo_ends_at_the_tilted_rate_of_the_chain(weight: float) -> None:
     rate = (rows.proposal_logprobs.sum(1).exp() * rows.labels).sum().item()
     optimum = tilted(rate, weight)
     assert tilted(5 / 9, weight) == pytest.approx({1.0: 0.902309, 0.5: 0.985559}[weight], abs=1e-6)
-    reference, gradient = sides(lm, "ppo", weight, value_rate=0.02)
+    reference, method, models = sides(lm, "ppo", weight)
     best = math.log(rate * math.exp(1 / weight) + (1 - rate) * math.exp(-1 / weight)) * weight
-    train(learner(lm, gradient), every, rounds=30, count=512, rate=0.2)
+    train(learner(method, models, value_rate=0.02), every, rounds=30, count=512, rate=0.2)
     rows = every(lm)
     found = (rows.proposal_logprobs.sum(1).exp() * rows.labels).sum().item()
     assert found == pytest.approx(optimum, abs=0.01)
@@ -253,8 +288,8 @@ def tilted(rate: float, weight: float) -> float:
 def test_grpo_ends_where_a_token_pays_for_its_own_divergence_alone() -> None:
     """At the fixed point without the KL of later tokens: ppo's optimum has .9099 and J = .5455."""
     lm, weight = chain(), 1.0
-    reference, gradient = sides(lm, "grpo", weight)
-    train(learner(lm, gradient), every, rounds=30, count=512, rate=0.2)
+    reference, method, models = sides(lm, "grpo", weight)
+    train(learner(method, models), every, rounds=30, count=512, rate=0.2)
     rows = every(lm)
     rate, reached = near_sighted((), weight)
     assert (rate, reached) == pytest.approx((0.9116, 0.5340), abs=1e-4)
@@ -276,25 +311,28 @@ def near_sighted(prefix: tuple[int, ...], weight: float) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("kind", ["ppo", "grpo"])
-def test_micro_batches_and_accumulation_do_not_matter(kind: Kind) -> None:
+def test_micro_batches_and_accumulation_do_not_matter(
+    kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found: list[Tensor] = []
     for split in ({}, {"batch_size": 8, "accumulation": 8}, {"most_logits": 200}):
-        lm = chain()
-        _, gradient = sides(lm, kind, 0.3)
-        side = learner(lm, gradient, **({"batch_size": 64} | split))
+        lm, grads = chain(), []
+        _, method, models = sides(lm, kind, 0.3)
+        side = learner(method, models, steps=1, **({"batch_size": 64} | split))
         samples = drawn(every(lm), 96, torch.Generator().manual_seed(1))
         with torch.no_grad():
             lm.module.table.weight[A] += 0.3  # ratios other than 1
-        estimates = side._estimates(Trained(samples, lm, None))
-        assert estimates is not None
-        rows = side.settings.batch_size * side.settings.accumulation
-        most = side._most_tokens(LIMIT + 1)
-        numbers = gradient.backward(estimates, rows=rows, most_tokens=most, weight=2.0)
-        assert numbers["gap"] > 0.01  # ratios are to the law that drew
-        parameters = [lm.module.table.weight, *gradient.parameters]
-        grads = [p.grad.flatten() for p in parameters if p.grad is not None]
-        measured = torch.tensor([numbers[name] for name in sorted(numbers)])
-        found.append(torch.cat([*grads, measured.double()]))
+
+        def keep(parameters: list[Tensor], _: float, kept: list[Tensor] = grads) -> Tensor:
+            kept += [p.grad.flatten().clone() for p in parameters if p.grad is not None]
+            return torch.ones(())
+
+        monkeypatch.setattr(optimiser, "clip_grad_norm_", keep)
+        numbers = side.update(Trained(samples, lm.clone("law"), None))
+        assert numbers["logprob_gap_nats"] > 0.01  # ratios are to the law that drew
+        said = [name for name, value in numbers.items() if isinstance(value, float)]
+        measured = [numbers[name] for name in sorted(said) if not name.endswith("_seconds")]
+        found.append(torch.cat([*grads, torch.tensor(measured).double()]))
     assert found[0].norm() > 0.01
     for other in found[1:]:
         torch.testing.assert_close(other, found[0], rtol=0, atol=1e-7)
@@ -303,8 +341,8 @@ def test_micro_batches_and_accumulation_do_not_matter(kind: Kind) -> None:
 @pytest.mark.parametrize("kind", ["ppo", "grpo"])
 def test_what_is_recorded(kind: Kind) -> None:
     lm = chain()
-    _, gradient = sides(lm, kind, 0.3, value_rate=0.01)
-    side = learner(lm, gradient, steps=4)
+    _, method, models = sides(lm, kind, 0.3)
+    side = learner(method, models, steps=4, value_rate=0.01)
     samples = drawn(every(lm), 256, torch.Generator().manual_seed(1))
     numbers = side.update(Trained(samples, lm.clone("law"), None))
     assert numbers["logprob_gap_nats"] < 1e-6  # before the first step
@@ -316,32 +354,35 @@ def test_what_is_recorded(kind: Kind) -> None:
 
 def test_the_values_start_at_the_first_round_s_mean_score() -> None:
     lm = chain()
-    _, gradient = sides(lm, "ppo", 0.3)
+    _, method, models = sides(lm, "ppo", 0.3)
+    watched = Prepares(method)
+    side = learner(watched, models, steps=0)
     samples = drawn(every(lm), 64, torch.Generator().manual_seed(1))
-    generator = torch.Generator().manual_seed(0)
-    found = gradient.estimate(samples, generator, most_tokens=1000).values
+    worse = replace(samples, labels=torch.zeros_like(samples.labels))
+    for each in (samples, worse):
+        side.update(Trained(each, lm, None))
+    found, again = watched.seen
     mean = (2 * samples.labels - 1).mean().item()
     assert found[samples.mask].tolist() == pytest.approx([mean] * samples.tokens)
     assert not found[~samples.mask].any()
-    worse = replace(samples, labels=torch.zeros_like(samples.labels))
-    again = gradient.estimate(worse, generator, most_tokens=1000).values
     assert torch.equal(again, found)
 
 
 def test_the_decay_is_the_setting_s() -> None:
     lm = chain()
-    _, gradient = sides(lm, "ppo", 0.3, decay=0.5)
+    reference, method, models = sides(lm, "ppo", 0.3, decay=0.5)
     samples = drawn(every(lm), 64, torch.Generator().manual_seed(1))
-    found = gradient.estimate(samples, torch.Generator().manual_seed(0), most_tokens=1000)
-    gains = token_gains(samples, found.reference_log_probs, kl_weight=0.3)
-    expected = generalised_advantages(gains, found.values, samples.mask, decay=0.5)
-    torch.testing.assert_close(found.advantages, expected, rtol=0, atol=1e-12)
+    with torch.no_grad():
+        found = method.prepare(samples, models).columns
+        gains = token_gains(samples, taken_log_probs(reference, samples), kl_weight=0.3)
+    expected = generalised_advantages(gains, found["values"], samples.mask, decay=0.5)
+    torch.testing.assert_close(found["advantages"], expected, rtol=0, atol=1e-12)
 
 
 def test_beta_0_pays_nothing() -> None:
     lm = chain()
-    _, gradient = sides(lm, "grpo", 0.3)
-    side = learner(lm, gradient)
+    _, method, models = sides(lm, "grpo", 0.3)
+    side = learner(method, models)
     side.beta = 0.0
     before = lm.state()
     numbers = side.update(Trained(drawn(every(lm), 64, torch.Generator()), lm, None))
@@ -352,14 +393,15 @@ def test_beta_0_pays_nothing() -> None:
 def test_the_values_learn_the_gains_to_come() -> None:
     """With a policy that stands still, `V(s_t)` goes to the mean of the gains from token t on."""
     lm = chain()
-    reference, gradient = sides(lm, "ppo", 0.3, value_rate=0.05)
-    train(learner(lm, gradient), every, rounds=20, count=512, rate=0.0)
+    reference, method, models = sides(lm, "ppo", 0.3)
+    side = learner(method, models, value_rate=0.05)
+    train(side, every, rounds=20, count=512, rate=0.0)
     rows = every(lm)
     exact = exact_values(rows, reference, 0.3)
-    assert gradient.values is not None
+    assert models.state_values is not None
     ids, mask = rows.prefixes()
     with torch.no_grad():
-        found = gradient.values.run(ids, mask, keep=rows.ids.shape[1])
+        found = models.state_values.run(ids, mask, keep=rows.ids.shape[1])
     law = rows.proposal_logprobs.sum(1).exp()[:, None] * rows.mask
     error = (law * (found - exact).abs()).sum() / law.sum()
     spread = (law * (exact - exact[0, 0]).abs()).sum() / law.sum()

@@ -100,7 +100,7 @@ def test_what_a_run_reads_may_not_lie_in_what_it_replaces(
         ("tiltune.training.run.write_json", 0, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))),
         ("tiltune.training.run.write_json", 1, KeyboardInterrupt()),
         ("tiltune.training.sampler.texts", 0, TiltuneError("the scorer is broken")),
-        ("tiltune.training.learner.clip_grad_norm_", 1, KeyboardInterrupt()),
+        ("tiltune.training.learner.part_rows", 1, KeyboardInterrupt()),
         ("tiltune.models.checkpoint._write", 6, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))),
     ],
 )

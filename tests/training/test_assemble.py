@@ -6,9 +6,17 @@ from typing import Any
 import pytest
 
 import tiny
+from tiltune.config import RunConfig
 from tiltune.errors import ConfigError, ConstraintError
-from tiltune.training.assemble import make_actor, make_learner, prepare, refuse
+from tiltune.methods.kinds import make_method
+from tiltune.methods.refusals import refuse
+from tiltune.methods.tilt import Tilt
+from tiltune.training.assemble import make_actor, make_learner, prepare
 from tiltune.training.learner import BetaRule
+
+
+def refused_by(config: RunConfig) -> None:
+    refuse(config, make_method(config.method))
 
 
 def rule(folder: Path, **tables: Any) -> BetaRule:
@@ -44,7 +52,8 @@ def test_weights_and_steps_reach_both_sides(tmp_path: Path) -> None:
     prepared = prepare(tiny.config(tree))
     learner, fitter = make_learner(prepared), make_actor(prepared).value_learner
     settings = learner.settings
-    assert (settings.prefix_weight_clip, settings.accumulation, settings.steps) == (4.0, 3, 3)
+    assert prepared.method == Tilt(4.0)
+    assert (settings.accumulation, settings.steps) == (3, 3)
     assert (settings.batch_size, settings.learning_rate) == (4, 3e-3)
     assert fitter is not None
     assert (fitter.settings.consistency, fitter.settings.steps) == (0.25, 4)
@@ -67,9 +76,9 @@ def test_soft_scores_compound_where_each_round_tilts_its_own_law(
     soft = tiny.workplace(tmp_path, constraint={"threshold": "none"}, method=method)
     if refused:
         with pytest.raises(ConfigError, match="soft scores"):
-            refuse(tiny.config(soft))
+            refused_by(tiny.config(soft))
     else:
-        refuse(tiny.config(soft))
+        refused_by(tiny.config(soft))
 
 
 def test_without_a_corpus_one_prompt_is_scored_before_anything_is_written(

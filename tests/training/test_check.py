@@ -11,7 +11,7 @@ import tiny
 from hand_made import ruled, shorter_than, somewhere, without
 from tiltune.automata import TextAutomaton
 from tiltune.constraints.build import BUILDERS
-from tiltune.training.assemble import Prepared, cap_told, plan, prepare
+from tiltune.training.assemble import Prepared, make_actor, prepare
 from tiltune.training.check.check import check_run, draws
 
 
@@ -35,14 +35,14 @@ def test_the_cap_of_violating_rows_counts_in_sequences(tmp_path: Path) -> None:
     prepared = prepare(tiny.config(tree))
     assert prepared.count.violating == 30 and prepared.count.rows == 60
     # six tokens a row, its end included; beta is per token: 3 · 6/4 = 4.5 and 3 · 6/18 = 1
-    assert "above about 90.9%" in (cap_told(prepared, 4.0) or "")  # (.5 + 4.5) / 5.5
-    assert "above about 75.0%" in (cap_told(prepared, 18.0) or "")
+    assert "above about 90.9%" in (prepared.cap_told(4.0) or "")  # (.5 + 4.5) / 5.5
+    assert "above about 75.0%" in (prepared.cap_told(18.0) or "")
 
 
 def test_there_is_no_cap_where_nothing_caps(tmp_path: Path) -> None:
-    assert cap_told(prepared_for(tmp_path, data={"violating": "drop"}), 4.0) is None
-    assert cap_told(prepared_for(tmp_path, method={"kind": "sft"}), 4.0) is None
-    assert cap_told(prepared_for(tmp_path, method={"beta": 0}), 4.0) is None
+    assert prepared_for(tmp_path, data={"violating": "drop"}).cap_told(4.0) is None
+    assert prepared_for(tmp_path, method={"kind": "sft"}).cap_told(4.0) is None
+    assert prepared_for(tmp_path, method={"beta": 0}).cap_told(4.0) is None
 
 
 def test_check_and_fit_say_the_cap_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,7 +67,7 @@ def test_the_estimate_counts_every_completion_that_a_run_draws(
     tmp_path: Path, method: dict[str, Any], expected: int
 ) -> None:
     tree = tiny.workplace(tmp_path, method={"rounds": 3} | method)
-    counted = draws(plan(prepare(tiny.config(tree)).config), 3)
+    counted = draws(make_actor(prepare(tiny.config(tree))).plan, 3)
     assert counted == expected + 2 * 16  # the fixed prompts, before and after
     with tiny.Nth("tiltune.training.sampler.draw", -1, lambda: None) as batches:
         tiny.finish(tree)

@@ -5,18 +5,19 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from tiltune.config import RunConfig
-from tiltune.training.defaults import Facts, resolve
+from tiltune.config import ResolvedConfig, RunConfig
+from tiltune.methods.kinds import make_method
+from tiltune.training.defaults import Scale, resolve
 
 DELIBERATE = {
     *("data.corpus", "data.prompts", "data.valid", "value_model.path"),
     *("method.target_rate", "method.kl_max_nats", "method.samples_max", "method.seconds_max"),
 }
 """Settings whose None says that there is none."""
-GRADIENT = {
-    f"method.{name}" for name in ("kl_weight", "ratio_clip", "passes", "decay", "group_size")
-}
-"""Settings that only some kinds read; None for the others."""
+
+
+def resolved_for(given: RunConfig, scale: Scale) -> ResolvedConfig:
+    return resolve(given, scale, make_method(given.method).usual)
 
 
 def config(**tables: Any) -> RunConfig:
@@ -32,15 +33,15 @@ def config(**tables: Any) -> RunConfig:
 @pytest.mark.parametrize("adapter", ["none", "lora"])
 def test_every_choice_is_made_and_valid(parameters: int, adapter: str) -> None:
     given = config(model={"path": "m", "adapter": adapter})
-    resolved = resolve(given, Facts(parameters, context=1024, cores=4))
+    resolved = resolved_for(given, Scale(parameters, context=1024, cores=4))
     for table in RunConfig.model_fields:
         section: BaseModel = getattr(resolved, table)
         for name, value in section:
-            assert value is not None or f"{table}.{name}" in DELIBERATE | GRADIENT, (
-                f"{table}.{name}"
-            )
+            assert value is not None or f"{table}.{name}" in DELIBERATE, f"{table}.{name}"
     assert RunConfig.model_validate(resolved.model_dump()) == resolved
-    assert resolve(resolved, Facts(1, context=8, cores=64)) == resolved  # nothing is chosen twice
+    assert (
+        resolved_for(resolved, Scale(1, context=8, cores=64)) == resolved
+    )  # nothing is chosen twice
 
 
 def test_what_was_asked_for_stays() -> None:
@@ -51,29 +52,31 @@ def test_what_was_asked_for_stays() -> None:
         "data": {"max_tokens": 17},
         "actor": {"threads": 9},
     }
-    resolved = resolve(config(**asked), Facts(10**6, context=1024, cores=4)).model_dump()
+    resolved = resolved_for(config(**asked), Scale(10**6, context=1024, cores=4)).model_dump()
     for table, values in asked.items():
         assert resolved[table] | values == resolved[table]
 
 
 def test_rates_fall_and_batches_shrink_with_size() -> None:
     small, large = (
-        resolve(config(), Facts(parameters, context=1024, cores=2))
+        resolved_for(config(), Scale(parameters, context=1024, cores=2))
         for parameters in (1_000_000, 1_000_000_000)
     )
     assert large.learner.learning_rate < 0.1 * small.learner.learning_rate
     assert large.value_model.learning_rate < 0.1 * small.value_model.learning_rate
     assert large.sampler.samples_per_round < small.sampler.samples_per_round
     assert large.learner.batch_size < small.learner.batch_size
-    adapted = resolve(
-        config(model={"path": "m", "adapter": "lora"}), Facts(10**9, context=1024, cores=2)
+    adapted = resolved_for(
+        config(model={"path": "m", "adapter": "lora"}), Scale(10**9, context=1024, cores=2)
     )
     assert adapted.learner.learning_rate > 3 * large.learner.learning_rate
 
 
 def test_steps_follow_the_samples() -> None:
     few, many = (
-        resolve(config(sampler={"samples_per_round": count}), Facts(10**5, context=64, cores=2))
+        resolved_for(
+            config(sampler={"samples_per_round": count}), Scale(10**5, context=64, cores=2)
+        )
         for count in (2048, 8192)
     )
     assert many.value_model.steps_per_round == 4 * few.value_model.steps_per_round
@@ -88,7 +91,7 @@ def test_the_rounds_of_two_models(
     parameters: int, samples: int, value_steps: int, learner_steps: int
 ) -> None:
     """The exact worlds' model and the real comments' model, whose results `LOG.md` holds."""
-    resolved = resolve(config(), Facts(parameters, context=256, cores=2))
+    resolved = resolved_for(config(), Scale(parameters, context=256, cores=2))
     assert resolved.sampler.samples_per_round == samples
     assert resolved.value_model.steps_per_round == value_steps
     assert resolved.learner.steps_per_round == learner_steps
@@ -96,7 +99,7 @@ def test_the_rounds_of_two_models(
 
 def test_rows_fit_the_context() -> None:
     for context, expected in ((64, 64), (4096, 512)):
-        assert resolve(config(), Facts(10**6, context, cores=2)).data.max_tokens == expected
+        assert resolved_for(config(), Scale(10**6, context, cores=2)).data.max_tokens == expected
 
 
 @pytest.mark.parametrize(
@@ -113,24 +116,22 @@ def test_two_sides_share_the_cores(
     schedule: str, parameters: int, cores: int, expected: tuple[int, int]
 ) -> None:
     given = config(method={"schedule": schedule})
-    resolved = resolve(given, Facts(parameters, context=64, cores=cores))
+    resolved = resolved_for(given, Scale(parameters, context=64, cores=cores))
     assert (resolved.learner.threads, resolved.actor.threads) == expected
 
 
-@pytest.mark.parametrize(("kind", "unread"), [("ppo", "group_size"), ("grpo", "decay")])
-def test_policy_gradients_have_choices_of_their_own(kind: str, unread: str) -> None:
-    facts = Facts(10**5, context=64, cores=2)
-    resolved = resolve(config(method={"kind": kind}), facts)
-    chosen = {name for name in GRADIENT if getattr(resolved.method, name[7:]) is not None}
-    assert GRADIENT - chosen == {f"method.{unread}"}
+@pytest.mark.parametrize("kind", ["ppo", "grpo"])
+def test_policy_gradients_have_choices_of_their_own(kind: str) -> None:
+    scale = Scale(10**5, context=64, cores=2)
+    resolved = resolved_for(config(method={"kind": kind}), scale)
     # four passes over 256 samples in batches of 64
     assert (resolved.sampler.samples_per_round, resolved.learner.steps_per_round) == (256, 16)
-    tilt = resolve(config(), facts)
+    tilt = resolved_for(config(), scale)
     assert resolved.method.rounds == 64 and tilt.method.rounds == 3
     assert resolved.value_model.learning_rate == resolved.learner.learning_rate
     assert resolved.learner.learning_rate < 0.2 * tilt.learner.learning_rate
     asked = {"kind": kind, "rounds": 5, "passes": 2, "kl_weight": 0.0}
     given = config(method=asked, learner={"batch_size": 16, "accumulation": 4})
-    resolved = resolve(given, facts)
+    resolved = resolved_for(given, scale)
     assert resolved.method.model_dump() | asked == resolved.method.model_dump()
     assert resolved.learner.steps_per_round == 8

@@ -128,7 +128,7 @@ def test_a_run_that_stops_and_goes_on(ruled: TextAutomaton, tmp_path: Path) -> N
         raise InterruptedError
 
     with (
-        tiny.Nth("tiltune.training.learner.clip_grad_norm_", 4, stop),
+        tiny.Nth("tiltune.training.learner.part_rows", 4, stop),
         pytest.raises(InterruptedError),
     ):
         tiny.finish(again)

@@ -10,7 +10,7 @@ from torch import Tensor
 import tiny
 from tiltune.records.intervals import wilson_interval
 from tiltune.training.actor import Actor, Pair
-from tiltune.training.assemble import Prepared, make_actor, make_learner, plan, prepare
+from tiltune.training.assemble import Prepared, make_actor, make_learner, prepare
 from tiltune.training.fit import Round, Schedule, close, fit
 from tiltune.training.learner import Learner, Trained
 
@@ -113,7 +113,7 @@ def test_methods_without_values_are_measured_the_same_way(
     tmp_path: Path, kind: str, drawn: str
 ) -> None:
     run = Watched(tmp_path, method={"kind": kind})
-    assert plan(run.prepared.config).law == drawn
+    assert run.actor.plan.law == drawn
     for record in [*run.records, run.closing.record]:
         count = round(record.satisfaction_rate * record.samples)
         assert record.satisfaction_rate_interval == wilson_interval(count, record.samples)

@@ -12,10 +12,14 @@ from torch import Tensor
 import tiny
 from tiltune.data.batches import Cursor
 from tiltune.data.samples import Samples
+from tiltune.methods.base import Method
+from tiltune.methods.filter import Filter
+from tiltune.methods.sft import Sft
+from tiltune.methods.tilt import Tilt
+from tiltune.models import optimiser
 from tiltune.models.lm import LanguageModel
-from tiltune.training import learner as learner_module
 from tiltune.training.assemble import Prepared, make_actor, make_learner, prepare
-from tiltune.training.learner import BetaRule, Learner, Trained
+from tiltune.training.learner import BetaRule, CorpusTerm, Learner, Trained
 from tiltune.values.model import ValueModel
 
 
@@ -64,18 +68,25 @@ def drawn(prepared: Prepared, *, count: int = 32) -> tuple[Samples, LanguageMode
 
 
 def learner_with(
-    prepared: Prepared, *, corpus: bool = True, beta: float = 2.0, **settings: Any
+    prepared: Prepared,
+    method: Method | None = None,
+    *,
+    corpus: bool = True,
+    beta: float = 2.0,
+    **settings: Any,
 ) -> Learner:
     """A learner of a fresh copy of the model; equal arguments give equal learners."""
-    plain = make_learner(prepared)
+    plain, pad_id = make_learner(prepared), prepared.loaded.pad_id
     return Learner(
+        method=method or prepared.method,
         policy=prepared.loaded.policy.clone("other"),
-        corpus=prepared.corpus if corpus else [],
-        cursor=Cursor(len(prepared.corpus), seed=7) if corpus else None,
+        reference=prepared.reference,
+        corpus=CorpusTerm(prepared.corpus, Cursor(len(prepared.corpus), seed=7), pad_id)
+        if corpus
+        else None,
         settings=replace(plain.settings, **settings),
         rule=BetaRule(beta, 0.05, 50.0),
         generator=torch.Generator().manual_seed(5),
-        pad_id=prepared.loaded.pad_id,
     )
 
 
@@ -114,19 +125,19 @@ def gradients(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
         found.append(torch.cat([grad.flatten().clone() for grad in grads]))
         return found[-1].norm()
 
-    monkeypatch.setattr(learner_module, "clip_grad_norm_", keep)
+    monkeypatch.setattr(optimiser, "clip_grad_norm_", keep)
     return found
 
 
-@pytest.mark.parametrize(("objective", "beta"), [("tilt", 0.0), ("filter", 0.0), ("sft", 2.0)])
+@pytest.mark.parametrize(("method", "beta"), [(Tilt(), 0.0), (Filter(), 0.0), (Sft(), 2.0)])
 def test_without_a_target_it_is_plain_fine_tuning_to_the_bit(
-    tmp_path: Path, objective: str, beta: float
+    tmp_path: Path, method: Method, beta: float
 ) -> None:
     tree = tiny.workplace(tmp_path)
     rows = [{"prompt": "the cat", "completion": f" {w} sat and ran ."} for w in tiny.WORDS[2:7]]
     tiny.write_rows(tmp_path / "corpus.jsonl", rows * 4)
     prepared = prepare(tiny.config(tree))
-    learner = learner_with(prepared, objective=objective, beta=beta, steps=4, accumulation=2)
+    learner = learner_with(prepared, method, beta=beta, steps=4, accumulation=2)
     samples, law = drawn(prepared)
     by_hand = prepared.loaded.policy.clone("by hand")
     numbers = learner.update(Trained(samples, law, Ending(law.width, 0.0)))
@@ -181,16 +192,12 @@ def test_the_samples_term_is_beta_times_the_weighted_divergence(
 def test_what_is_recorded_of_weights_and_of_both_log_probabilities(prepared: Prepared) -> None:
     samples, law = drawn(prepared, count=64)
     values = Ending(law.width, 0.0)
-    numbers = learner_with(prepared, steps=2, prefix_weight_clip=1.1).update(
-        Trained(samples, law, values)
-    )
+    numbers = learner_with(prepared, Tilt(1.1), steps=2).update(Trained(samples, law, values))
     assert 0 < numbers["weight_clipped_share"] < 1
     assert 0.1 < numbers["effective_sample_size_share"] < 1
     assert numbers["prompts_without_target"] == 0
     assert numbers["logprob_gap_nats"] < 1e-5  # the samples are of this very law
-    free = learner_with(prepared, steps=2, prefix_weight_clip=1e6).update(
-        Trained(samples, law, values)
-    )
+    free = learner_with(prepared, Tilt(1e6), steps=2).update(Trained(samples, law, values))
     assert free["weight_clipped_share"] == 0
     assert free["effective_sample_size_share"] < numbers["effective_sample_size_share"]
     equal = learner_with(prepared, steps=2).update(Trained(samples, law, Constant(law.width, 0.0)))
@@ -265,7 +272,7 @@ def test_recorded_losses_are_means_over_the_steps(prepared: Prepared) -> None:
 def test_filter_is_weighted_by_beta(prepared: Prepared, gradients: list[Tensor]) -> None:
     samples, law = drawn(prepared)
     for beta in (1.0, 3.0):
-        learner_with(prepared, corpus=False, beta=beta, objective="filter", steps=1).update(
+        learner_with(prepared, Filter(), corpus=False, beta=beta, steps=1).update(
             Trained(samples, law, None)
         )
     assert gradients[0].norm() > 0.01
@@ -289,7 +296,7 @@ def test_filter_trains_on_satisfying_samples_alone(prepared: Prepared) -> None:
     kept = samples.select((samples.labels >= 0.5).nonzero()[:, 0])
     assert 0 < len(kept) < len(samples)
     one, other, all_alike = (
-        learner_with(prepared, corpus=False, beta=1.0, objective="filter") for _ in range(3)
+        learner_with(prepared, Filter(), corpus=False, beta=1.0) for _ in range(3)
     )
     one.update(Trained(samples, law, None))
     other.update(Trained(replace(kept, labels=torch.ones(len(kept))), law, None))
@@ -304,7 +311,7 @@ def test_filter_trains_on_satisfying_samples_alone(prepared: Prepared) -> None:
 
 def test_filter_without_a_satisfying_sample_changes_nothing(prepared: Prepared) -> None:
     samples, law = drawn(prepared)
-    learner = learner_with(prepared, corpus=False, objective="filter")
+    learner = learner_with(prepared, Filter(), corpus=False)
     before = learner.policy.state()
     learner.update(Trained(replace(samples, labels=torch.zeros(len(samples))), law, None))
     assert all(torch.equal(value, before[name]) for name, value in learner.policy.state().items())

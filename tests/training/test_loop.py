@@ -16,10 +16,11 @@ from tiltune.constraints.base import Completion, TextConstraint
 from tiltune.data.batches import Cursor
 from tiltune.data.encode import Prompt
 from tiltune.decoding.draw import Ending
+from tiltune.methods.tilt import Tilt
 from tiltune.models.lm import LanguageModel
 from tiltune.training.actor import Actor, ActorPlan, Pair
 from tiltune.training.fit import Round, Schedule, fit
-from tiltune.training.learner import BetaRule, Learner, LearnerSettings
+from tiltune.training.learner import BetaRule, CorpusTerm, Learner, LearnerSettings
 from tiltune.training.sampler import Sampler
 from tiltune.values.fit import ValueLearner, ValueSettings
 from tiltune.values.model import TrunkValue
@@ -53,9 +54,9 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def both_sides(
-    loop: Any, policy: LanguageModel, corpus: Sequence[Any], **settings: float
+    loop: Any, policy: LanguageModel, corpus: Sequence[Any], clip: float | None = None
 ) -> tuple[Actor, Learner]:
-    """The loop's constants as `fit` takes them; `settings` change the learner's."""
+    """The loop's constants as `fit` takes them; `clip` another bound of prefix weights."""
 
     def scorer(completions: Sequence[Completion]) -> list[float]:
         return [loop.score(completion.text) for completion in completions]
@@ -83,16 +84,15 @@ def both_sides(
         "batch_size": loop.BATCH,
         "accumulation": 1,
         "learning_rate": loop.POLICY_RATE,
-        "prefix_weight_clip": loop.CLIP,
     }
     learner = Learner(
+        Tilt(clip or loop.CLIP),
         policy,
-        satisfying,
-        Cursor(len(satisfying), seed=0),
-        LearnerSettings(objective="tilt", **(numbers | settings)),
+        policy.clone("reference"),
+        CorpusTerm(satisfying, Cursor(len(satisfying), seed=0), loop.END),
+        LearnerSettings(**numbers),
         BetaRule(loop.BETA, 0.05, 50.0),
         seeded(2),
-        loop.END,
     )
     return Actor(plan, sampler, view, view, values), learner
 
@@ -102,10 +102,10 @@ def unmeasured(pair: Pair) -> dict[str, Any]:
 
 
 def fitted(
-    loop: Any, base: LanguageModel, corpus: Sequence[Any], **settings: float
+    loop: Any, base: LanguageModel, corpus: Sequence[Any], clip: float | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], list[Round]]:
     """Final weights of the policy and of the values, and the rounds."""
-    actor, learner = both_sides(loop, base.clone("policy"), corpus, **settings)
+    actor, learner = both_sides(loop, base.clone("policy"), corpus, clip)
     rounds = list(fit(actor, learner, Schedule(ROUNDS), unmeasured))
     assert actor.value_learner is not None
     return learner.policy.state(), actor.value_learner.model.state(), rounds
@@ -133,7 +133,7 @@ def test_the_loop_is_fit(loop: Any, capsys: pytest.CaptureFixture[str]):
         assert f" {done.record.satisfaction_rate:.1%} of {SAMPLES} samples" in line
 
     # Neither is so by construction: another clip gives other weights.
-    assert not equal(fitted(loop, base, corpus, prefix_weight_clip=1.0)[0], policy)
+    assert not equal(fitted(loop, base, corpus, 1.0)[0], policy)
 
 
 def test_the_rule_remembers(loop: Any):

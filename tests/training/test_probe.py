@@ -11,8 +11,9 @@ from torch.nn.functional import logsigmoid
 import tiny
 from tiltune.config import RunConfig
 from tiltune.models.checkpoint import read_folder
-from tiltune.training.assemble import make_actor, make_exact_values, prepare
+from tiltune.training.assemble import make_actor, prepare
 from tiltune.training.probe import probe
+from tiltune.values.build import build_values
 from tiltune.values.model import ValueModel
 
 
@@ -44,7 +45,14 @@ def kept_values(run: Path, round_: int) -> ValueModel:
     policy = prepared.loaded.policy
     if saved.tensors["snapshot"]:
         policy.load_state(saved.tensors["snapshot"])
-    values = make_exact_values(prepared, policy)
+    values = build_values(
+        prepared.config,
+        prepared.loaded,
+        prepared.constraint,
+        prepared.prompts,
+        law=policy,
+        reference=prepared.reference,
+    )
     values.load_state(saved.tensors["values"])
     return values
 

@@ -20,7 +20,7 @@ def test_sigint_stops_within_a_step_and_names_the_round(
     monkeypatch.setattr(remote.torch_multiprocessing, "get_context", lambda _: tiny.FORK.context)
     tree = tiny.workplace(tmp_path, method={"schedule": schedule})
     toml = tiny.write_toml(tree, tmp_path / "run.toml")
-    step = "tiltune.training.learner.clip_grad_norm_"
+    step = "tiltune.training.learner.part_rows"
     with tiny.Nth(step, 4, lambda: signal.raise_signal(signal.SIGINT)) as steps:
         assert tiny.tiltune("fit", str(toml)) == 130
     assert steps.calls == 5

@@ -13,7 +13,8 @@ from tiltune.data.batches import micro_batches
 from tiltune.data.samples import Samples, SamplingLaw
 from tiltune.decoding.draw import Ending, draw
 from tiltune.models.lm import LanguageModel
-from tiltune.values.fit import ValueLearner, ValueSettings, one_cycle, reliability
+from tiltune.models.optimiser import one_cycle
+from tiltune.values.fit import ValueLearner, ValueSettings, reliability
 from tiltune.values.model import HeadValue, TrunkValue, ValueModel
 
 LIMIT = 4
@@ -256,8 +257,9 @@ def test_calibration_reads_the_value_of_each_real_token(lm: LanguageModel) -> No
 
 
 def test_the_rate_warms_up_and_falls_to_nothing() -> None:
-    rates = [one_cycle(step, 100) for step in range(100)]
+    schedule = one_cycle(100)
+    rates = [schedule.share(step) for step in range(100)]
     assert rates[:6] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
     assert all(later <= earlier for earlier, later in itertools.pairwise(rates[5:]))
-    assert rates[-1] < 1e-3 and one_cycle(52, 100) == pytest.approx(0.5, abs=0.02)
-    assert one_cycle(0, 1) == 1
+    assert rates[-1] < 1e-3 and schedule.share(52) == pytest.approx(0.5, abs=0.02)
+    assert one_cycle(1).share(0) == 1

@@ -63,9 +63,12 @@ class Tilt:
         log_z = by_parts(starts, models.most_tokens, lambda part: _log_z(part, models))
         values = zip(starts.prompt_index.tolist(), log_z.tolist(), strict=True)
         hopeless = {prompt for prompt, z in values if z < math.log(LEAST_VALUE)}
-        kept = [row for row, prompt in enumerate(index) if prompt not in hopeless]
         numbers = {"prompts_without_target": len(hopeless)}
-        return Work(samples.select(torch.tensor(kept)) if hopeless else samples, numbers=numbers)
+        if not hopeless:
+            return Work(samples, numbers=numbers)
+        kept = [row for row, prompt in enumerate(index) if prompt not in hopeless]
+        rows = torch.tensor(kept, dtype=torch.int64)
+        return Work(samples.select(rows), numbers=numbers)
 
     def loss(self, work: Work, models: Models, *, count: float) -> Losses:
         samples = work.samples

@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
-from hostile import COMPARISON_FIELDS, RUN_FIELDS, hostile_comparison, hostile_run
+from attacks import COMPARISON_FIELDS, RUN_FIELDS, hostile_comparison, hostile_run
 from jinja2 import UndefinedError
 from pages import Node, parse
 from run_folders import report
