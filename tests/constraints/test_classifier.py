@@ -19,12 +19,13 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from tiltune.config import ClassifierConfig
-from tiltune.constraints import classifier, linear_model
+from tiltune.constraints import linear_model
 from tiltune.constraints.base import Completion
 from tiltune.constraints.build import build_constraint
 from tiltune.constraints.linear import measure, train_linear_classifier
 from tiltune.constraints.linear_model import LinearClassifier, load_linear_classifier
 from tiltune.errors import ConstraintError, DataError
+from tiltune.models import hub
 
 pytest.importorskip("sklearn", reason="needs scikit-learn: pip install 'tiltune[classifier]'")
 
@@ -362,7 +363,7 @@ def test_a_folder_with_config_json_goes_through_the_hub(
     (tmp_path / "config.json").write_text("{}")
     paths: list[str] = []
     monkeypatch.setattr(
-        classifier, "load_sequence_classifier", lambda path: paths.append(path) or FixedClassifier()
+        hub, "load_sequence_classifier", lambda path: paths.append(path) or FixedClassifier()
     )
     constraint = build_constraint(config(tmp_path, label="rude"))
     scores = constraint.score([Completion("", "x"), Completion("x", "y")])
