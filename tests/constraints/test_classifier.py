@@ -237,7 +237,7 @@ def test_auc_counts_pairs(rows: list[tuple[int, bool]]) -> None:
         ({"text": "x", "label": 0.5}, "must be a string, an integer or true/false, found 0.5"),
         ({"text": "x", "label": None}, "found None"),
         ({"text": "x", "label": ""}, "found ''"),
-        ([1], "expected a JSON object"),
+        ([1], "a JSON list, not an object"),
     ],
 )
 def test_a_bad_row_is_named_by_file_and_line(row: Any, message: str, tmp_path: Path) -> None:
