@@ -227,7 +227,8 @@ def test_damaged_file_is_named(tmp_path: Path, name: str, text: str, message: st
 
 def test_remaking_a_report_needs_no_torch(full: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from tiltune.records.report import write_report; "
+        "import sys; from pathlib import Path; "
+        "from tiltune.records.report.page import write_report; "
         f"write_report(Path({str(full)!r})); heavy = {{'torch', 'numpy', 'transformers'}}; "
         "sys.exit(str(heavy & sys.modules.keys()) if heavy & sys.modules.keys() else 0)"
     )
