@@ -49,7 +49,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
 
 def test_importing_is_light() -> None:
     done = python(
-        "import sys, tiltune, tiltune.cli, tiltune.config, tiltune.records.report\n"
+        "import sys, tiltune, tiltune.cli, tiltune.config, tiltune.records.report.page\n"
         "print(sorted({'torch', 'transformers', 'numpy', 'sklearn'} & set(sys.modules)))"
     )
     assert done.returncode == 0, done.stderr

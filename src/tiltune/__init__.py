@@ -1,3 +1,95 @@
-"""Fine-tune a language model on your corpus while an attribute of its output holds."""
+"""Fine-tune a language model on your corpus while an attribute of its output holds.
+
+What is named here is what others may build on, see docs/concepts.md; the rest is ours to move. A
+name's module is imported when the name is asked for, so that `import tiltune` loads nothing.
+"""
+
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tiltune.config import RunConfig, load_config, load_constraint_config
+    from tiltune.constraints.adapters import from_trl, from_verifiers
+    from tiltune.constraints.base import TextConstraint, combine, mean
+    from tiltune.constraints.build import build_constraint
+    from tiltune.constraints.scores import Completion, Failure, Score
+    from tiltune.data.samples import Samples, SamplingLaw
+    from tiltune.decoding.draw import Ending, draw
+    from tiltune.decoding.guidance import GuidanceProcessor
+    from tiltune.errors import ConstraintError, TiltuneError
+    from tiltune.models.lm import LanguageModel
+    from tiltune.records.rounds import RoundRecord
+    from tiltune.training.fit import fit
+    from tiltune.training.run import open_run
+    from tiltune.worlds.testing import EnumerableModel, check_constraint
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Completion",
+    "ConstraintError",
+    "Ending",
+    "EnumerableModel",
+    "Failure",
+    "GuidanceProcessor",
+    "LanguageModel",
+    "RoundRecord",
+    "RunConfig",
+    "Samples",
+    "SamplingLaw",
+    "Score",
+    "TextConstraint",
+    "TiltuneError",
+    "build_constraint",
+    "check_constraint",
+    "combine",
+    "draw",
+    "fit",
+    "from_trl",
+    "from_verifiers",
+    "load_config",
+    "load_constraint_config",
+    "mean",
+    "open_run",
+]
+
+PUBLIC = {
+    "Completion": "tiltune.constraints.scores:Completion",
+    "ConstraintError": "tiltune.errors:ConstraintError",
+    "Ending": "tiltune.decoding.draw:Ending",
+    "EnumerableModel": "tiltune.worlds.testing:EnumerableModel",
+    "Failure": "tiltune.constraints.scores:Failure",
+    "GuidanceProcessor": "tiltune.decoding.guidance:GuidanceProcessor",
+    "LanguageModel": "tiltune.models.lm:LanguageModel",
+    "RoundRecord": "tiltune.records.rounds:RoundRecord",
+    "RunConfig": "tiltune.config:RunConfig",
+    "Samples": "tiltune.data.samples:Samples",
+    "SamplingLaw": "tiltune.data.samples:SamplingLaw",
+    "Score": "tiltune.constraints.scores:Score",
+    "TextConstraint": "tiltune.constraints.base:TextConstraint",
+    "TiltuneError": "tiltune.errors:TiltuneError",
+    "build_constraint": "tiltune.constraints.build:build_constraint",
+    "check_constraint": "tiltune.worlds.testing:check_constraint",
+    "combine": "tiltune.constraints.base:combine",
+    "draw": "tiltune.decoding.draw:draw",
+    "fit": "tiltune.training.fit:fit",
+    "from_trl": "tiltune.constraints.adapters:from_trl",
+    "from_verifiers": "tiltune.constraints.adapters:from_verifiers",
+    "load_config": "tiltune.config:load_config",
+    "load_constraint_config": "tiltune.config:load_constraint_config",
+    "mean": "tiltune.constraints.base:mean",
+    "open_run": "tiltune.training.run:open_run",
+}
+"""Where each name of `__all__` stands, "module:attribute"."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = resolve_name(PUBLIC[name])
+    globals()[name] = found  # so that it is looked up once
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

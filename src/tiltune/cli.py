@@ -148,7 +148,9 @@ def sample(
 @app.command()
 def score(
     constraint: Annotated[Path, typer.Argument(metavar="constraint.toml")],
-    completions: Annotated[Path, typer.Argument(metavar="completions.jsonl")],
+    completions: Annotated[
+        Path, typer.Argument(help="JSON lines or Parquet.", metavar="completions.jsonl")
+    ],
 ) -> None:
     """Score rows {prompt, text, …}: one JSON object a line on stdout, in order."""
     config = load_constraint_config(constraint)

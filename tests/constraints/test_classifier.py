@@ -19,12 +19,13 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from tiltune.config import ClassifierConfig
-from tiltune.constraints import classifier, linear_model
+from tiltune.constraints import linear_model
 from tiltune.constraints.base import Completion
 from tiltune.constraints.build import build_constraint
 from tiltune.constraints.linear import measure, train_linear_classifier
 from tiltune.constraints.linear_model import LinearClassifier, load_linear_classifier
 from tiltune.errors import ConstraintError, DataError
+from tiltune.models import hub
 
 pytest.importorskip("sklearn", reason="needs scikit-learn: pip install 'tiltune[classifier]'")
 
@@ -236,7 +237,7 @@ def test_auc_counts_pairs(rows: list[tuple[int, bool]]) -> None:
         ({"text": "x", "label": 0.5}, "must be a string, an integer or true/false, found 0.5"),
         ({"text": "x", "label": None}, "found None"),
         ({"text": "x", "label": ""}, "found ''"),
-        ([1], "expected a JSON object"),
+        ([1], "a JSON list, not an object"),
     ],
 )
 def test_a_bad_row_is_named_by_file_and_line(row: Any, message: str, tmp_path: Path) -> None:
@@ -362,7 +363,7 @@ def test_a_folder_with_config_json_goes_through_the_hub(
     (tmp_path / "config.json").write_text("{}")
     paths: list[str] = []
     monkeypatch.setattr(
-        classifier, "load_sequence_classifier", lambda path: paths.append(path) or FixedClassifier()
+        hub, "load_sequence_classifier", lambda path: paths.append(path) or FixedClassifier()
     )
     constraint = build_constraint(config(tmp_path, label="rude"))
     scores = constraint.score([Completion("", "x"), Completion("x", "y")])

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from tiltune.automata.dfa import DFA, product
 from tiltune.automata.text import CODEPOINTS, TextAutomaton
-from tiltune.config.constraint import AllConfig
+from tiltune.config.constraint import AllConfig, HttpConfig
 from tiltune.config.run import parse_config
 from tiltune.constraints import combination
 from tiltune.constraints.base import Completion, Failure, Rule, Score, TextConstraint, combine, mean
-from tiltune.constraints.build import COSTS, build_constraint
+from tiltune.constraints.build import build_constraint
 from tiltune.errors import ConstraintError, ScorerUnavailable
 from tiltune.worlds.exact import Chain, ExactTarget
 
@@ -96,7 +96,7 @@ def test_costs_go_by_kind_and_by_the_costliest_part() -> None:
     service = {"kind": "http", "url": "http://localhost:1/"}
     tree = {"kind": "all", "parts": [cheap, {"kind": "not", "parts": [service]}]}
     built = build_constraint(parse_config(AllConfig, tree, source=""))
-    assert (built.cost, build_constraint(AllConfig(**tree).parts[0]).cost) == (COSTS["http"], 0)
+    assert (built.cost, build_constraint(AllConfig(**tree).parts[0]).cost) == (HttpConfig.cost, 0)
     assert (part({}, cost=2) & part({}, cost=0)).cost == 2
 
 

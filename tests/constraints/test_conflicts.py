@@ -10,8 +10,9 @@ from pydantic import TypeAdapter
 
 from hand_made import ruled, shorter_than, somewhere, without
 from tiltune.config import ConstraintConfig
+from tiltune.constraints import python
 from tiltune.constraints.base import TextConstraint
-from tiltune.constraints.build import BUILDERS, build_constraint
+from tiltune.constraints.build import build_constraint
 from tiltune.constraints.conflicts import conflict, refuse_conflict, verdict
 from tiltune.errors import ConstraintError
 
@@ -39,7 +40,7 @@ def group(kind: str, *parts: str | dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def _builders(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     leaf = functools.partial(lambda config: LEAVES[config.path.removeprefix("leaves:")]())
-    monkeypatch.setitem(BUILDERS, "python", leaf)
+    monkeypatch.setattr(python, "build_python", leaf)
     yield
 
 

@@ -1,6 +1,8 @@
 """Files of data: each row with its place, and what is no row named."""
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import pyarrow
@@ -8,7 +10,7 @@ import pyarrow.parquet
 import pytest
 from small_rows import message
 
-from tiltune.data.rows import Row, read_rows
+from tiltune.data.rows import Row, read_rows, stream_rows
 from tiltune.errors import DataError
 
 
@@ -40,6 +42,9 @@ def test_json_and_parquet_hold_the_same_rows(tmp_path: Path):
         (b'{"text": "a"}\n{"text": "\xff"}\n', (":2: not JSON: ", "utf-8", "one JSON object")),
         (b'{"text": "a"}\n["a"]\n', (":2: a JSON list, not an object",)),
         (b'"a"', (":1: a JSON str, not an object",)),
+        (b'{"text": "a"}\n{"x": [{"y": NaN}]}', (":2: 'x' holds nan", "no number of JSON")),
+        (b'{"x": Infinity}', (":1: 'x' holds inf", "null")),
+        (b'{"x": 1e999}', (":1: 'x' holds inf", "null")),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, content: bytes, parts: tuple[str, ...]):
@@ -80,7 +85,8 @@ def test_what_is_no_data_file_is_refused(tmp_path: Path, name: str, found: str):
         (tmp_path / file).write_text("text\na\n")
     with pytest.raises(DataError) as error:
         read_rows(tmp_path / name, setting="data.corpus")
-    message(error, f"data.corpus = {tmp_path / name}: {found}")
+    equals = ":" if name.startswith("broken") else " ="
+    message(error, f"data.corpus{equals} {tmp_path / name}: {found}")
     if not name.startswith("broken"):
         message(error, "give", ".jsonl", ".parquet")
 
@@ -101,7 +107,38 @@ def test_an_unreadable_file_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
 def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "rows.parquet"
     path.write_bytes(b"PAR1")
-    monkeypatch.setattr("tiltune.data.rows.parquet", None)
+    monkeypatch.delitem(sys.modules, "tiltune.data.parquet", raising=False)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)  # None: importing raises
     with pytest.raises(DataError) as error:
         read_rows(path, setting="data.corpus")
     message(error, f"data.corpus = {path}:", "pip install 'tiltune[parquet]'", ".jsonl")
+
+
+def test_parquet_s_nan_is_refused_as_json_s_is(tmp_path: Path):
+    path = tmp_path / "rows.parquet"
+    table = pyarrow.table({"x": [0.5, None, float("nan")]})
+    pyarrow.parquet.write_table(table, path)
+    with pytest.raises(DataError) as error:
+        read_rows(path, setting="data.corpus")
+    message(error, f"data.corpus: {path}:row 3: 'x' holds nan", "null")
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_rows_come_before_the_rest_is_read(tmp_path: Path, suffix: str):
+    path = tmp_path / f"rows{suffix}"
+    if suffix == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.table({"x": [1.0, float("nan")]}), path)
+    else:
+        path.write_text('{"x": 1.0}\n{"x": NaN}\n')
+    rows = stream_rows(path, setting="s")
+    assert next(rows).fields == {"x": 1.0}
+    with pytest.raises(DataError):
+        next(rows)
+
+
+def test_a_pipe_streams_and_is_not_read_where_files_are_read_again(tmp_path: Path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(DataError) as error:
+        read_rows(pipe, setting="data.corpus")
+    message(error, f"data.corpus = {pipe}: is no regular file", "more than once")

@@ -10,7 +10,7 @@ from rich.console import Console
 import tiny
 from hand_made import ruled, shorter_than, somewhere, without
 from tiltune.automata import TextAutomaton
-from tiltune.constraints.build import BUILDERS
+from tiltune.constraints import regex
 from tiltune.training.assemble import Prepared, make_actor, prepare
 from tiltune.training.check.check import check_run, draws
 
@@ -86,7 +86,7 @@ OTHER = 'kind = "lexicon"\nwords = ["rude", "dog"]\n'
 
 def replaced(patch: pytest.MonkeyPatch, automaton: TextAutomaton, name: str = "hand-made") -> None:
     """Every regex constraint is this automaton."""
-    patch.setitem(BUILDERS, "regex", lambda config: ruled(automaton, name=name))
+    patch.setattr(regex, "build_regex", lambda config: ruled(automaton, name=name))
 
 
 def whole_corpus(folder: Path, **tables: Any) -> tiny.Tree:

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import tiny
 from hand_made import ruled, without
 from tiltune.config import RunConfig
+from tiltune.constraints import lexicon
 from tiltune.constraints.base import Score, on_texts
-from tiltune.constraints.build import BUILDERS
 from tiltune.errors import ConfigError, DataError, RunError
 from tiltune.records.best import Aim
 from tiltune.records.intervals import wilson_interval
@@ -74,7 +74,7 @@ def test_samples_keep_why_and_what_may_be_said_of_it(
         return [bad if "u" in text else Score(1.0) for text in texts]
 
     constraint = replace(ruled(without("u")), scorer=on_texts(judge, "completion"))
-    monkeypatch.setitem(BUILDERS, "lexicon", lambda config: constraint)
+    monkeypatch.setattr(lexicon, "build_lexicon", lambda config: constraint)
     tiny.finish(tiny.workplace(tmp_path, method={"rounds": 1}))
     run = tmp_path / "run"
     for name in ("round-000", "closing", "before", "after"):

@@ -1,36 +1,19 @@
 """The `[constraint]` table: what is judged, by which kind of constraint, with its settings."""
 
-from collections.abc import Iterator, Sequence
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tiltune.config.parse import Section
+from tiltune.config.constraint_section import (
+    ConstraintSection,
+    JudgedText,
+    TextSection,
+    joint_text,
+)
 from tiltune.errors import counted
-
-JudgedText = Literal["completion", "prompt+completion"]
-
-
-def joint_text(texts: Sequence[JudgedText]) -> JudgedText:
-    """The text that several constraints judge together: their own where it is the same one."""
-    return texts[0] if len(set(texts)) == 1 else "prompt+completion"
-
-
-class ConstraintSection(Section):
-    """What every kind of constraint shares."""
-
-    effort: ClassVar[frozenset[str]] = frozenset()
-    """Fields that change how scores are fetched, never a score: a run may go on with others."""
-
-    threshold: Annotated[float, Field(ge=0, le=1)] | Literal["none"] = Field(
-        default=0.5, description="A score at or above it satisfies; 'none' keeps raw soft scores."
-    )
-
-
-class TextSection(ConstraintSection):
-    """A constraint that judges one text."""
-
-    text: JudgedText = Field(default="completion", description="The text that is judged.")
 
 
 class LexiconConfig(TextSection):
@@ -55,6 +38,10 @@ class RegexConfig(TextSection):
 
 
 class ClassifierConfig(TextSection):
+    cost: ClassVar[int] = 2
+    whole_texts_alone: ClassVar[bool] = True
+    toxicity: ClassVar[bool] = True
+
     kind: Literal["classifier"]
     path: str = Field(
         description="Folder of `tiltune classifier train`, or of a Hugging Face sequence "
@@ -67,16 +54,40 @@ class ClassifierConfig(TextSection):
 
 
 class PythonConfig(TextSection):
+    cost: ClassVar[int] = 1
+    whole_texts_alone: ClassVar[bool] = True
+    mendable: ClassVar[bool] = True
+
     kind: Literal["python"]
     path: str = Field(
         description="'module:attribute' of a callable, see `tiltune.constraints.base`."
     )
 
+    @property
+    def source(self) -> str:
+        """The callable's name."""
+        return self.path
+
+    def files(self) -> list[Path]:
+        """The module's own file."""
+        found = importlib.util.find_spec(self.path.partition(":")[0])
+        return [Path(found.origin)] if found and found.origin else []
+
 
 class ProfanityConfig(TextSection):
     """The model inside alt-profanity-check; score = 1 - P(profane)."""
 
+    cost: ClassVar[int] = 2
+    packages: ClassVar[tuple[str, ...]] = ("alt-profanity-check", "scikit-learn")
+    whole_texts_alone: ClassVar[bool] = True
+    toxicity: ClassVar[bool] = True
+
     kind: Literal["profanity"]
+
+    def files(self) -> list[Path]:
+        """The model, which lies in the package."""
+        found = importlib.util.find_spec("profanity_check")
+        return [Path(found.origin).parent / "data"] if found and found.origin else []
 
 
 class HttpConfig(TextSection):
@@ -85,6 +96,10 @@ class HttpConfig(TextSection):
     effort: ClassVar[frozenset[str]] = frozenset(
         {"timeout_seconds", "retries", "requests_per_second", "batch_size", "parallel", "cache"}
     )
+    cost: ClassVar[int] = 3
+    whole_texts_alone: ClassVar[bool] = True
+    toxicity: ClassVar[bool] = True
+    remote: ClassVar[bool] = True
 
     kind: Literal["http"]
     url: str = Field(description="http:// or https:// address that answers POST with JSON.")
@@ -125,6 +140,15 @@ class HttpConfig(TextSection):
     cache: str | None = Field(
         default=None, description="Folder that keeps every answer; none: answers are not kept."
     )
+
+    @property
+    def source(self) -> str:
+        """The service's address."""
+        return self.url
+
+    def files(self) -> list[Path]:
+        """None: of a service only the settings are known."""
+        return []
 
 
 class LengthConfig(TextSection):
@@ -171,6 +195,9 @@ class TemporalConfig(TextSection):
 class GrammarConfig(TextSection):
     """The whole text is a sentence of a grammar; checked by llguidance."""
 
+    cost: ClassVar[int] = 1
+    packages: ClassVar[tuple[str, ...]] = ("llguidance",)
+
     kind: Literal["grammar"]
     format: Literal["json_schema", "regex", "lark"] = Field(
         description="json_schema: a JSON Schema. regex: the whole text matches. lark: a "
@@ -183,6 +210,9 @@ class GrammarConfig(TextSection):
 class PythonSyntaxConfig(TextSection):
     """The text parses as Python."""
 
+    cost: ClassVar[int] = 1
+    whole_texts_alone: ClassVar[bool] = True
+
     kind: Literal["python_syntax"]
 
 
@@ -190,6 +220,8 @@ class ExecutionConfig(TextSection):
     """The text is Python code that passes the tests of its row, run in a sandbox."""
 
     effort: ClassVar[frozenset[str]] = frozenset({"parallel"})
+    cost: ClassVar[int] = 3
+    whole_texts_alone: ClassVar[bool] = True
 
     kind: Literal["execution"]
     tests_field: str = Field(

@@ -52,7 +52,7 @@ class TextConstraint:
         make_rule: the automaton behind the constraint; none: only texts tell.
         why_no_rule: why `make_rule` gives none, in words; none: only texts tell.
         within: grammars of which every text that satisfies is a sentence.
-        cost: its class of cost, see `constraints.build.COSTS`; combinations ask the cheap first.
+        cost: its class of cost, as of `ConstraintSection.cost`; combinations ask the cheap first.
         share: for a population: bounds on the share of all completions that satisfy; none: every
             completion is judged by itself.
         stop: ends scoring that another thread is in as soon as it can; what is not asked by then

@@ -2,13 +2,19 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Protocol
 
 from tiltune.config import ClassifierConfig
 from tiltune.constraints.base import Score, TextConstraint, on_texts
-from tiltune.constraints.linear_model import DESCRIPTION_FILE, load_linear_classifier
 from tiltune.errors import ConstraintError
-from tiltune.models.hub import load_sequence_classifier
+
+LOADERS = {
+    "linear.json": "tiltune.constraints.linear_model:load_linear_classifier",
+    "config.json": "tiltune.models.hub:load_sequence_classifier",
+}
+"""By the file that marks a folder as one of its kind, what loads it; imported when it is asked for,
+since one kind needs scikit-learn and the other torch."""
 
 
 class TextClassifier(Protocol):
@@ -48,13 +54,10 @@ def _score(probability: float, config: ClassifierConfig) -> Score:
 
 def _load(path: str) -> TextClassifier:
     folder = Path(path)
-    if (folder / DESCRIPTION_FILE).is_file():
-        return load_linear_classifier(folder)
-    if (folder / "config.json").is_file():
-        return load_sequence_classifier(path)
-    found = (
-        f"holds neither {DESCRIPTION_FILE} nor config.json" if folder.is_dir() else "is no folder"
-    )
+    for mark, loader in LOADERS.items():
+        if (folder / mark).is_file():
+            return resolve_name(loader)(path)
+    found = f"holds neither {' nor '.join(LOADERS)}" if folder.is_dir() else "is no folder"
     raise ConstraintError(
         f"constraint.path: {path!r} {found}; give a folder written by `tiltune classifier train` "
         f"or one of a Hugging Face sequence classifier"

@@ -13,11 +13,11 @@ from safetensors import SafetensorError
 
 from tiltune.constraints.base import shown
 from tiltune.constraints.linear_model import fit_linear_classifier, require_sklearn
-from tiltune.constraints.rows import read_rows, string_field
+from tiltune.data.rows import Row, located, stream_rows, text_field
 from tiltune.errors import ConstraintError, DataError
 
-Row = tuple[str, dict[str, Any]]
-"""A row's place ("file:line") and its fields."""
+SETTING = "labels"
+"""How messages call the file, as the command line does."""
 
 
 def train_linear_classifier(path: Path, out: Path, *, label_field: str | None) -> dict[str, Any]:
@@ -27,7 +27,8 @@ def train_linear_classifier(path: Path, out: Path, *, label_field: str | None) -
     file gives the same classifier. Probabilities hold for the file's label shares.
 
     Args:
-        path: JSONL rows {text, label}; labels are strings, integers or booleans.
+        path: JSON lines or Parquet, or a pipe; rows {text, label}; labels are strings, integers or
+            booleans.
         out: a folder that is absent or empty.
         label_field: the field of the label; None: "label", else the only field of 0 and 1.
 
@@ -41,8 +42,8 @@ def train_linear_classifier(path: Path, out: Path, *, label_field: str | None) -
     """
     require_sklearn()
     _refuse_occupied(out)
-    rows = list(read_rows(path))
-    texts = [string_field(row, "text", place) for place, row in rows]
+    rows = list(stream_rows(path, setting=SETTING))
+    texts = [_text(row) for row in rows]
     field, chosen = _choose_field(rows, label_field, path)
     names = _label_names(rows, field)
     labels = _order(set(names), field)
@@ -132,10 +133,10 @@ def _choose_field(rows: list[Row], given: str | None, path: Path) -> tuple[str, 
         raise DataError(f'{path}: holds no rows; expected lines such as {{"text": …, "label": …}}')
     if given is not None:
         return given, "given"
-    if any("label" in row for _, row in rows):
+    if any("label" in row.fields for row in rows):
         return "label", "the default name"
-    fields = [name for name in rows[0][1] if name != "text"]
-    switches = [name for name in fields if all(_is_switch(row.get(name)) for _, row in rows)]
+    fields = [name for name in rows[0].fields if name != "text"]
+    switches = [name for name in fields if all(_is_switch(row.fields.get(name)) for row in rows)]
     if len(switches) != 1:
         raise DataError(
             f"{path}: there is no field 'label', and {len(switches)} fields hold only 0 and 1 "
@@ -149,18 +150,27 @@ def _is_switch(value: object) -> bool:
     return isinstance(value, int) and value in (0, 1)  # True and False too
 
 
+def _text(row: Row) -> str:
+    with located(SETTING, row.location):
+        return text_field(row, "text")
+
+
+def _label(row: Row, field: str) -> str | int:
+    with located(SETTING, row.location):
+        if field not in row.fields:
+            found = ", ".join(map(repr, row.fields)) or "none"
+            raise DataError(f"no label field {field!r}; the row's fields: {found}")
+        value = row.fields[field]
+        if not isinstance(value, str | int) or value == "":
+            raise DataError(
+                f"label {field!r} must be a string, an integer or true/false, found {shown(value)}"
+            )
+        return value
+
+
 def _label_names(rows: list[Row], field: str) -> list[str]:
     """Each row's label by name: field `toxic` of 0 and 1 holds "not_toxic" and "toxic"."""
-    for place, row in rows:
-        if field not in row:
-            found = ", ".join(map(repr, row)) or "none"
-            raise DataError(f"{place}: no label field {field!r}; the row's fields: {found}")
-        if not isinstance(row[field], str | int) or row[field] == "":
-            raise DataError(
-                f"{place}: label {field!r} must be a string, an integer or true/false, "
-                f"found {shown(row[field])}"
-            )
-    values = [row[field] for _, row in rows]
+    values = [_label(row, field) for row in rows]
     if field != "label" and all(_is_switch(value) for value in values):
         return [field if value else f"not_{field}" for value in values]
     # str(True) would be "True", and not what the file says

@@ -120,13 +120,14 @@ def hash_features(texts: Sequence[str], vectorizers: Sequence[dict[str, Any]]) -
     return sparse.hstack(parts, format="csr")
 
 
-def load_linear_classifier(folder: Path) -> LinearClassifier:
+def load_linear_classifier(path: str | Path) -> LinearClassifier:
     """Read what `save` wrote.
 
     Raises:
         ConstraintError: a file is missing or damaged, or scikit-learn is not installed.
     """
     require_sklearn()
+    folder = Path(path)
     try:
         description = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
         tensors = load_file(str(folder / WEIGHTS_FILE))

@@ -9,19 +9,19 @@ from typing import Literal
 
 from tiltune.config import PopulationConfig
 from tiltune.constraints.base import TextConstraint
-from tiltune.constraints.combined import Build, build_parts
+from tiltune.constraints.combined import build_parts
 from tiltune.records.intervals import wilson_interval
 
 Verdict = Literal["met", "not met", "cannot be told from so few"]
 
 
-def build_population(config: PopulationConfig, build: Build) -> TextConstraint:
+def build_population(config: PopulationConfig) -> TextConstraint:
     """The part, which judges each completion, under the bounds on its share.
 
     Raises:
         ConstraintError: the part cannot be built.
     """
-    (part,) = build_parts(config.parts, build)
+    (part,) = build_parts(config.parts)
     share = (config.at_least or 0.0, 1.0 if config.at_most is None else config.at_most)
     name = f"population constraint ({_bounds(share)} of: {part.name})"
     return replace(part, name=name, share=share, make_rule=None, within=())

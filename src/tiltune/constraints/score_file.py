@@ -1,59 +1,64 @@
 """Score a file of completions with a constraint: `tiltune score`."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from tiltune.constraints.base import Completion, Constraint
-from tiltune.constraints.rows import read_rows, string_field
+from tiltune.data.rows import Row, located, stream_rows, text_field
 from tiltune.errors import DataError
 
 BATCH_ROWS = 256
+SETTING = "completions"
+"""How messages call the file, as the command line does."""
 
 
 def score_file(
-    constraint: Constraint, lines_path: Path, write: Callable[[str], object]
+    constraint: Constraint, path: Path, write: Callable[[str], object]
 ) -> tuple[int, int]:
-    """Write each row of a JSONL file plus `score`, `satisfied` and `reason`, in order.
+    """Write each row of a file plus `score`, `satisfied` and `reason`, in order.
 
-    And `feedback`, what may be shown to a model, where there is any.
+    And `feedback`, what may be shown to a model, where there is any. What Parquet holds and JSON
+    does not, such as a date, is written as its text.
 
     Args:
         constraint: what scores.
-        lines_path: rows {text} with optional `prompt` (default ""), `ended` (default true) and any
-            further fields, which reach the constraint as `row`.
+        path: JSON lines or Parquet, or a pipe of JSON lines; rows {text} with optional `prompt`
+            (default ""), `ended` (default true) and any further fields, which reach the constraint
+            as `row`. Null counts as absent, as it does in training.
         write: takes one line of JSON with its line feed, such as `sys.stdout.write`.
 
     Returns:
         Number of rows, and of those that satisfy the constraint.
 
     Raises:
-        DataError: a line is not such a row; rows of earlier batches are then already written.
+        DataError: a row is not like that; rows of earlier batches are then already written.
         ConstraintError: the constraint is broken.
     """
-    rows = _completions(lines_path)
+    rows = map(_completion, stream_rows(path, setting=SETTING))
     count = satisfying = 0
     while batch := list(islice(rows, BATCH_ROWS)):
         scores = constraint.score([completion for _, completion in batch])
-        for (row, _), score in zip(batch, scores, strict=True):
+        for (fields, _), score in zip(batch, scores, strict=True):
             satisfied = constraint.satisfied(score)
             judged = {"score": score.value, "satisfied": satisfied, "reason": score.reason}
             if score.feedback:
                 judged["feedback"] = score.feedback
-            write(json.dumps({**row, **judged}) + "\n")
+            write(json.dumps({**fields, **judged}, default=str) + "\n")
             count, satisfying = count + 1, satisfying + satisfied
     return count, satisfying
 
 
-def _completions(path: Path) -> Iterator[tuple[dict[str, Any], Completion]]:
-    """Each row of the file and the completion that it describes."""
-    for place, row in read_rows(path):
-        text = string_field(row, "text", place)
-        prompt = string_field(row, "prompt", place) if "prompt" in row else ""
-        ended = row.get("ended", True)
+def _completion(row: Row) -> tuple[Mapping[str, Any], Completion]:
+    """A row's fields and the completion that it describes."""
+    fields = row.fields
+    with located(SETTING, row.location):
+        text = text_field(row, "text")
+        prompt = text_field(row, "prompt") if fields.get("prompt") is not None else ""
+        ended = True if fields.get("ended") is None else fields["ended"]
         if not isinstance(ended, bool):
-            raise DataError(f"{place}: 'ended' must be true or false, found {ended!r}")
-        further = {name: row[name] for name in row if name not in ("prompt", "text", "ended")}
-        yield row, Completion(prompt, text, ended, further)
+            raise DataError(f"'ended' must be true or false, found {ended!r}")
+    further = {name: fields[name] for name in fields if name not in ("prompt", "text", "ended")}
+    return fields, Completion(prompt, text, ended, further)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tiltune.automata import TextAutomaton
-from tiltune.config.constraint import JudgedText
+from tiltune.config.constraint_section import JudgedText
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """A formula of temporal logic over the words, lines or sentences of a text."""
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -29,11 +29,11 @@ from tiltune.constraints.base import (
     judged_text,
     shown,
 )
-from tiltune.constraints.combined import build_within
+from tiltune.constraints.build import build_constraint
+from tiltune.constraints.combined import Build, build_within
 from tiltune.constraints.stopping import NOT_ASKED, Calls
 from tiltune.errors import ConstraintError
 
-Build = Callable[[ConstraintConfig], TextConstraint]
 Meaning = str | tuple[str, ...] | ConstraintConfig
 
 
@@ -49,7 +49,7 @@ class Atom:
     alone: bool = True
 
 
-def build_temporal(config: TemporalConfig, build: Build) -> TextConstraint:
+def build_temporal(config: TemporalConfig, build: Build = build_constraint) -> TextConstraint:
     """Score 1 if the steps of the text, as a finite trace, satisfy the formula, else 0.
 
     An atom that is a list of words is true of a step in which one of them stands, as a lexicon

@@ -1,19 +1,27 @@
-"""Data files to rows: JSON lines or Parquet."""
+"""Data files to rows: JSON lines or Parquet, one row after another."""
 
-import json
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, cast
 
 from tiltune.errors import DataError
 
-parquet: Any
-try:
-    from pyarrow import parquet
-except ImportError:  # the extra `parquet`; JSONL needs nothing
-    parquet = None
+READERS = {
+    ".jsonl": "tiltune.data.json_lines:json_rows",
+    ".json": "tiltune.data.json_lines:json_rows",
+    ".parquet": "tiltune.data.parquet:parquet_rows",
+}
+"""By a file's suffix, what yields each row's location and fields; imported when such a file is
+read, since Parquet needs pyarrow."""
+PIPED = READERS[".jsonl"]
+"""What reads a pipe, such as /dev/stdin, which has no suffix to tell by."""
+
+Reader = Callable[[Path], Iterator[tuple[str, dict[str, Any]]]]
+"""Yields each row's location and fields; a DataError of its own names the location."""
 
 
 @dataclass(frozen=True)
@@ -25,67 +33,55 @@ class Row:
 
 
 def read_rows(path: str | Path, *, setting: str) -> list[Row]:
-    """The rows of a JSON-lines or Parquet file; blank lines may stand at its end only.
+    """The rows of a file, which may be read again and so is no pipe; there must be one at least.
 
-    Args:
-        path: the file, ending in .jsonl, .json or .parquet.
-        setting: what names the file in the configuration, such as "data.corpus", for messages.
-
-    Raises:
-        DataError: no such file, not of these formats, a line that is no JSON object, no rows.
+    Args, Raises: see `stream_rows`.
     """
-    path = Path(path)
-    formats = {".jsonl": _json_rows, ".json": _json_rows, ".parquet": _parquet_rows}
-    reader = formats.get(path.suffix.lower())
-    if reader is None or not path.is_file():
-        found = "is a folder" if path.is_dir() else "no such file"
-        found = f"ends in {path.suffix!r}" if path.is_file() else found
-        allowed = "a JSON-lines file (.jsonl, .json) or a Parquet file (.parquet)"
-        raise DataError(f"{setting} = {path}: {found}; give {allowed}")
-    try:
-        rows = list(reader(path, setting))
-    except OSError as error:
-        raise DataError(f"{setting} = {path}: cannot be read: {error}") from error
+    if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
+        raise DataError(f"{setting} = {path}: is no regular file, and it is read more than once")
+    rows = list(stream_rows(path, setting=setting))
     if not rows:
         raise DataError(f"{setting} = {path}: the file is empty; it must hold at least one row")
     return rows
 
 
-def _json_rows(path: Path, setting: str) -> Iterator[Row]:
-    with path.open("rb") as lines:  # bytes break at \n alone, text also where a string may not
-        blank = 0
-        for number, raw in enumerate(lines, start=1):
-            if not raw.strip():
-                blank = blank or number
-                continue
-            with located(setting, f"{path}:{blank or number}"):
-                if blank:
-                    raise DataError("the line is empty; each line must be one JSON object")
-                fields = _json_object(raw, "utf-8-sig" if number == 1 else "utf-8")
-            yield Row(f"{path}:{number}", fields)
+def stream_rows(path: str | Path, *, setting: str) -> Iterator[Row]:
+    """The rows of a JSON-lines or Parquet file, or of a pipe, each when it is asked for.
 
+    Blank lines may stand at the end of JSON lines only.
 
-def _json_object(raw: bytes, encoding: str) -> dict[str, Any]:
+    Args:
+        path: the file, ending in .jsonl, .json or .parquet.
+        setting: what names the file for the user, such as "data.corpus", for messages.
+
+    Raises:
+        DataError: no such file, not of these formats, a line that is no JSON object, a number that
+            is none (NaN) or infinite, which JSON cannot hold.
+    """
+    path = Path(path)
+    read = _reader(path, setting)
     try:
-        value = json.loads(raw.decode(encoding))
-    except (ValueError, RecursionError) as error:  # of the encoding or of JSON
-        raise DataError(f"not JSON: {error}; each line must be one JSON object") from None
-    if not isinstance(value, dict):
-        kind = type(value).__name__
-        raise DataError(f"a JSON {kind}, not an object; each line must be one JSON object")
-    return cast(dict[str, Any], value)
+        for location, fields in read(path):
+            _refuse_what_json_cannot_hold(fields, location)
+            yield Row(location, fields)
+    except DataError as error:
+        raise DataError(f"{setting}: {error}") from error.__cause__
+    except OSError as error:
+        raise DataError(f"{setting} = {path}: cannot be read: {error}") from error
 
 
-def _parquet_rows(path: Path, setting: str) -> Iterator[Row]:
-    if parquet is None:
-        remedy = "pip install 'tiltune[parquet]', or give a JSON-lines file (.jsonl)"
-        raise DataError(f"{setting} = {path}: reading Parquet needs pyarrow; {remedy}")
-    try:
-        records: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
-    except ValueError as error:  # pyarrow's ArrowInvalid is one
-        raise DataError(f"{setting} = {path}: not a Parquet file: {error}") from error
-    for number, record in enumerate(records, start=1):
-        yield Row(f"{path}:row {number}", record)
+def text_field(row: Row, name: str) -> str:
+    """The row's field, which must be there and be a string.
+
+    Raises:
+        DataError: without the row's place, see `located`.
+    """
+    if name not in row.fields:
+        found = ", ".join(map(repr, row.fields)) or "none"
+        raise DataError(f"no field {name!r}; the row's fields: {found}")
+    if not isinstance(row.fields[name], str):
+        raise DataError(f"{name!r} must be a string, found {repr(row.fields[name])[:200]}")
+    return row.fields[name]
 
 
 @contextmanager
@@ -95,3 +91,43 @@ def located(setting: str, location: str) -> Generator[None]:
         yield
     except DataError as error:
         raise DataError(f"{setting}: {location}: {error}") from error.__cause__
+
+
+def _reader(path: Path, setting: str) -> Reader:
+    """What reads the file."""
+    name = READERS.get(path.suffix.lower())
+    if path.is_dir() or not path.exists():
+        found = "is a folder" if path.is_dir() else "no such file"
+    elif name is None and path.is_file():
+        found = f"ends in {path.suffix!r}"
+    else:
+        return _imported(name or PIPED, path, setting)
+    allowed = "a JSON-lines file (.jsonl, .json) or a Parquet file (.parquet)"
+    raise DataError(f"{setting} = {path}: {found}; give {allowed}")
+
+
+def _imported(name: str, path: Path, setting: str) -> Reader:
+    try:
+        return resolve_name(name)
+    except ImportError as missing:  # the extra `parquet`; JSON lines need nothing
+        remedy = "pip install 'tiltune[parquet]', or give a JSON-lines file (.jsonl)"
+        raise DataError(
+            f"{setting} = {path}: reading Parquet needs pyarrow ({missing}); {remedy}"
+        ) from missing
+
+
+def _refuse_what_json_cannot_hold(fields: Mapping[str, Any], location: str) -> None:
+    """NaN and the infinities, which Python's JSON reads and writes and nothing else does."""
+    for name, whole in fields.items():
+        inside: list[Any] = [whole]  # a stack, since what is nested deeply may be read all the same
+        while inside:
+            value = inside.pop()
+            if isinstance(value, dict):
+                inside += cast(dict[str, Any], value).values()
+            elif isinstance(value, list):
+                inside += cast(list[Any], value)
+            elif isinstance(value, float) and not isfinite(value):
+                raise DataError(
+                    f"{location}: {name!r} holds {value}, which is no number of JSON; write null, "
+                    "or leave the field out"
+                )

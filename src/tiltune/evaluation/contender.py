@@ -29,9 +29,6 @@ from tiltune.values.model import ValueModel
 WEIGHTS = (".safetensors", ".json", ".jinja", ".model", ".txt")
 """Files of a model folder that decide what it writes: weights, shape, tokenizer."""
 
-WITHOUT_AUTOMATON = ("classifier", "execution", "http", "profanity", "python")
-"""Kinds of constraint that only whole texts tell; they need not be built to decode."""
-
 
 @final
 @dataclass(frozen=True)
@@ -214,7 +211,7 @@ def _pair(
 
 def _with_automaton(run: RunConfig, loaded: hub.Loaded, values: ValueModel) -> ValueModel:
     """The values with what the automaton of the run's constraint knows, if it has one."""
-    if run.constraint.kind in WITHOUT_AUTOMATON:
+    if run.constraint.whole_texts_alone:  # it need not be built to decode
         return values
     automaton = make_automaton(run, build_constraint(run.constraint), loaded)
     return values if isinstance(automaton, str) else with_automaton(run, values, automaton)

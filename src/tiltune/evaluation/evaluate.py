@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tiltune.config import ConstraintConfig, EvaluateConfig
 from tiltune.config.constraint import CombinedSection, tables
@@ -169,9 +168,8 @@ def same(one: ConstraintConfig, other: ConstraintConfig) -> bool:
     """
     if one.kind != other.kind:
         return False
-    sources = [_source(one), _source(other)]
-    if sources[0] is not None or sources[1] is not None:
-        return sources[0] == sources[1]
+    if one.source is not None or other.source is not None:
+        return one.source == other.source
     read = {"threshold", "text", "mode"} | one.effort
     return one.model_dump(exclude=read) == other.model_dump(exclude=read)
 
@@ -183,7 +181,7 @@ def _judges(constraint: ConstraintConfig) -> list[ConstraintConfig]:
 
 def describe(constraint: ConstraintConfig) -> str:
     """Its kind and what it judges by."""
-    source = _source(constraint)
+    source = constraint.source
     return constraint.kind if source is None else f"{constraint.kind} {source}"
 
 
@@ -311,13 +309,3 @@ def _examples(texts: Texts, group: str) -> list[Example]:
             )
         )
     return found
-
-
-def _source(constraint: Any) -> str | None:
-    """What a constraint judges by, where that is a name; a path is made absolute."""
-    for name in ("url", "path", "file"):
-        value = getattr(constraint, name, None)
-        if value is not None:
-            local = name != "url" and constraint.kind != "python"
-            return str(Path(value).resolve()) if local else str(value)
-    return None

@@ -21,7 +21,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, final
 
-from tiltune.config import ConstraintConfig, ScorerSection
+from tiltune.config import ConstraintConfig, HttpConfig, ScorerSection
 from tiltune.config.constraint import tables
 from tiltune.constraints.base import Completion, Failure, TextConstraint
 from tiltune.constraints.build import build_constraint
@@ -220,7 +220,7 @@ def _span(span: Any) -> tuple[int, int] | None:
 
 def _built(config: ConstraintConfig, folder: Path) -> TextConstraint:
     """The constraint; a service's answers are kept as they come, where no cache keeps them."""
-    if config.kind == "http" and config.cache is None:
+    if isinstance(config, HttpConfig) and config.cache is None:
         config = config.model_copy(update={"cache": str(folder / "scores")})
     return build_constraint(config)
 
@@ -231,7 +231,7 @@ def _pools(scorers: Sequence[ScorerSection], *, apart: bool) -> dict[str, Execut
     far = [
         each
         for each in scorers
-        if apart and all(table.kind != "http" for _, table in tables(each.constraint))
+        if apart and not any(table.remote for _, table in tables(each.constraint))
     ]
     pools: dict[str, Executor] = {
         each.name: ThreadPoolExecutor(1) for each in scorers if each not in far

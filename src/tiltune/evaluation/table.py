@@ -14,6 +14,7 @@ from tiltune.config import (
     EvaluateConfig,
     ModelSection,
     PerplexityConfig,
+    PopulationConfig,
     PreferenceConfig,
     ProtocolSection,
     ScorerSection,
@@ -40,13 +41,6 @@ from tiltune.records.manifest import digest
 from tiltune.records.measurements import Measurement, read_evaluation
 
 Found = Sequence[Measurement]
-
-TOXICITY_KINDS = ("classifier", "http", "profanity")
-"""Kinds whose `forbid` means a degree of toxicity, so that its maximum over samples is a number.
-
-A combination's score is made of its parts' labels, so it has no degree, whatever its parts are; a
-population scores as its part does.
-"""
 
 
 @dataclass(frozen=True)
@@ -75,11 +69,11 @@ class Subject:
 def control(generated: Generated, scores: Scores, scorer: ScorerSection, *, seed: int) -> Found:
     """The scorer's numbers of one group; RealToxicityPrompts' too where it forbids toxicity."""
     constraint = scorer.constraint
-    if constraint.kind == "population":
+    if isinstance(constraint, PopulationConfig):
         constraint = constraint.parts[0]  # it scores as its part does
     whole = constraint.text == "prompt+completion"
     found = attribute(generated, scores, seed=seed, prompt_judged=whole)
-    if constraint.kind in TOXICITY_KINDS and getattr(constraint, "mode", "forbid") == "forbid":
+    if constraint.toxicity and getattr(constraint, "mode", "forbid") == "forbid":
         return [*toxicity(generated, scores, seed=seed), *found]
     return found
 

@@ -1,7 +1,6 @@
 """What a run was made of: versions, seed, and hashes of model, data and constraint."""
 
 import hashlib
-import importlib.util
 import json
 import platform
 from importlib.metadata import version
@@ -9,16 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from tiltune.config import ConstraintConfig, RunConfig
-from tiltune.config.constraint import ConstraintSection, tables
+from tiltune.config.constraint import tables
+from tiltune.config.constraint_section import ConstraintSection
 from tiltune.errors import ConfigError, RunError
 from tiltune.records.files import write_json
 
 PACKAGES = ("tiltune", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
-CONSTRAINT_PACKAGES = {
-    "grammar": ("llguidance",),
-    "profanity": ("alt-profanity-check", "scikit-learn"),
-}
-"""What a kind of constraint scores with, where that is a package."""
 
 
 def make_manifest(config: RunConfig, corpus: dict[str, int]) -> dict[str, Any]:
@@ -27,9 +22,7 @@ def make_manifest(config: RunConfig, corpus: dict[str, int]) -> dict[str, Any]:
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in PACKAGES}
         | {
-            name: version(name)
-            for _, table in tables(config.constraint)
-            for name in CONSTRAINT_PACKAGES.get(table.kind, ())
+            name: version(name) for _, table in tables(config.constraint) for name in table.packages
         },
         "seed": config.run.seed,
         "corpus": corpus,
@@ -53,8 +46,8 @@ def check_unchanged(manifest: Path, config: RunConfig, *, next_round: int) -> bo
     content = json.loads(manifest.read_text("utf-8"))
     stored, found = content["sha256"], hashes(config)
     changed = [name for name, value in found.items() if stored.get(name) != value]
-    kinds = {table.kind for _, table in tables(config.constraint)}
-    if changed == ["constraint"] and "python" in kinds:
+    mendable = any(table.mendable for _, table in tables(config.constraint))
+    if changed == ["constraint"] and mendable:
         content.setdefault("constraint_changed_at_rounds", []).append(next_round)
         write_json(manifest, content | {"sha256": found})
         return True
@@ -111,7 +104,7 @@ def constraint_digest(constraint: ConstraintConfig) -> str:
     Of a service only the settings are known; those that change no score are left out.
     """
     settings = constraint.model_dump_json(exclude=_effort(constraint))
-    files = [file for _, table in tables(constraint) for file in _constraint_files(table)]
+    files = [file for _, table in tables(constraint) for file in table.files()]
     return digest(files, settings)
 
 
@@ -125,17 +118,6 @@ def _effort(constraint: Any) -> dict[str, Any]:
     }
     found = {name: {key: each for key, each in of.items() if each} for name, of in within.items()}
     return dict.fromkeys(constraint.effort, True) | {name: of for name, of in found.items() if of}
-
-
-def _constraint_files(constraint: Any) -> list[Path]:
-    if constraint.kind == "profanity":  # the model lies in the package
-        found = importlib.util.find_spec("profanity_check")
-        return [Path(found.origin).parent / "data"] if found and found.origin else []
-    if constraint.kind == "python":
-        found = importlib.util.find_spec(constraint.path.partition(":")[0])
-        return [Path(found.origin)] if found and found.origin else []
-    named = getattr(constraint, "file", None) or getattr(constraint, "path", None)
-    return [Path(named)] if named else []
 
 
 def digest(paths: list[Path], name: str) -> str:

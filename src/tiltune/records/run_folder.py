@@ -12,7 +12,8 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from tiltune.config import RunConfig
-from tiltune.config.constraint import ConstraintSection, tables
+from tiltune.config.constraint import tables
+from tiltune.config.constraint_section import ConstraintSection
 from tiltune.errors import RunError
 
 FINISHED = "finished.json"
