@@ -37,7 +37,7 @@ def build_regex(config: RegexConfig) -> TextConstraint:
     require = config.mode == "require"
 
     def judge(texts: Sequence[str]) -> list[Score]:
-        hits = _Search(pattern, automaton).hits(texts)
+        hits = _Finder(pattern, automaton).hits(texts)
         return [_score(hit, text, require=require) for hit, text in zip(hits, texts, strict=True)]
 
     def rule() -> Rule | None:
@@ -59,7 +59,7 @@ def automaton_of(pattern: re.Pattern[str]) -> TextAutomaton | None:
 
 
 @dataclass(frozen=True)
-class _Search:
+class _Finder:
     """Where a pattern is found in texts, without ever waiting for long."""
 
     pattern: re.Pattern[str]

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import get_args
 
-from tiltune.records.measurements import Aspect, Better, Evaluation, Example, Measurement
+from tiltune.records.measurements import Aspect, Better, Evaluation, Excerpt, Measurement
 from tiltune.records.report.markup import MISSING, bounds, escape, folded, number, setting, table
 from tiltune.records.report.texts import HIDDEN
 
@@ -37,7 +37,7 @@ def measurement_table(measurements: Iterable[Measurement]) -> str:
     return parts
 
 
-def examples(given: Sequence[Example]) -> str:
+def examples(given: Sequence[Excerpt]) -> str:
     """A folded list a group; within it, what does not surely satisfy every scorer is folded too."""
     groups = dict.fromkeys(each.group for each in given)
     return "".join(
@@ -64,7 +64,7 @@ def _row(measured: Measurement) -> list[str]:
     ]
 
 
-def _example(example: Example) -> str:
+def _example(example: Excerpt) -> str:
     verdicts = {True: ("yes", "satisfies"), False: ("no", "violates"), None: ("", "not judged")}
     css, verdict = verdicts[example.satisfied]
     scores = [f"{escape(name)} {number(value)}" for name, value in example.scores.items()]

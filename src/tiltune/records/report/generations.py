@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from tiltune.errors import counted
-from tiltune.records.measurements import Comparison, Example
+from tiltune.records.measurements import Comparison, Excerpt
 from tiltune.records.report.columns import tables_of
 from tiltune.records.report.markup import escape, folded, number
 from tiltune.records.report.texts import HIDDEN
@@ -38,7 +38,7 @@ def generations(comparison: Comparison) -> str:
     return f"{_form(list(columns))}{first}{others}{more}"
 
 
-def _prompts(columns: Iterable[Sequence[Example]]) -> list[tuple[str, str, int]]:
+def _prompts(columns: Iterable[Sequence[Excerpt]]) -> list[tuple[str, str, int]]:
     """(group, prompt, which completion of it), in the order of their first appearance."""
     found: dict[tuple[str, str, int], None] = {}
     for examples in columns:
@@ -51,7 +51,7 @@ def _prompts(columns: Iterable[Sequence[Example]]) -> list[tuple[str, str, int]]
 
 
 def _block(
-    group: str, prompt: str, place: int, columns: dict[str, tuple[Example, ...]], *, hidden: bool
+    group: str, prompt: str, place: int, columns: dict[str, tuple[Excerpt, ...]], *, hidden: bool
 ) -> str:
     sides = ""
     for label, examples in columns.items():
@@ -67,7 +67,7 @@ def _block(
     return folded(f"{HIDDEN_PROMPT} “{group}”", article, "block group") if hidden else article
 
 
-def _side(label: str, example: Example) -> str:
+def _side(label: str, example: Excerpt) -> str:
     css, verdict = VERDICTS[example.satisfied]
     text = f'<p class="text">{escape(example.text) if example.text else "<em>empty</em>"}</p>'
     if example.satisfied is False:
