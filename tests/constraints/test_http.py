@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import tiny
 from services import Asked, Reply, Serve, always, moderation
 from tiltune.constraints.answers import Submission, Template, read_body
-from tiltune.constraints.base import Completion, Score
+from tiltune.constraints.scores import Completion, Score
 from tiltune.errors import ConstraintError, ScorerUnavailable
 from tiltune.records import manifest
 

@@ -163,7 +163,7 @@ def test_best_of_n_keeps_the_highest_and_the_first_of_ties(folder: Path) -> None
 
 
 def _completion(row: dict[str, Any]) -> Any:
-    from tiltune.constraints.base import Completion
+    from tiltune.constraints.scores import Completion
 
     return Completion(row["prompt"], row["text"], row["ended"])
 

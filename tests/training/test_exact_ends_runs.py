@@ -10,10 +10,11 @@ from torch import Tensor
 
 import tiny
 from small_automata import without
-from tiltune import constraints
 from tiltune.automata import TextAutomaton
 from tiltune.config import PromptsSection, ProtocolSection
-from tiltune.constraints.base import Rule, TextConstraint, on_texts
+from tiltune.constraints.base import TextConstraint, on_texts
+from tiltune.constraints.build import BUILDERS
+from tiltune.constraints.scores import Rule
 from tiltune.errors import ConstraintError
 from tiltune.evaluation.contender import open_contender
 from tiltune.evaluation.generations import GenerationPlan, generate, read_group
@@ -35,7 +36,7 @@ def ruled(monkeypatch: pytest.MonkeyPatch) -> TextAutomaton:
         scorer = on_texts(lambda texts: [float(rule.accepts(text)) for text in texts], config.text)
         return TextConstraint("never rude", scorer, make_rule=lambda: made)
 
-    monkeypatch.setitem(constraints.BUILDERS, "lexicon", build)
+    monkeypatch.setitem(BUILDERS, "lexicon", build)
     return rule
 
 
@@ -148,7 +149,7 @@ def test_an_evaluation_names_the_prompt_without_hope(
         )
         return TextConstraint("no dog  ran", scorer, made.text, make_rule=lambda: made)
 
-    monkeypatch.setitem(constraints.BUILDERS, "lexicon", build)
+    monkeypatch.setitem(BUILDERS, "lexicon", build)
     tiny.finish(tiny.workplace(tmp_path, constraint={"text": "prompt+completion"}))
     tiny.write_rows(
         tmp_path / "prompts.jsonl",

@@ -14,8 +14,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import tiny
 from hand_made import ruled, without
 from tiltune.config import RunConfig
-from tiltune.constraints.base import Score, on_texts
+from tiltune.constraints.base import on_texts
 from tiltune.constraints.build import BUILDERS
+from tiltune.constraints.scores import Score
 from tiltune.errors import ConfigError, DataError, RunError
 from tiltune.records.best import Aim
 from tiltune.records.intervals import wilson_interval

@@ -14,7 +14,7 @@ from chains import BOS, EOS, WORDS, A, B, chain
 from small_automata import contains
 from small_models import llama
 from small_tokenizers import byte_level
-from tiltune.constraints.base import Rule
+from tiltune.constraints.scores import Rule
 from tiltune.data.samples import Samples, SamplingLaw
 from tiltune.values.exact_ends import CERTAIN_LOGIT, COUNTS, ExactEnds, NoValues
 from tiltune.values.fit import ValueFit, ValueLearner, ValueSettings

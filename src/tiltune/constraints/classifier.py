@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Protocol
 
 from tiltune.config import ClassifierConfig
-from tiltune.constraints.base import Score, TextConstraint, on_texts
+from tiltune.constraints.base import TextConstraint, on_texts
 from tiltune.constraints.linear_model import DESCRIPTION_FILE, load_linear_classifier
+from tiltune.constraints.scores import Score
 from tiltune.errors import ConstraintError
 from tiltune.models.hub import load_sequence_classifier
 

@@ -11,18 +11,12 @@ from urllib.parse import urlsplit
 
 from tiltune.config import HttpConfig
 from tiltune.constraints.answers import Format, Moderation, Rating, Submission, Template, read_body
-from tiltune.constraints.base import (
-    Completion,
-    Failure,
-    Score,
-    TextConstraint,
-    judged_text,
-    unavailable,
-)
+from tiltune.constraints.base import TextConstraint, unavailable
 from tiltune.constraints.headers import check_headers
 from tiltune.constraints.pace import Pace
 from tiltune.constraints.post import JsonClient, RefusedRequest
 from tiltune.constraints.score_cache import ScoreCache
+from tiltune.constraints.scores import Completion, Failure, Score, judged_text
 from tiltune.constraints.stopping import Calls
 from tiltune.errors import ConstraintError, ScorerUnavailable
 

@@ -8,9 +8,11 @@ from typing import Literal
 
 from tiltune.automata import TextAutomaton
 from tiltune.automata.backtracking import Span, most_steps, spans_in_time
-from tiltune.automata.regex import NoAutomaton, regex_automaton
+from tiltune.automata.nfa import NoAutomaton
+from tiltune.automata.regex import regex_automaton
 from tiltune.config import RegexConfig
-from tiltune.constraints.base import Rule, Score, TextConstraint, on_texts, shown
+from tiltune.constraints.base import TextConstraint, on_texts, shown
+from tiltune.constraints.scores import Rule, Score
 from tiltune.errors import ConstraintError
 
 STEPS_AT_ONCE = 1e8

@@ -6,8 +6,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tiltune.constraints.base import Completion, Constraint
+from tiltune.constraints.base import Constraint
 from tiltune.constraints.rows import read_rows, string_field
+from tiltune.constraints.scores import Completion
 from tiltune.errors import DataError
 
 BATCH_ROWS = 256

@@ -20,16 +20,9 @@ from tiltune.automata.temporal import (
     parse,
 )
 from tiltune.config import ConstraintConfig, LexiconConfig, RegexConfig, TemporalConfig
-from tiltune.constraints.base import (
-    Completion,
-    Failure,
-    Rule,
-    Score,
-    TextConstraint,
-    judged_text,
-    shown,
-)
+from tiltune.constraints.base import TextConstraint, shown
 from tiltune.constraints.combined import build_within
+from tiltune.constraints.scores import Completion, Failure, Rule, Score, judged_text
 from tiltune.constraints.stopping import NOT_ASKED, Calls
 from tiltune.errors import ConstraintError
 

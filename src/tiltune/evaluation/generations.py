@@ -19,7 +19,8 @@ from typing import Any, TypeVar, cast
 import torch
 
 from tiltune.config import PromptsSection, ProtocolSection
-from tiltune.constraints.base import Completion, shown
+from tiltune.constraints.base import shown
+from tiltune.constraints.scores import Completion
 from tiltune.data.encode import Prompt, prompt_list
 from tiltune.data.rows import Row, read_rows
 from tiltune.data.samples import SamplingLaw

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from tiltune.config import MethodSection, RunConfig
-from tiltune.constraints.base import Completion, Constraint, TextConstraint
+from tiltune.constraints.base import Constraint, TextConstraint
 from tiltune.constraints.build import build_constraint
 from tiltune.constraints.conflicts import refuse_conflict
+from tiltune.constraints.scores import Completion
 from tiltune.data.batches import Cursor, hold_out
 from tiltune.data.encode import Example, Prompt, corpus_examples, default_prompts, prompt_list
 from tiltune.data.rows import read_rows

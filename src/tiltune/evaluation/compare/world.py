@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 from tiltune.config import RunConfig
-from tiltune.constraints.base import Completion, Constraint
+from tiltune.constraints.base import Constraint
 from tiltune.constraints.build import build_constraint
 from tiltune.constraints.python import load_named
+from tiltune.constraints.scores import Completion
 from tiltune.data.samples import Samples, SamplingLaw
 from tiltune.errors import ConfigError
 from tiltune.evaluation.compare.best_of import kl_best_base, kl_target_best
