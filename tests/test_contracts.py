@@ -18,6 +18,8 @@ import torch
 from conftest import ROOT, NetworkBlocked
 from tiltune.models.laws import kl
 
+pytestmark = pytest.mark.quick
+
 SOURCE = ROOT / "src" / "tiltune"
 FILES = sorted(SOURCE.rglob("*.py"))
 BESIDE = {name: sorted((ROOT / name).rglob("*.py")) for name in ("tests", "benchmarks", "examples")}
@@ -346,3 +348,10 @@ def test_a_test_s_file_is_known_by_its_name() -> None:
     names = Counter(path.stem for path in BESIDE["tests"])
     names.update(sys.stdlib_module_names & names.keys())
     assert not [name for name, count in names.items() if count > 1]
+
+
+def test_make_quick_enters_every_room() -> None:
+    marked = [path for path in BESIDE["tests"] if "pytest.mark.quick" in path.read_text("utf-8")]
+    entered = {path.relative_to(ROOT / "tests").parts[0] for path in marked}
+    rooms = {path.name for path in SOURCE.iterdir() if (path / "__init__.py").exists()}
+    assert not rooms - entered

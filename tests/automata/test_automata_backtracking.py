@@ -7,6 +7,8 @@ import pytest
 from patience import given_up
 from tiltune.automata.backtracking import most_steps, spans_in_time
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize(
     ("pattern", "length", "steps"),

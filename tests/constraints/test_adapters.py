@@ -16,6 +16,8 @@ from tiltune.constraints.build import build_constraint
 from tiltune.constraints.scores import Completion, Failure, Score
 from tiltune.errors import ConstraintError
 
+pytestmark = pytest.mark.quick
+
 BATCH = [
     Completion("2+2=", "4", row={"answer": "4", "level": 1}),
     Completion("2+3=", "6", ended=False, row={"answer": "5", "level": 2}),

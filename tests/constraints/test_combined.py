@@ -23,6 +23,8 @@ from tiltune.constraints.scores import Completion, Failure, Rule, Score
 from tiltune.errors import ConstraintError, ScorerUnavailable
 from tiltune.worlds.exact import Chain, ExactTarget
 
+pytestmark = pytest.mark.quick
+
 
 class Counting:
     """Scores a text by a table; remembers what it was asked about."""

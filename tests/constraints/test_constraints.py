@@ -12,6 +12,8 @@ from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.scores import Completion, Failure, Score
 from tiltune.errors import ConfigError, ConstraintError, ScorerUnavailable
 
+pytestmark = pytest.mark.quick
+
 
 def wrapped(scorer: Callable[[Sequence[Completion]], Any], **settings: Any) -> TextConstraint:
     return TextConstraint("toy constraint", scorer, **settings)

@@ -20,6 +20,8 @@ from tiltune.constraints.scores import Failure, Score
 from tiltune.constraints.stopping import NOT_ASKED
 from tiltune.errors import ConstraintError, ScorerUnavailable
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:

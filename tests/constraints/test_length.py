@@ -13,6 +13,8 @@ from tiltune.constraints.length import LONGEST
 from tiltune.constraints.scores import Completion, Score
 from tiltune.errors import ConstraintError
 
+pytestmark = pytest.mark.quick
+
 
 def length(unit: str, **settings: Any) -> TextConstraint:
     return build_constraint(LengthConfig(kind="length", unit=unit, **settings))

@@ -14,6 +14,8 @@ from tiltune.constraints.build import build_constraint
 from tiltune.constraints.scores import Completion, Score
 from tiltune.errors import ConstraintError
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], str]]:

@@ -8,6 +8,8 @@ from tiltune.config import PythonSyntaxConfig
 from tiltune.constraints.build import build_constraint
 from tiltune.constraints.scores import Completion, Score
 
+pytestmark = pytest.mark.quick
+
 SYNTAX = build_constraint(PythonSyntaxConfig(kind="python_syntax"))
 
 

@@ -18,6 +18,8 @@ from tiltune.constraints.score_file import score_file
 from tiltune.constraints.scores import Completion, Score
 from tiltune.errors import DataError
 
+pytestmark = pytest.mark.quick
+
 POLITE = build_constraint(LexiconConfig(kind="lexicon", words=("damn",)))
 
 

@@ -18,6 +18,8 @@ from tiltune.constraints.temporal import build_temporal
 from tiltune.errors import ConstraintError
 from tiltune.worlds.support_desk import APOLOGY, RUDE, score, support_desk
 
+pytestmark = pytest.mark.quick
+
 RULE = "G(rude -> F apology)"
 ATOMS = {"rude": ("idiot", "crook"), "apology": ("sorry",)}
 

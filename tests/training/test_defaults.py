@@ -8,6 +8,8 @@ from pydantic import BaseModel
 from tiltune.config import RunConfig
 from tiltune.training.defaults import Facts, resolve
 
+pytestmark = pytest.mark.quick
+
 DELIBERATE = {
     *("data.corpus", "data.prompts", "data.valid", "value_model.path"),
     *("method.target_rate", "method.kl_max_nats", "method.samples_max", "method.seconds_max"),

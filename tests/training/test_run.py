@@ -65,6 +65,7 @@ def test_config_is_resolved_and_manifest_complete(done: tuple[tiny.Tree, Path]) 
     assert counted["rows"] + counted["dropped"] == 36
 
 
+@pytest.mark.quick
 def test_samples_keep_why_and_what_may_be_said_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

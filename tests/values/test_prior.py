@@ -22,6 +22,8 @@ from tiltune.values.model import HeadValue, ValueModel
 from tiltune.values.prior import LEAST_VALUE, StatePrior, edges_of, row_of
 from tiltune.values.token_automaton import TokenAutomaton
 
+pytestmark = pytest.mark.quick
+
 LIMIT = 4
 SENTENCES = [(A, B, EOS), (A, EOS), (A, A, A, A)]  # the last one is cut at the limit
 
