@@ -1,11 +1,11 @@
-# make demo | make test | make lint | make format | make browser; each sets up .venv first if that is needed.
+# make demo | make test | make quick | make lint | make format | make browser; each sets up .venv first if that is needed.
 
 PYTHON ?= python3
 WORKERS ?= 2
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint format browser clean
+.PHONY: demo test quick lint format browser clean
 
 demo: $(INSTALLED)
 	$(BIN)/tiltune demo
@@ -13,6 +13,11 @@ demo: $(INSTALLED)
 # One torch thread a test worker: more only get in each other's way.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)
+
+# Some of every room's tests, those marked `quick`, and no lint: under a minute on two cores.
+quick: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) -m quick --durations=5 \
+	  $$(grep -rlF pytest.mark.quick tests)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
@@ -24,7 +29,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Debian's chromium, which tests/test_browser.py drives; needs root, and does nothing where it is.
+# Debian's chromium, which tests/records/report/test_browser.py drives; needs root, and does nothing where it is.
 browser:
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
 	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver; }

@@ -12,8 +12,8 @@ import torch
 from lift import vocabulary
 from tiltune.automata.reading import Reader
 from tiltune.config import GrammarConfig, ModelSection
-from tiltune.constraints.base import Grammar
 from tiltune.constraints.build import build_constraint
+from tiltune.constraints.scores import Grammar
 from tiltune.models import hub
 from tiltune.values.exact_ends import ExactEnds
 from tiltune.values.grammar_masks import GrammarMasks, after

@@ -25,8 +25,8 @@ def numbers(count): yield from range(count)
 """
 RUN = """
 import sys, time
-from tiltune.sandbox.base import Limits
-from tiltune.sandbox.local import LocalSandbox
+from tiltune.constraints.sandbox.base import Limits
+from tiltune.constraints.sandbox.local import LocalSandbox
 sandbox = LocalSandbox(sys.argv[1])
 for _ in sys.stdin:
     began = time.perf_counter()

@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tiltune.automata.dfa import DFA
-from tiltune.constraints.base import Completion
+from tiltune.constraints.scores import Completion
 from tiltune.worlds.exact import Chain, ExactTarget
 
 WORDS = 48

@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +18,6 @@ class Asked:
     path: str
     headers: Headers
     body: Any
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class ScoringService:
             def do_POST(self) -> None:
                 content = self.rfile.read(int(self.headers["Content-Length"]))
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                asked = Asked(self.path, headers, json.loads(content), time.monotonic())
+                asked = Asked(self.path, headers, json.loads(content))
                 service.asked.append(asked)
                 reply = service.reply(asked)
                 if reply.after_seconds:

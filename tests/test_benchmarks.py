@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -72,15 +72,17 @@ def test_turns_are_taken_and_the_warm_up_is_left_out(benchmarks: Any):
     assert len(pairs) == 3
 
 
-def test_seconds_belong_to_the_side_that_spent_them(benchmarks: Any):
-    matrix = torch.randn(200, 200)
+def test_seconds_belong_to_the_side_that_spent_them(
+    benchmarks: Any, monkeypatch: pytest.MonkeyPatch
+):
+    timing, now = benchmarks("timing"), [0.0]
 
-    def busy() -> None:
-        for _ in range(20):
-            torch.linalg.matrix_exp(matrix)
+    def spend(seconds: float) -> None:
+        now[0] += seconds
 
-    for slow, fast in benchmarks("timing").seconds_in_turn(busy, lambda: None, repeats=2):
-        assert slow > 10 * fast
+    monkeypatch.setattr(timing, "time", SimpleNamespace(process_time=lambda: now[0]))
+    pairs = timing.seconds_in_turn(lambda: spend(5.0), lambda: spend(1.0), repeats=3)
+    assert pairs == [(5.0, 1.0)] * 3
 
 
 def test_the_ideal_of_the_parallel_schedule(benchmarks: Any):

@@ -1,11 +1,14 @@
 """The house's rules that no linter knows: what imports cost, how long code is, what it never is."""
 
 import ast
+import importlib
 import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import jaxtyping
@@ -15,8 +18,11 @@ import torch
 from conftest import ROOT, NetworkBlocked
 from tiltune.models.laws import kl
 
+pytestmark = pytest.mark.quick
+
 SOURCE = ROOT / "src" / "tiltune"
 FILES = sorted(SOURCE.rglob("*.py"))
+BESIDE = {name: sorted((ROOT / name).rglob("*.py")) for name in ("tests", "benchmarks", "examples")}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 LONGEST_FILE = 400
@@ -31,6 +37,7 @@ OTHER_WORDS = {  # what the house calls by another name, and that name
     "steering": "guidance",
     "student": "policy",
 }
+NAMED_TWICE = {"Column", "Facts", "Owners", "Rule"}  # classes still to be told apart
 UNSAFE_MODULES = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
 INSIDE_WALLS = {  # running code is their one purpose; what is compiled there is our own
     "constraints/sandbox/bundle.py": "imports marshal",
@@ -90,9 +97,14 @@ def test_shapes_are_checked() -> None:
         kl(torch.zeros(2, 3), torch.zeros(3, 2))
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
 def trees() -> Iterator[tuple[Path, ast.Module]]:
     for path in FILES:
-        yield path.relative_to(SOURCE), ast.parse(path.read_text("utf-8"))
+        yield path.relative_to(SOURCE), parsed(path)
 
 
 def length(node: Function) -> int:
@@ -215,3 +227,131 @@ def test_words_are_told_apart() -> None:
     assert words("RewardModel") >= {"reward"}
     assert words("log_rewards") == {"log", "reward"}
     assert words("rewarding") == {"rewarding"}
+
+
+def test_a_class_s_name_means_one_thing() -> None:
+    places: dict[str, list[str]] = {}
+    for path, tree in trees():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name.lstrip("_"), []).append(path.as_posix())
+    twice = {name: found for name, found in places.items() if len(found) > 1}
+    assert twice.keys() == NAMED_TWICE, twice
+
+
+# ---------------------------------------------------------------------------------- who says a name
+
+
+def module_name(path: Path) -> str:
+    """As it is imported: a file beside the source by its name alone, its folder is on the path."""
+    if not path.is_relative_to(SOURCE):
+        return path.stem
+    parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def defined(node: ast.AST) -> Iterator[str]:
+    """Names that a module makes itself: functions, classes, assignments; not what it imports."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, Function | ast.ClassDef):
+            yield child.name
+        elif isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store):
+            yield child.id
+        elif not isinstance(child, ast.comprehension | ast.Lambda):
+            yield from defined(child)
+
+
+def homes(paths: list[Path]) -> dict[str, set[str]]:
+    """What each module may be asked for; a package may hand on what its `__all__` names."""
+    found: dict[str, set[str]] = {}
+    for path in paths:
+        name = module_name(path)
+        found[name] = set(defined(parsed(path)))
+        if path.name == "__init__.py":
+            found[name] |= set(getattr(importlib.import_module(name), "__all__", ()))
+    return found
+
+
+def borrowed(tree: ast.AST, known: Mapping[str, set[str]]) -> Iterator[tuple[int, str]]:
+    """Names that a file takes from a module which has them from elsewhere."""
+    modules: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules |= {a.asname or a.name: a.name for a in node.names if a.name in known}
+        elif isinstance(node, ast.ImportFrom) and node.module in known:
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                if name in known:
+                    modules[alias.asname or alias.name] = name
+                elif alias.name not in known[node.module]:
+                    yield node.lineno, name
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and dotted(node.value) in modules:
+            module = modules[dotted(node.value)]
+            own = node.attr in known[module] or f"{module}.{node.attr}" in known
+            if not own and not node.attr.startswith("__"):
+                yield node.lineno, f"{module}.{node.attr}"
+
+
+@pytest.mark.parametrize("folder", ["src", *BESIDE])
+def test_names_come_from_the_module_that_defines_them(folder: str) -> None:
+    paths = BESIDE.get(folder, FILES)
+    known = homes([*FILES, *BESIDE.get(folder, [])])
+    faults = [
+        f"{path.relative_to(ROOT)}:{line}: {name} is defined elsewhere"
+        for path in paths
+        for line, name in borrowed(parsed(path), known)
+    ]
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from tiltune.constraints.base import Completion",
+        "def f():\n from tiltune.training.fit import RoundRecord",
+        "from tiltune.models import hub as door\ndoor.AutoConfig",
+        "import tiltune.models.hub\ntiltune.models.hub.AutoConfig",
+        "from tiny import RunConfig",
+        "import tiny\ntiny.RunConfig",
+    ],
+)
+def test_a_borrowed_name_would_be_found(code: str) -> None:
+    known = homes([*FILES, *BESIDE["tests"]])
+    assert len(list(borrowed(ast.parse(code), known))) == 1
+
+
+def test_a_package_hands_on_what_it_names() -> None:
+    code = "from tiltune.config import RunConfig\nfrom tiltune.constraints import base\nbase.shown"
+    assert not list(borrowed(ast.parse(code), homes(FILES)))
+
+
+# ------------------------------------------------------------------------------------ tests' files
+
+
+def test_files_beside_the_source_are_short() -> None:
+    lengths = {
+        path: len(path.read_text("utf-8").splitlines())
+        for paths in BESIDE.values()
+        for path in paths
+    }
+    assert not [f"{path}: {lines}" for path, lines in lengths.items() if lines > LONGEST_FILE]
+
+
+def test_tests_stand_in_the_room_of_what_they_test() -> None:
+    folders = {path.parent.relative_to(ROOT / "tests") for path in BESIDE["tests"]} - {Path("gpu")}
+    assert not [str(folder) for folder in folders if not (SOURCE / folder).is_dir()]
+
+
+def test_a_test_s_file_is_known_by_its_name() -> None:
+    """Their folders all stand on the path, so that a second file of a name would hide the first."""
+    names = Counter(path.stem for path in BESIDE["tests"])
+    names.update(sys.stdlib_module_names & names.keys())
+    assert not [name for name, count in names.items() if count > 1]
+
+
+def test_make_quick_enters_every_room() -> None:
+    marked = [path for path in BESIDE["tests"] if "pytest.mark.quick" in path.read_text("utf-8")]
+    entered = {path.relative_to(ROOT / "tests").parts[0] for path in marked}
+    rooms = {path.name for path in SOURCE.iterdir() if (path / "__init__.py").exists()}
+    assert not rooms - entered

@@ -4,6 +4,8 @@ import pytest
 
 from tiltune.errors import counted
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize(
     ("number", "told"), [(0, "0 entries"), (1, "1 entry"), (2, "2 entries"), (11, "11 entries")]

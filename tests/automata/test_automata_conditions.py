@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from tiltune.automata.conditions import condition
 from tiltune.automata.temporal import holds, parse
 
+pytestmark = pytest.mark.quick
+
 ATOMS = ("a", "b", "c", "d")
 SETS = st.integers(0, 4).flatmap(
     lambda count: st.lists(st.booleans(), min_size=2**count, max_size=2**count)

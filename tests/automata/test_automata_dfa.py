@@ -5,6 +5,8 @@ from hypothesis import strategies as st
 
 from tiltune.automata.dfa import DFA, product, walk
 
+pytestmark = pytest.mark.quick
+
 NEVER_BB = DFA(np.array([[0, 1], [2, 3], [2, 1], [3, 3]]), np.array([False, True, True, False]))
 """At least one b (symbol 1) and never bb: method.md, section 6."""
 

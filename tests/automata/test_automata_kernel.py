@@ -5,6 +5,8 @@ import pytest
 
 from tiltune.automata.kernel import posterior_kernel, state_values
 
+pytestmark = pytest.mark.quick
+
 ABT = np.array(  # s0 no b yet, s1 last was b, s2 b seen and last was a, dead; then the end
     [
         [0.4, 0.4, 0.0, 0.0, 0.2],

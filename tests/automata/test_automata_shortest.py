@@ -10,6 +10,8 @@ from tiltune.automata import TextAutomaton
 from tiltune.automata.shortest import shortest_text, steps_to
 from tiltune.automata.text import combined
 
+pytestmark = pytest.mark.quick
+
 HARD = reader(["a", "b"], [[1, 0, 3], [1, 2, 3], [2, 3, 2], [3, 3, 3]], [2])
 """a then b before anything else, and no b after it."""
 

@@ -16,6 +16,8 @@ from tiltune.automata.stepwise import stepwise
 from tiltune.automata.temporal import formula_dfa, holds, parse
 from tiltune.automata.text import TextAutomaton
 
+pytestmark = pytest.mark.quick
+
 PATTERNS = {"a": r"(?<!\w)a(?!\w)", "b": r"b\b", "c": r"^c|cc$"}
 FORMULAS = [
     *("a", "!a", "true", "G(a -> F b)", "F a & G !c", "a U b", "b R a", "a W b", "X X c"),

@@ -7,6 +7,8 @@ import pytest
 from tiltune.config import RunConfig, load_config, load_constraint_config
 from tiltune.errors import ConfigError
 
+pytestmark = pytest.mark.quick
+
 LEAST = """
 run.dir = "out"
 model.path = "model"

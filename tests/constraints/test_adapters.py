@@ -11,9 +11,12 @@ import pytest
 
 from tiltune.config import PythonConfig
 from tiltune.constraints.adapters import from_trl, from_verifiers
-from tiltune.constraints.base import Completion, Failure, Score, TextConstraint
+from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.build import build_constraint
+from tiltune.constraints.scores import Completion, Failure, Score
 from tiltune.errors import ConstraintError
+
+pytestmark = pytest.mark.quick
 
 BATCH = [
     Completion("2+2=", "4", row={"answer": "4", "level": 1}),

@@ -20,10 +20,10 @@ from safetensors.numpy import load_file, save_file
 
 from tiltune.config import ClassifierConfig
 from tiltune.constraints import linear_model
-from tiltune.constraints.base import Completion
 from tiltune.constraints.build import build_constraint
 from tiltune.constraints.linear import measure, train_linear_classifier
 from tiltune.constraints.linear_model import LinearClassifier, load_linear_classifier
+from tiltune.constraints.scores import Completion
 from tiltune.errors import ConstraintError, DataError
 from tiltune.models import hub
 

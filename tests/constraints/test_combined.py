@@ -15,12 +15,15 @@ from hypothesis import strategies as st
 from tiltune.automata.dfa import DFA, product
 from tiltune.automata.text import CODEPOINTS, TextAutomaton
 from tiltune.config.constraint import AllConfig, HttpConfig
-from tiltune.config.run import parse_config
+from tiltune.config.parse import parse_config
 from tiltune.constraints import combination
-from tiltune.constraints.base import Completion, Failure, Rule, Score, TextConstraint, combine, mean
+from tiltune.constraints.base import TextConstraint, combine, mean
 from tiltune.constraints.build import build_constraint
+from tiltune.constraints.scores import Completion, Failure, Rule, Score
 from tiltune.errors import ConstraintError, ScorerUnavailable
 from tiltune.worlds.exact import Chain, ExactTarget
+
+pytestmark = pytest.mark.quick
 
 
 class Counting:

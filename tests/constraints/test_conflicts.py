@@ -16,6 +16,8 @@ from tiltune.constraints.build import build_constraint
 from tiltune.constraints.conflicts import conflict, refuse_conflict, verdict
 from tiltune.errors import ConstraintError
 
+pytestmark = pytest.mark.quick
+
 LEAVES: dict[str, Callable[[], TextConstraint]] = {
     "a": lambda: ruled(somewhere("a"), name="a"),
     "b": lambda: ruled(somewhere("b"), name="b"),

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from asking import lexicon, texts
 
-from tiltune.constraints.base import Completion, Failure, Score, TextConstraint
+from tiltune.constraints.base import TextConstraint
+from tiltune.constraints.scores import Completion, Failure, Score
 from tiltune.errors import ConfigError, ConstraintError, ScorerUnavailable
+
+pytestmark = pytest.mark.quick
 
 
 def wrapped(scorer: Callable[[Sequence[Completion]], Any], **settings: Any) -> TextConstraint:

@@ -1,20 +1,20 @@
 """The execution constraint: its rows are checked, its reasons told, its private tests kept."""
 
 import json
-import threading
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from asking import LastFirst
 
 from tiltune.config import ExecutionConfig
-from tiltune.constraints.base import Completion, Score, TextConstraint
+from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.build import build_constraint
 from tiltune.constraints.execution import execution_in, failing_test, feedback
 from tiltune.constraints.sandbox import available
 from tiltune.constraints.sandbox.base import Limits, Outcome
+from tiltune.constraints.scores import Completion, Score
 from tiltune.errors import ConstraintError
 
 MBPP = Path(__file__).parents[3] / "shared" / "data" / "code" / "mbpp.jsonl"
@@ -147,22 +147,18 @@ def test_limits_reach_the_sandbox() -> None:
 
 
 def test_as_many_runs_at_once_as_the_table_says_and_scores_in_order() -> None:
-    lock, now, most = threading.Lock(), [0], [0]
+    calls = LastFirst(3)
 
-    class Slow:
+    class Together:
         def run(self, code: str, tests: str, limits: Limits) -> Outcome:
-            with lock:
-                now[0] += 1
-                most[0] = max(most[0], now[0])
-            time.sleep(0.01 * (7 - int(code)))
-            with lock:
-                now[0] -= 1
-            return Outcome("exception", code)
+            with calls.under_way(int(code)):
+                return Outcome("exception", code)
 
     rows = {"tests": "assert 1"}
-    scores = _in(Slow(), parallel=3).score([Completion("", str(n), row=rows) for n in range(7)])
-    assert [score.reason for score in scores] == [f"exception: {n}" for n in range(7)]
-    assert most[0] == 3
+    completions = [Completion("", str(n), row=rows) for n in range(6)]
+    scores = _in(Together(), parallel=3).score(completions)
+    assert [score.reason for score in scores] == [f"exception: {n}" for n in range(6)]
+    assert calls.most == 3
 
 
 def test_a_broken_sandbox_stops_the_run() -> None:

@@ -1,5 +1,6 @@
 """Grammars: the whole text or nothing, with the place in characters and what was expected there."""
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -9,12 +10,13 @@ import pytest
 
 from tiltune.config import GrammarConfig
 from tiltune.constraints import grammar
-from tiltune.constraints.base import Completion, Score, TextConstraint
+from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.build import build_constraint
+from tiltune.constraints.scores import Completion, Score
 from tiltune.errors import ConstraintError
 
 needs_llguidance = pytest.mark.skipif(
-    not grammar.import_module("importlib.util").find_spec("llguidance"),
+    not importlib.util.find_spec("llguidance"),
     reason="llguidance is not installed",
 )
 

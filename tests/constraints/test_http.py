@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import tiny
 from services import Asked, Reply, Serve, always, moderation
-from tiltune.constraints.answers import Question, Template, read_body
-from tiltune.constraints.base import Completion, Score
+from tiltune.constraints.answers import Submission, Template, read_body
+from tiltune.constraints.scores import Completion, Score
 from tiltune.errors import ConstraintError, ScorerUnavailable
 from tiltune.records import manifest
 
@@ -65,7 +65,7 @@ TEXTS = st.text('{}textprompt"\\\n é😀', max_size=20)
 @given(TEXTS, TEXTS)
 def test_what_is_filled_in_is_never_searched(text: str, prompt: str) -> None:
     form = Template("here", read_body('["{text}", {"k": "a{prompt}b"}, 2]'), "0")
-    filled = form.request([Question(text, prompt)])
+    filled = form.request([Submission(text, prompt)])
     assert filled == [text, {"k": "a" + prompt + "b"}, 2]
     assert json.loads(json.dumps(filled)) == filled
 

@@ -9,8 +9,8 @@ import pytest
 from asking import TEMPLATE, http, texts, values
 
 from services import Asked, Reply, Serve, always, in_turn, moderation
-from tiltune.constraints.base import Completion, Failure, Score
 from tiltune.constraints.score_cache import ScoreCache
+from tiltune.constraints.scores import Completion, Failure, Score
 from tiltune.errors import ConstraintError
 
 

@@ -7,10 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiltune.config import LengthConfig
-from tiltune.constraints.base import Completion, Score, TextConstraint
+from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.build import build_constraint
 from tiltune.constraints.length import LONGEST
+from tiltune.constraints.scores import Completion, Score
 from tiltune.errors import ConstraintError
+
+pytestmark = pytest.mark.quick
 
 
 def length(unit: str, **settings: Any) -> TextConstraint:

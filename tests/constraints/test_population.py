@@ -16,6 +16,8 @@ from tiltune.evaluation.compare.plan import plan_entries
 from tiltune.evaluation.table import control
 from tiltune.training.assemble import refuse
 
+pytestmark = pytest.mark.quick
+
 HALF = """
 kind = "population"
 at_least = 0.4

@@ -12,8 +12,9 @@ from profanity_check import predict_prob
 import tiny
 from tiltune.config import ProfanityConfig, RegexConfig
 from tiltune.constraints import profanity
-from tiltune.constraints.base import Completion, TextConstraint
+from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.build import build_constraint
+from tiltune.constraints.scores import Completion
 from tiltune.errors import ConstraintError
 from tiltune.records import manifest
 

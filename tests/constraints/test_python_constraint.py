@@ -9,9 +9,12 @@ import pytest
 from asking import texts, values
 
 from tiltune.config import PythonConfig
-from tiltune.constraints.base import Completion, Score, TextConstraint
+from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.build import build_constraint
+from tiltune.constraints.scores import Completion, Score
 from tiltune.errors import ConstraintError
+
+pytestmark = pytest.mark.quick
 
 
 @pytest.fixture

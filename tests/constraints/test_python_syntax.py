@@ -5,8 +5,10 @@ import warnings
 import pytest
 
 from tiltune.config import PythonSyntaxConfig
-from tiltune.constraints.base import Completion, Score
 from tiltune.constraints.build import build_constraint
+from tiltune.constraints.scores import Completion, Score
+
+pytestmark = pytest.mark.quick
 
 SYNTAX = build_constraint(PythonSyntaxConfig(kind="python_syntax"))
 

@@ -7,9 +7,10 @@ from asking import TEXTS, agrees, texts, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from patience import given_up
 from tiltune.config import RegexConfig
-from tiltune.constraints.base import Score
 from tiltune.constraints.build import build_constraint
+from tiltune.constraints.scores import Score
 from tiltune.errors import ConstraintError
 
 
@@ -62,6 +63,7 @@ def test_a_pattern_that_backtracks_is_decided_by_its_automaton(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("tiltune.constraints.regex.SECONDS", 2.0)
+    seconds = given_up(monkeypatch, 2)
     constraint = build_constraint(RegexConfig(kind="regex", pattern="(a+)+b", mode="forbid"))
     long = "a" * 60
     batch = texts(long, f"x{long}b", "ab", f"{long}cab", f"{long}c", f"x{long}ab")
@@ -73,10 +75,12 @@ def test_a_pattern_that_backtracks_is_decided_by_its_automaton(
         Score(1.0, "no match"),
         Score(0.0, "matches; where was not found in 2 seconds"),  # not waited for any more
     ]
+    assert seconds == [2.0, 2.0]
 
 
 def test_a_search_that_never_ends_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tiltune.constraints.regex.SECONDS", 2.0)
+    seconds = given_up(monkeypatch, 2)
     pattern = r"(a+)+\1b"
     constraint = build_constraint(RegexConfig(kind="regex", pattern=pattern))
     assert constraint.score(texts("aab" + "a" * 30)) == [Score(1.0, "matches 'aab'", (0, 3))]
@@ -85,4 +89,5 @@ def test_a_search_that_never_ends_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     message = str(caught.value)
     assert message.startswith(f"constraint.pattern: {pattern!r} was still being searched for after")
     assert "2 seconds" in message
+    assert seconds == [2.0, 2.0]
     assert "'" + "a" * 199 + "…" in message

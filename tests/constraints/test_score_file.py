@@ -17,10 +17,13 @@ from hypothesis import strategies as st
 
 from tiltune.config import LexiconConfig
 from tiltune.constraints import score_file as scoring
-from tiltune.constraints.base import Completion, Score, TextConstraint
+from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.build import build_constraint
 from tiltune.constraints.score_file import score_file
+from tiltune.constraints.scores import Completion, Score
 from tiltune.errors import DataError
+
+pytestmark = pytest.mark.quick
 
 POLITE = build_constraint(LexiconConfig(kind="lexicon", words=("damn",)))
 

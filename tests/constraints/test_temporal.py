@@ -11,11 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiltune.config import PythonConfig, RegexConfig, TemporalConfig
-from tiltune.constraints.base import Completion, Failure, Score, TextConstraint
+from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.build import build_constraint
+from tiltune.constraints.scores import Completion, Failure, Score
 from tiltune.constraints.temporal import build_temporal
 from tiltune.errors import ConstraintError
 from tiltune.worlds.support_desk import APOLOGY, RUDE, score, support_desk
+
+pytestmark = pytest.mark.quick
 
 RULE = "G(rude -> F apology)"
 ATOMS = {"rude": ("idiot", "crook"), "apology": ("sorry",)}

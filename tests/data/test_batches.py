@@ -1,5 +1,6 @@
 """Rows grouped by length: each once, bounded, little padding."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,6 +9,8 @@ from small_models import START, A, T, llama
 from tiltune.data.batches import length_parts, micro_batches
 from tiltune.data.samples import SamplingLaw
 from tiltune.decoding.draw import Ending, draw
+
+pytestmark = pytest.mark.quick
 
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=40)
 

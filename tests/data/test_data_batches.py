@@ -11,6 +11,8 @@ from small_rows import BOS, EOS, A, example, made, make_tokenizer
 
 from tiltune.data.batches import Cursor, corpus_batch, hold_out, left_padded
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:

@@ -27,6 +27,8 @@ from tiltune.data.encode import Prompt, corpus_examples, default_prompts
 from tiltune.data.rows import Row
 from tiltune.errors import DataError, ModelError
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:

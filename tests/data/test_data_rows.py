@@ -13,6 +13,8 @@ from small_rows import message
 from tiltune.data.rows import Row, read_rows, stream_rows
 from tiltune.errors import DataError
 
+pytestmark = pytest.mark.quick
+
 
 def test_json_lines_keep_their_line_numbers(tmp_path: Path):
     path = tmp_path / "rows.jsonl"

@@ -5,6 +5,8 @@ import torch
 
 from tiltune.data.samples import Samples, SamplingLaw, concatenate
 
+pytestmark = pytest.mark.quick
+
 
 def samples(prompts: list[int], lengths: list[int], *, law: SamplingLaw | None = None) -> Samples:
     """Rows with these many real tokens; each id and number tells its row and column."""

@@ -27,6 +27,8 @@ from tiltune.decoding.guidance import GuidanceProcessor, nucleus, shape_law
 from tiltune.models.lm import LanguageModel
 from tiltune.values.model import HeadValue, TrunkValue, ValueModel
 
+pytestmark = pytest.mark.quick
+
 PROMPTS = ([5, 9, 4], [7, 3, 11, 6], [12])
 PROBABILITIES = st.lists(st.floats(0.01, 1.0), min_size=2, max_size=7)
 

@@ -15,7 +15,7 @@ from tiltune.constraints.base import TextConstraint
 from tiltune.errors import ConfigError, DataError, ModelError
 from tiltune.evaluation.contender import Contender, open_contender
 from tiltune.evaluation.generations import (
-    Plan,
+    GenerationPlan,
     as_generated,
     generate,
     generation_path,
@@ -39,15 +39,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def plan(folder: Path, contender: Contender | None = None, **protocol: Any) -> Plan:
+def plan(folder: Path, contender: Contender | None = None, **protocol: Any) -> GenerationPlan:
     settings = {"k": 3, "max_new_tokens": 6, "batch_size": 4, "seed": 5} | protocol
     contender = contender or open_contender(folder / "model")
     section = PromptsSection(name="all", path=str(folder / "prompts.jsonl"))
     group = read_group(section, contender, max_new_tokens=6)
-    return Plan(contender, group, ProtocolSection(**settings))
+    return GenerationPlan(contender, group, ProtocolSection(**settings))
 
 
-def drawn(planned: Plan, path: Path) -> list[dict[str, Any]]:
+def drawn(planned: GenerationPlan, path: Path) -> list[dict[str, Any]]:
     return [row for batch in generate(planned, path) for row in batch]
 
 
@@ -163,7 +163,7 @@ def test_best_of_n_keeps_the_highest_and_the_first_of_ties(folder: Path) -> None
 
 
 def _completion(row: dict[str, Any]) -> Any:
-    from tiltune.constraints.base import Completion
+    from tiltune.constraints.scores import Completion
 
     return Completion(row["prompt"], row["text"], row["ended"])
 

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -13,7 +14,8 @@ import pytest
 import tiny
 from services import Asked, Reply, ScoringService
 from tiltune.config import ScorerSection
-from tiltune.constraints.base import Completion, Failure
+from tiltune.constraints.scores import Completion, Failure
+from tiltune.constraints.stopping import Calls
 from tiltune.errors import ConstraintError, RunError
 from tiltune.evaluation import judging
 from tiltune.evaluation.judging import Judges, score_path
@@ -186,7 +188,8 @@ def test_scores_after_a_failed_batch_stay_in_their_places(tmp_path: Path) -> Non
         judges.submit("all", rows()[:2])
         judges.submit("all", rows()[2:6])
         judges.submit("all", rows()[6:])
-        time.sleep(0.2)  # the thread judges what comes after the batch that failed
+        # its one thread has judged what comes after the batch that failed
+        judges._pools["mine"].submit(int).result(60)
         judges.finish("all")
     kept = score_path(tmp_path, "all", "digest", mine)
     stored = [json.loads(line) for line in kept.read_text("utf-8").splitlines()]
@@ -219,8 +222,22 @@ def test_a_service_that_breaks_midway_loses_no_answer(tmp_path: Path) -> None:
     assert before == [1] * 6
 
 
-def test_a_stopped_evaluation_asks_a_service_nothing_more(tmp_path: Path) -> None:
-    service = ScoringService(lambda asked: Reply({"n": 0.25}, after_seconds=0.2))
+def test_a_stopped_evaluation_asks_a_service_nothing_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop, stopped = Calls.stop, threading.Event()
+
+    def stop_and_tell(calls: Calls) -> None:
+        stop(calls)
+        stopped.set()
+
+    def reply(asked: Asked) -> Reply:
+        stopped.wait(20)  # the first question is still open when the evaluation ends
+        stopped.set()
+        return Reply({"n": 0.25})
+
+    monkeypatch.setattr(Calls, "stop", stop_and_tell)
+    service = ScoringService(reply)
     table = {"kind": "http", "url": service.url, "format": "template", "response": "n"}
     mine = ScorerSection.model_validate(
         {"name": "mine", "body": '{"t": "{text}"}', "parallel": 1, **table}
@@ -231,7 +248,7 @@ def test_a_stopped_evaluation_asks_a_service_nothing_more(tmp_path: Path) -> Non
         while not service.asked:
             time.sleep(0.01)
         raise KeyboardInterrupt
-    assert len(service.asked) <= 2
+    assert len(service.asked) == 1
     (scores,) = judged(tmp_path, mine)
     service.close()
     assert scores.values == [[0.75] * 3] * 4

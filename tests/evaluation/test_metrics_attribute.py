@@ -9,6 +9,8 @@ from metric_worlds import Row, by_key, generated, scored, shuffled, world
 from tiltune.evaluation.metrics.attribute import attribute
 from tiltune.records.intervals import wilson_interval
 
+pytestmark = pytest.mark.quick
+
 SCORES = [[0.9, 0.2, None], [0.5, 0.1], [None]]
 TEXTS = [["x"] * len(row) for row in SCORES]
 

@@ -19,6 +19,8 @@ from tiltune.evaluation.metrics.base import (
 )
 from tiltune.records.intervals import mean_interval, wilson_interval
 
+pytestmark = pytest.mark.quick
+
 QUANTITY = Quantity("a.b", "quality", "share", "higher", "What it is.")
 
 

@@ -9,6 +9,8 @@ from tiltune.records import alarms
 from tiltune.records.intervals import Interval
 from tiltune.records.measurements import Aspect, Measurement
 
+pytestmark = pytest.mark.quick
+
 
 def number(
     key: str,

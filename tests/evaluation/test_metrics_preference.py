@@ -10,6 +10,8 @@ from metric_worlds import by_key, generated
 from tiltune.errors import ConstraintError, DataError
 from tiltune.evaluation.metrics.preference import preference
 
+pytestmark = pytest.mark.quick
+
 NUMBERS = {"good": 0.9, "fair": 0.5, "bad": 0.2}
 
 

@@ -19,6 +19,8 @@ from tiltune.methods.losses import (
 from tiltune.models.laws import LossOutput, log_softmax, prefix_weights, tilt
 from tiltune.values.losses import consistency_loss, value_loss
 
+pytestmark = pytest.mark.quick
+
 N, T, V = 4, 5, 6
 INF, NAN = float("inf"), float("nan")
 TIGHT = {"rtol": 0.0, "atol": 1e-12}

@@ -14,6 +14,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BertConfig,
@@ -186,7 +187,7 @@ def test_a_hub_that_does_not_answer_is_one_message(monkeypatch: pytest.MonkeyPat
         hub_log.getChild("utils").warning("retrying")
         raise OSError("no answer")
 
-    monkeypatch.setattr(hub.AutoConfig, "from_pretrained", retry)
+    monkeypatch.setattr(AutoConfig, "from_pretrained", retry)
     hub_log.addHandler(heard)
     with pytest.raises(ModelError, match=r"from the hub, and there is no such folder here: no an"):
         load("org/name")

@@ -23,6 +23,8 @@ from tiltune.models.laws import (
     tilt,
 )
 
+pytestmark = pytest.mark.quick
+
 INF, NAN = float("inf"), float("nan")
 TIGHT = {"rtol": 0.0, "atol": 1e-12}
 

@@ -9,6 +9,8 @@ from tiltune.records import alarms
 from tiltune.records.alarms import find_alarms
 from tiltune.records.rounds import CalibrationBin, RoundRecord
 
+pytestmark = pytest.mark.quick
+
 
 def bins(count: int = alarms.HELD_OUT_TOKENS) -> tuple[CalibrationBin, ...]:
     """Two bins that together hold `count` tokens."""

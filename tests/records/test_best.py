@@ -6,6 +6,8 @@ from tiltune.records.best import Aim
 from tiltune.records.intervals import wilson_interval
 from tiltune.records.rounds import RoundRecord
 
+pytestmark = pytest.mark.quick
+
 
 def version(rate: float, loss: float | None, distance: float = 1.0) -> RoundRecord:
     """A record of 1,000 samples: at a rate of .9 the interval is .017 lower, .019 higher."""

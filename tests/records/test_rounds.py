@@ -13,6 +13,8 @@ from tiltune.records.files import write_atomically
 from tiltune.records.intervals import mean_interval, wilson_interval
 from tiltune.records.rounds import CalibrationBin, RoundRecord, read_records, write_records
 
+pytestmark = pytest.mark.quick
+
 ROW = {"round": 1, "policy_version": 1, "method": "tilt", "schedule": "sequential"}
 
 

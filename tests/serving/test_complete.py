@@ -129,6 +129,7 @@ def test_a_prompt_that_is_too_long(run: Path) -> None:
         drawn(run, prompt="the cat " * 15)
 
 
+@pytest.mark.quick
 def test_what_is_no_finished_run(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"no config.json there, so it is no run folder"):
         drawn(tmp_path)

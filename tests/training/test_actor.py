@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import tiny
-from tiltune.constraints.base import Completion, Score
+from tiltune.constraints.scores import Completion, Score
 from tiltune.data.samples import Samples, SamplingLaw
 from tiltune.models.lm import LanguageModel
 from tiltune.records.intervals import wilson_interval

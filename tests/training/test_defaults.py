@@ -9,6 +9,8 @@ from tiltune.config import ResolvedConfig, RunConfig
 from tiltune.methods.kinds import make_method
 from tiltune.training.defaults import Scale, resolve
 
+pytestmark = pytest.mark.quick
+
 DELIBERATE = {
     *("data.corpus", "data.prompts", "data.valid", "value_model.path"),
     *("method.target_rate", "method.kl_max_nats", "method.samples_max", "method.seconds_max"),

@@ -13,10 +13,11 @@ from small_automata import without
 from tiltune.automata import TextAutomaton
 from tiltune.config import PromptsSection, ProtocolSection
 from tiltune.constraints import lexicon
-from tiltune.constraints.base import Rule, TextConstraint, on_texts
+from tiltune.constraints.base import TextConstraint, on_texts
+from tiltune.constraints.scores import Rule
 from tiltune.errors import ConstraintError
 from tiltune.evaluation.contender import open_contender
-from tiltune.evaluation.generations import Plan, generate, read_group
+from tiltune.evaluation.generations import GenerationPlan, generate, read_group
 from tiltune.serving.complete import Request, complete
 from tiltune.training.assemble import make_actor, make_learner, prepare
 from tiltune.training.learner import Trained
@@ -159,7 +160,7 @@ def test_an_evaluation_names_the_prompt_without_hope(
     section = PromptsSection(name="all", path=str(tmp_path / "prompts.jsonl"))
     group = read_group(section, contender, max_new_tokens=6)
     protocol = ProtocolSection(k=20, max_new_tokens=6, batch_size=40, seed=5)
-    batches = generate(Plan(contender, group, protocol), tmp_path / "all.jsonl")
+    batches = generate(GenerationPlan(contender, group, protocol), tmp_path / "all.jsonl")
     texts = [row["prompt"] + row["text"] for row in next(iter(batches))]
     assert all(made.automaton.accepts(text) for text in texts) and len(texts) == 40
     with pytest.raises(ConstraintError, match=r"run: row 3 of the prompts, 'the dog  ran': no tok"):

@@ -11,8 +11,9 @@ from pydantic import TypeAdapter
 
 from hand_made import reader, ruled, shorter_than, somewhere, without
 from tiltune.config import ConstraintConfig
-from tiltune.constraints.base import Completion, Score, TextConstraint, on_texts
+from tiltune.constraints.base import TextConstraint, on_texts
 from tiltune.constraints.build import build_constraint
+from tiltune.constraints.scores import Completion, Score
 from tiltune.data.encode import Prompt
 from tiltune.data.samples import Samples, SamplingLaw
 from tiltune.records.intervals import wilson_interval

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tiltune.constraints.base import Completion, TextConstraint
+from tiltune.constraints.base import TextConstraint
+from tiltune.constraints.scores import Completion
 from tiltune.data.batches import Cursor
 from tiltune.data.encode import Prompt
 from tiltune.decoding.draw import Ending

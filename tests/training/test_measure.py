@@ -8,10 +8,11 @@ import torch
 
 from tiltune.data.encode import Example
 from tiltune.data.samples import Samples
+from tiltune.decoding.likelihood import nats_per_token
 from tiltune.models.laws import gather, log_softmax
 from tiltune.models.lm import LanguageModel
 from tiltune.records.intervals import mean_interval
-from tiltune.training.measure import divergence_numbers, nats_per_token
+from tiltune.training.measure import divergence_numbers
 from tiltune.worlds.testing import EnumerableModel, enumerate_completions
 
 EOS, V, LIMIT = 3, 4, 3

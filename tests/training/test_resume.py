@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors import SafetensorError
 
 import tiny
 from tiltune.errors import RunError, TiltuneError
-from tiltune.training import process as remote
 from tiltune.training.run import open_run
 
 # Where SIGKILL strikes: a function and the number of its call, from 0. With two rounds there are
@@ -116,7 +116,7 @@ def test_every_method_resumes_to_the_bit(tmp_path: Path, tables: dict[str, Any])
 def test_parallel_goes_on_from_the_last_published_pair(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote.torch_multiprocessing, "get_context", lambda _: tiny.FORK.context)
+    monkeypatch.setattr(torch.multiprocessing, "get_context", lambda _: tiny.FORK.context)
     tree = tiny.workplace(tmp_path, method={"schedule": "parallel", "rounds": 3})
     tiny.finish(tree)
     expected = tiny.outcome(tmp_path / "run")
@@ -133,7 +133,7 @@ def test_parallel_goes_on_from_the_last_published_pair(
 def test_a_finished_parallel_run_goes_on_from_its_last_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote.torch_multiprocessing, "get_context", lambda _: tiny.FORK.context)
+    monkeypatch.setattr(torch.multiprocessing, "get_context", lambda _: tiny.FORK.context)
     tree = tiny.workplace(tmp_path, method={"schedule": "parallel", "rounds": 2})
     tiny.finish(tree)
     tiny.finish(tiny.changed(tree, method={"rounds": 4}), resume=True)

@@ -15,7 +15,8 @@ import tiny
 from hand_made import ruled, without
 from tiltune.config import RunConfig
 from tiltune.constraints import lexicon
-from tiltune.constraints.base import Score, on_texts
+from tiltune.constraints.base import on_texts
+from tiltune.constraints.scores import Score
 from tiltune.errors import ConfigError, DataError, RunError
 from tiltune.records.best import Aim
 from tiltune.records.intervals import wilson_interval
@@ -64,6 +65,7 @@ def test_config_is_resolved_and_manifest_complete(done: tuple[tiny.Tree, Path]) 
     assert counted["rows"] + counted["dropped"] == 36
 
 
+@pytest.mark.quick
 def test_samples_keep_why_and_what_may_be_said_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from small_models import BOS, EOS, PAD, WORDS, llama
-from tiltune.constraints.base import Completion, TextConstraint
+from tiltune.constraints.base import TextConstraint
+from tiltune.constraints.scores import Completion
 from tiltune.data.batches import Cursor
 from tiltune.data.encode import Prompt
 from tiltune.data.samples import SamplingLaw

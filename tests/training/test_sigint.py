@@ -5,9 +5,9 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 
 import tiny
-from tiltune.training import process as remote
 
 
 @pytest.mark.parametrize("schedule", ["sequential", "parallel"])
@@ -17,7 +17,7 @@ def test_sigint_stops_within_a_step_and_names_the_round(
     monkeypatch: pytest.MonkeyPatch,
     schedule: str,
 ) -> None:
-    monkeypatch.setattr(remote.torch_multiprocessing, "get_context", lambda _: tiny.FORK.context)
+    monkeypatch.setattr(torch.multiprocessing, "get_context", lambda _: tiny.FORK.context)
     tree = tiny.workplace(tmp_path, method={"schedule": schedule})
     toml = tiny.write_toml(tree, tmp_path / "run.toml")
     step = "tiltune.training.learner.part_rows"

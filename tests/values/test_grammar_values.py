@@ -1,5 +1,6 @@
 """A grammar's dead ends in values, runs and combinations."""
 
+import importlib.util
 import math
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ import tiny
 from small_automata import without
 from small_tokenizers import byte_level, word_pieces
 from tiltune.config import GrammarConfig
-from tiltune.constraints import grammar
-from tiltune.constraints.base import Rule, TextConstraint, combine, on_texts
+from tiltune.constraints.base import TextConstraint, combine, on_texts
 from tiltune.constraints.build import build_constraint
+from tiltune.constraints.scores import Rule
 from tiltune.data.batches import left_padded
 from tiltune.errors import ModelError
 from tiltune.serving.complete import Request, complete
@@ -27,7 +28,7 @@ from tiltune.values.token_automaton import TokenAutomaton
 from tiltune.values.token_grammar import TokenGrammar
 
 pytestmark = pytest.mark.skipif(
-    not grammar.import_module("importlib.util").find_spec("llguidance"),
+    not importlib.util.find_spec("llguidance"),
     reason="llguidance is not installed",
 )
 

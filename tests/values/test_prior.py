@@ -14,13 +14,15 @@ from chains import BOS, EOS, WORDS, A, B, chain
 from small_automata import contains
 from small_models import llama
 from small_tokenizers import byte_level
-from tiltune.constraints.base import Rule
+from tiltune.constraints.scores import Rule
 from tiltune.data.samples import Samples, SamplingLaw
 from tiltune.values.exact_ends import CERTAIN_LOGIT, COUNTS, ExactEnds, NoValues
 from tiltune.values.fit import ValueFit, ValueLearner, ValueSettings
 from tiltune.values.model import HeadValue, ValueModel
 from tiltune.values.prior import LEAST_VALUE, StatePrior, edges_of, row_of
 from tiltune.values.token_automaton import TokenAutomaton
+
+pytestmark = pytest.mark.quick
 
 LIMIT = 4
 SENTENCES = [(A, B, EOS), (A, EOS), (A, A, A, A)]  # the last one is cut at the limit

@@ -13,7 +13,8 @@ from small_automata import contains, random_automaton, whole_word, without
 from small_tokenizers import byte_level
 from tiltune.automata import TextAutomaton
 from tiltune.automata.tokens import FAR
-from tiltune.constraints.base import JudgedText, Rule
+from tiltune.config.constraint import JudgedText
+from tiltune.constraints.scores import Rule
 from tiltune.values.token_automaton import TokenAutomaton
 from tiltune.values.vocabulary import vocabulary
 

@@ -1,5 +1,6 @@
 """Grammars over tokens: no sentence has a dead token, and what never meets one is a sentence."""
 
+import importlib.util
 import itertools
 import json
 import pickle
@@ -16,18 +17,20 @@ from small_tokenizers import byte_level, fallback
 from tiltune.automata.reading import Reader, Reading
 from tiltune.config import GrammarConfig
 from tiltune.constraints import grammar
-from tiltune.constraints.base import Completion, TextConstraint
+from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.build import build_constraint
+from tiltune.constraints.scores import Completion, Grammar
 from tiltune.data.batches import left_padded
 from tiltune.data.samples import SamplingLaw
 from tiltune.decoding.draw import Ending, draw
+from tiltune.errors import ConstraintError
 from tiltune.values import grammar_masks, token_grammar
 from tiltune.values.exact_ends import ExactEnds, NoValues
 from tiltune.values.token_grammar import TokenGrammar
 from tiltune.values.vocabulary import vocabulary
 
 pytestmark = pytest.mark.skipif(
-    not grammar.import_module("importlib.util").find_spec("llguidance"),
+    not importlib.util.find_spec("llguidance"),
     reason="llguidance is not installed",
 )
 
@@ -292,11 +295,11 @@ def test_the_text_of_a_prompt_is_read_before_the_completion() -> None:
 
 
 def test_where_llguidance_gives_up_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    package = grammar.import_module("llguidance")
+    package = importlib.import_module("llguidance")
     tokenizer = TOKENIZERS["byte_level"]
     limits = package.LLParserLimits(step_max_items=60)
 
-    def limited(found: grammar.Grammar, contents: Sequence[bytes]) -> Any:
+    def limited(found: Grammar, contents: Sequence[bytes]) -> Any:
         tokens = grammar._tokenizer(package, contents)
         return package.LLMatcher(tokens, found.source, log_level=0, limits=limits)
 
@@ -347,6 +350,6 @@ def test_a_grammar_that_counts_tokens_is_left_to_texts(source: str) -> None:
 
 
 def test_a_grammar_that_does_not_compile_over_tokens() -> None:
-    found = grammar.Grammar("start: /(/", "completion")
-    with pytest.raises(grammar.ConstraintError, match="cannot compile the grammar over tokens"):
-        grammar_masks.token_matcher(found, grammar.BYTES)
+    found = Grammar("start: /(/", "completion")
+    with pytest.raises(ConstraintError, match="cannot compile the grammar over tokens"):
+        grammar.token_matcher(found, grammar.BYTES)

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tiltune.constraints.base import Completion, Score, TextConstraint
+from tiltune.constraints.base import TextConstraint
+from tiltune.constraints.scores import Completion, Score
 from tiltune.data.samples import Samples, SamplingLaw
 from tiltune.decoding.draw import Ending, draw
 from tiltune.errors import ConstraintError

@@ -9,6 +9,8 @@ from tiltune.automata.dfa import DFA
 from tiltune.errors import ConstraintError
 from tiltune.worlds.exact import Chain, ExactTarget
 
+pytestmark = pytest.mark.quick
+
 ABT_CHAIN = Chain(np.array([[0.4, 0.4, 0.2], [0.6, 0.1, 0.3]]), np.array([[0, 1], [0, 1]]))
 ABT_DFA = DFA(np.array([[0, 1], [2, 3], [2, 1], [3, 3]]), np.array([False, True, True, False]))
 PAIRS = [(0, 0), (1, 1), (0, 2)]

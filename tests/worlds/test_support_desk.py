@@ -8,7 +8,7 @@ import pytest
 
 import tiltune.worlds
 from tiltune.automata.dfa import DFA
-from tiltune.constraints.base import Completion
+from tiltune.constraints.scores import Completion
 from tiltune.worlds.distance import kl_world_model_nats, mean_of, measure_world, tilt_floor_nats
 from tiltune.worlds.exact import Chain, ExactTarget
 from tiltune.worlds.grammar import compile_grammar

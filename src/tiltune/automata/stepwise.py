@@ -34,7 +34,7 @@ def stepwise(machine: StepMachine, atoms: Sequence[TextAutomaton], dfa: DFA) -> 
     """
     classes, members = refined([machine.classes, *(atom.classes for atom in atoms)])
     first = members[:, 0]
-    reader = _Reader(
+    reader = _StepReader(
         machine.transitions[:, first],
         machine.resets[:, first],
         machine.open,
@@ -46,7 +46,7 @@ def stepwise(machine: StepMachine, atoms: Sequence[TextAutomaton], dfa: DFA) -> 
 
 
 @dataclass(frozen=True, eq=False)
-class _Reader:
+class _StepReader:
     """A step machine that knows what the atoms say of the step that is being read.
 
     `symbol` is their verdict on what was read since the last reset, int [D]; the rest is as in
@@ -59,7 +59,7 @@ class _Reader:
     symbol: Numbers
 
 
-def _with_atom(reader: _Reader, atom: DFA, columns: Numbers, place: int) -> _Reader:
+def _with_atom(reader: _StepReader, atom: DFA, columns: Numbers, place: int) -> _StepReader:
     """The reader with one more atom, as bit `place` of its symbol; minimised."""
     atom = atom.minimised()  # its start is state 0
     width = len(atom.accepting)
@@ -72,10 +72,10 @@ def _with_atom(reader: _Reader, atom: DFA, columns: Numbers, place: int) -> _Rea
     order, transitions = _explored(0, successors)
     read, judged = np.divmod(order, width)
     symbol = reader.symbol[read] + (atom.accepting[judged].astype(np.int64) << place)
-    return _merged(_Reader(transitions, reader.resets[read], reader.open[read], symbol))
+    return _merged(_StepReader(transitions, reader.resets[read], reader.open[read], symbol))
 
 
-def _merged(reader: _Reader) -> _Reader:
+def _merged(reader: _StepReader) -> _StepReader:
     """States that no text tells apart, as one; the verdict on what is no step matters to none."""
     labels = np.where(reader.open, reader.symbol, -1)
     classes = _numbered(np.concatenate([labels[:, None], reader.resets.astype(np.int64)], axis=1))
@@ -86,7 +86,7 @@ def _merged(reader: _Reader) -> _Reader:
         classes = finer
     classes = np.where(classes == classes[0], 0, np.where(classes == 0, classes[0], classes))
     _, first = np.unique(classes, return_index=True)
-    return _Reader(
+    return _StepReader(
         classes[reader.transitions[first]],
         reader.resets[first],
         reader.open[first],
@@ -99,7 +99,7 @@ def _numbered(rows: Numbers) -> Numbers:
     return np.unique(rows, axis=0, return_inverse=True)[1].ravel()
 
 
-def _judged(reader: _Reader, dfa: DFA) -> DFA:
+def _judged(reader: _StepReader, dfa: DFA) -> DFA:
     """The reader and the automaton over steps, run together.
 
     Once that automaton has decided, where the reader stands no longer matters.

@@ -34,7 +34,7 @@ def searching(nfa: NFA) -> TextAutomaton:
     Raises:
         NoAutomaton: it would have more states than the bounds allow.
     """
-    search = _Search(nfa)
+    search = _SubsetWalk(nfa)
     rows: list[list[int]] = []
     for subset in search.order:  # grows while it is walked
         rows.append(search.row(subset))
@@ -45,7 +45,7 @@ def searching(nfa: NFA) -> TextAutomaton:
 
 
 @dataclass(eq=False)
-class _Search:
+class _SubsetWalk:
     """The walk over subsets: which were met, in which order, at how much work."""
 
     nfa: NFA

@@ -13,8 +13,8 @@ _PLACEHOLDER = re.compile(r"\{(text|prompt)\}")
 
 
 @dataclass(frozen=True)
-class Question:
-    """The judged text, and the prompt that it followed."""
+class Submission:
+    """What a service is to rate: the judged text, and the prompt that it followed."""
 
     text: str
     prompt: str
@@ -33,7 +33,7 @@ class Format(Protocol):
 
     @property
     def batch_size(self) -> int:
-        """Questions that go into one request at most."""
+        """Submissions that go into one request at most."""
         ...
 
     @property
@@ -41,10 +41,10 @@ class Format(Protocol):
         """What is read from an answer; with the request it decides a rating."""
         ...
 
-    def request(self, questions: Sequence[Question]) -> Any: ...
+    def request(self, submissions: Sequence[Submission]) -> Any: ...
 
     def ratings(self, answer: Any, count: int) -> list[Rating]:
-        """One rating a question, in order; raises ConstraintError where the answer has none."""
+        """One rating a submission, in order; raises ConstraintError where the answer has none."""
         ...
 
 
@@ -65,8 +65,8 @@ class Moderation:
     def reading(self) -> str:
         return "highest category" if self.category is None else f"category {self.category}"
 
-    def request(self, questions: Sequence[Question]) -> Any:
-        texts = {"input": [question.text for question in questions]}
+    def request(self, submissions: Sequence[Submission]) -> Any:
+        texts = {"input": [submission.text for submission in submissions]}
         return texts if self.model is None else {**texts, "model": self.model}
 
     def ratings(self, answer: Any, count: int) -> list[Rating]:
@@ -119,9 +119,9 @@ class Template:
     def reading(self) -> str:
         return f"response {self.response}"
 
-    def request(self, questions: Sequence[Question]) -> Any:
-        (question,) = questions
-        return _filled(self.body, question)
+    def request(self, submissions: Sequence[Submission]) -> Any:
+        (submission,) = submissions
+        return _filled(self.body, submission)
 
     def ratings(self, answer: Any, count: int) -> list[Rating]:
         found, steps = answer, self.response.split(".")
@@ -144,19 +144,19 @@ def read_body(text: str) -> Any:
         tree = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ConstraintError(f"constraint.body is not JSON: {error}; {advice}") from error
-    if _filled(tree, Question("a", "")) == _filled(tree, Question("b", "")):
+    if _filled(tree, Submission("a", "")) == _filled(tree, Submission("b", "")):
         raise ConstraintError(f"constraint.body = {shown(text)} sends no {{text}}; {advice}")
     return tree
 
 
-def _filled(tree: Any, question: Question) -> Any:
+def _filled(tree: Any, submission: Submission) -> Any:
     """The tree with placeholders replaced in its strings, once: what is put in is not searched."""
     if isinstance(tree, str):
-        return _PLACEHOLDER.sub(lambda hit: getattr(question, hit[1]), tree)
+        return _PLACEHOLDER.sub(lambda hit: getattr(submission, hit[1]), tree)
     if isinstance(tree, list):
-        return [_filled(item, question) for item in cast(list[Any], tree)]
+        return [_filled(item, submission) for item in cast(list[Any], tree)]
     if isinstance(tree, dict):
-        return {k: _filled(item, question) for k, item in cast(dict[str, Any], tree).items()}
+        return {k: _filled(item, submission) for k, item in cast(dict[str, Any], tree).items()}
     return tree
 
 

@@ -8,12 +8,12 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, SupportsFloat, final
 
+from tiltune.config.constraint import JudgedText
 from tiltune.constraints.combination import Combination, Kind
 from tiltune.constraints.scores import (
     Completion,
     Failure,
     Grammar,
-    JudgedText,
     Rule,
     Score,
     ScoreFunction,

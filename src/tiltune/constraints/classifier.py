@@ -6,7 +6,8 @@ from pkgutil import resolve_name
 from typing import Protocol
 
 from tiltune.config import ClassifierConfig
-from tiltune.constraints.base import Score, TextConstraint, on_texts
+from tiltune.constraints.base import TextConstraint, on_texts
+from tiltune.constraints.scores import Score
 from tiltune.errors import ConstraintError
 
 LOADERS = {

@@ -12,8 +12,8 @@ import numpy as np
 from tiltune.automata import TextAutomaton
 from tiltune.automata.dfa import TooManyStates
 from tiltune.automata.text import combined
-from tiltune.config.constraint_section import joint_text
-from tiltune.constraints.scores import Completion, Failure, Grammar, JudgedText, Rule, Score
+from tiltune.config.constraint_section import JudgedText, joint_text
+from tiltune.constraints.scores import Completion, Failure, Grammar, Rule, Score
 from tiltune.constraints.stopping import NOT_ASKED, Calls
 
 Kind = Literal["all", "any", "not", "mean"]

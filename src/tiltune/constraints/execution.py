@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import final
 
 from tiltune.config import ExecutionConfig
-from tiltune.constraints.base import Completion, Score, TextConstraint, judged_text, shown
+from tiltune.constraints.base import TextConstraint, shown
 from tiltune.constraints.sandbox.available import best_isolation
 from tiltune.constraints.sandbox.base import Limits, Outcome, Sandbox
 from tiltune.constraints.sandbox.local import LocalSandbox, require_linux
+from tiltune.constraints.scores import Completion, Score, judged_text
 from tiltune.errors import ConstraintError
 
 

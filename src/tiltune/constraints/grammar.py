@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tiltune.config import GrammarConfig
-from tiltune.constraints.base import Grammar, Score, TextConstraint, on_texts, shown
+from tiltune.constraints.base import TextConstraint, on_texts, shown
+from tiltune.constraints.scores import Grammar, Score
 from tiltune.errors import ConstraintError
 
 BYTES = tuple(bytes([byte]) for byte in range(256))

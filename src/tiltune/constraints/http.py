@@ -10,19 +10,13 @@ from typing import final
 from urllib.parse import urlsplit
 
 from tiltune.config import HttpConfig
-from tiltune.constraints.answers import Format, Moderation, Question, Rating, Template, read_body
-from tiltune.constraints.base import (
-    Completion,
-    Failure,
-    Score,
-    TextConstraint,
-    judged_text,
-    unavailable,
-)
+from tiltune.constraints.answers import Format, Moderation, Rating, Submission, Template, read_body
+from tiltune.constraints.base import TextConstraint, unavailable
 from tiltune.constraints.headers import check_headers
 from tiltune.constraints.pace import Pace
 from tiltune.constraints.post import JsonClient, RefusedRequest
 from tiltune.constraints.score_cache import ScoreCache
+from tiltune.constraints.scores import Completion, Failure, Score, judged_text
 from tiltune.constraints.stopping import Calls
 from tiltune.errors import ConstraintError, ScorerUnavailable
 
@@ -81,11 +75,11 @@ class Service:
     def _found(
         self, completions: Sequence[Completion], *, forgiving: bool
     ) -> list[Score | Failure]:
-        questions = [
-            Question(judged_text(each, self.config.text), each.prompt) for each in completions
+        submissions = [
+            Submission(judged_text(each, self.config.text), each.prompt) for each in completions
         ]
-        keys = [self._key(question) for question in questions]
-        distinct = dict(zip(keys, questions, strict=True))
+        keys = [self._key(submission) for submission in submissions]
+        distinct = dict(zip(keys, submissions, strict=True))
         with ScoreCache(self.config.cache) as cache:
             found: dict[str, Rating | Failure] = dict(cache.known(distinct))
             asked = {key: distinct[key] for key in distinct if key not in found}
@@ -93,7 +87,7 @@ class Service:
         return [self._score(found[key]) for key in keys]
 
     def _ask_all(
-        self, asked: Mapping[str, Question], cache: ScoreCache, *, forgiving: bool
+        self, asked: Mapping[str, Submission], cache: ScoreCache, *, forgiving: bool
     ) -> dict[str, Rating | Failure]:
         """Ratings or failures by key; unless forgiving, the first failure is raised."""
         found: dict[str, Rating | Failure] = {}
@@ -113,16 +107,16 @@ class Service:
                 pool.shutdown(cancel_futures=True)
         return found
 
-    def _batches(self, asked: Mapping[str, Question]) -> list[dict[str, Question]]:
+    def _batches(self, asked: Mapping[str, Submission]) -> list[dict[str, Submission]]:
         items, size = list(asked.items()), self.format.batch_size
         return [dict(items[start : start + size]) for start in range(0, len(items), size)]
 
     def _ask(
-        self, batch: Mapping[str, Question], cache: ScoreCache, stopped: threading.Event
+        self, batch: Mapping[str, Submission], cache: ScoreCache, stopped: threading.Event
     ) -> dict[str, Rating | Failure]:
-        questions = list(batch.values())
+        submissions = list(batch.values())
         try:
-            answer = self.client.post(self.format.request(questions), stopped)
+            answer = self.client.post(self.format.request(submissions), stopped)
         except RefusedRequest as error:
             if len(batch) > 1:  # one text is too long, perhaps: the others need not fail with it
                 items, half = list(batch.items()), len(batch) // 2
@@ -131,18 +125,18 @@ class Service:
             return dict.fromkeys(batch, Failure(str(error)))
         except ScorerUnavailable as error:
             return dict.fromkeys(batch, Failure(str(error)))
-        ratings = self.format.ratings(answer, len(questions))
+        ratings = self.format.ratings(answer, len(submissions))
         kept = dict(zip(batch, ratings, strict=True))
         cache.keep(kept)
         return {**kept}
 
-    def _key(self, question: Question) -> str:
+    def _key(self, submission: Submission) -> str:
         """SHA-256 of all that decides a rating: address, headers as written, request, reading."""
         what = [
             self.config.url,
             self.config.headers,
             self.format.reading,
-            self.format.request([question]),
+            self.format.request([submission]),
         ]
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 

@@ -11,7 +11,8 @@ from tiltune.automata.steps import Step, split, step_machine
 from tiltune.automata.stepwise import stepwise
 from tiltune.automata.text import CODEPOINTS
 from tiltune.config import LengthConfig
-from tiltune.constraints.base import Rule, Score, TextConstraint, on_texts
+from tiltune.constraints.base import TextConstraint, on_texts
+from tiltune.constraints.scores import Rule, Score
 from tiltune.errors import ConstraintError
 
 _STEPS: dict[str, Step] = {"words": "word", "lines": "line", "sentences": "sentence"}

@@ -11,8 +11,9 @@ import numpy as np
 from tiltune.automata import TextAutomaton
 from tiltune.automata.text import combined
 from tiltune.config import LexiconConfig
-from tiltune.constraints.base import Rule, Score, TextConstraint, on_texts
+from tiltune.constraints.base import TextConstraint, on_texts
 from tiltune.constraints.regex import automaton_of
+from tiltune.constraints.scores import Rule, Score
 from tiltune.errors import ConstraintError, counted
 
 MOST_PAIRS = 100_000

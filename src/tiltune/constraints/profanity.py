@@ -6,7 +6,8 @@ from importlib import import_module
 from typing import Any
 
 from tiltune.config import ProfanityConfig
-from tiltune.constraints.base import Score, TextConstraint, on_texts
+from tiltune.constraints.base import TextConstraint, on_texts
+from tiltune.constraints.scores import Score
 from tiltune.errors import ConstraintError
 
 _CHUNK = 4096  # texts a call

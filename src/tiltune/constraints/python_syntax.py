@@ -6,7 +6,8 @@ import warnings
 from collections.abc import Sequence
 
 from tiltune.config import PythonSyntaxConfig
-from tiltune.constraints.base import Score, TextConstraint, on_texts
+from tiltune.constraints.base import TextConstraint, on_texts
+from tiltune.constraints.scores import Score
 
 Span = tuple[int, int]
 

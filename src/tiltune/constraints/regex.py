@@ -8,9 +8,11 @@ from typing import Literal
 
 from tiltune.automata import TextAutomaton
 from tiltune.automata.backtracking import Span, most_steps, spans_in_time
-from tiltune.automata.regex import NoAutomaton, regex_automaton
+from tiltune.automata.nfa import NoAutomaton
+from tiltune.automata.regex import regex_automaton
 from tiltune.config import RegexConfig
-from tiltune.constraints.base import Rule, Score, TextConstraint, on_texts, shown
+from tiltune.constraints.base import TextConstraint, on_texts, shown
+from tiltune.constraints.scores import Rule, Score
 from tiltune.errors import ConstraintError
 
 STEPS_AT_ONCE = 1e8
@@ -37,7 +39,7 @@ def build_regex(config: RegexConfig) -> TextConstraint:
     require = config.mode == "require"
 
     def judge(texts: Sequence[str]) -> list[Score]:
-        hits = _Search(pattern, automaton).hits(texts)
+        hits = _Finder(pattern, automaton).hits(texts)
         return [_score(hit, text, require=require) for hit, text in zip(hits, texts, strict=True)]
 
     def rule() -> Rule | None:
@@ -59,7 +61,7 @@ def automaton_of(pattern: re.Pattern[str]) -> TextAutomaton | None:
 
 
 @dataclass(frozen=True)
-class _Search:
+class _Finder:
     """Where a pattern is found in texts, without ever waiting for long."""
 
     pattern: re.Pattern[str]

@@ -6,7 +6,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tiltune.constraints.base import Completion, Constraint
+from tiltune.constraints.base import Constraint
+from tiltune.constraints.scores import Completion
 from tiltune.data.rows import Row, located, stream_rows, text_field
 from tiltune.errors import DataError
 

@@ -20,17 +20,10 @@ from tiltune.automata.temporal import (
     parse,
 )
 from tiltune.config import ConstraintConfig, LexiconConfig, RegexConfig, TemporalConfig
-from tiltune.constraints.base import (
-    Completion,
-    Failure,
-    Rule,
-    Score,
-    TextConstraint,
-    judged_text,
-    shown,
-)
+from tiltune.constraints.base import TextConstraint, shown
 from tiltune.constraints.build import build_constraint
 from tiltune.constraints.combined import Build, build_within
+from tiltune.constraints.scores import Completion, Failure, Rule, Score, judged_text
 from tiltune.constraints.stopping import NOT_ASKED, Calls
 from tiltune.errors import ConstraintError
 

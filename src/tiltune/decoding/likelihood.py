@@ -21,7 +21,7 @@ class Likelihood(NamedTuple):
     tokens: int
 
 
-class Part(NamedTuple):
+class ForwardPass(NamedTuple):
     """Rows of one forward pass.
 
     Attributes:
@@ -39,7 +39,7 @@ class Part(NamedTuple):
 @torch.no_grad()
 def predicted(
     lm: LanguageModel, examples: Sequence[Example], pad_id: int, *, most_logits: int = 2**23
-) -> Iterator[Part]:
+) -> Iterator[ForwardPass]:
     """Next-token laws where the examples have trained tokens, rows of like length together.
 
     Raises:
@@ -81,7 +81,7 @@ def nats_ratio(rows: Sequence[Likelihood]) -> tuple[float, Interval]:
     return found
 
 
-def _part(lm: LanguageModel, places: list[int], batch: CorpusBatch, *, first: int) -> Part:
+def _part(lm: LanguageModel, places: list[int], batch: CorpusBatch, *, first: int) -> ForwardPass:
     keep = batch.ids.shape[1] - first
     log_probs = lm.log_probs(batch.ids[:, :-1], batch.mask[:, :-1], keep=keep)
     ids, mask = batch.ids[:, first:], batch.loss_mask[:, first:]
@@ -90,4 +90,4 @@ def _part(lm: LanguageModel, places: list[int], batch: CorpusBatch, *, first: in
             "the model gives logits that are not numbers (NaN), so no likelihood can be measured; "
             "its weights are broken, or overflow in the precision they are run in"
         )
-    return Part(places, log_probs, ids, mask)
+    return ForwardPass(places, log_probs, ids, mask)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from tiltune.constraints.base import Completion
+from tiltune.constraints.scores import Completion
 from tiltune.data.encode import Prompt
 from tiltune.data.samples import Samples
 

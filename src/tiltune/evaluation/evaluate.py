@@ -26,8 +26,8 @@ from tiltune.evaluation.folder import (
     write_manifest,
 )
 from tiltune.evaluation.generations import (
+    GenerationPlan,
     JsonRow,
-    Plan,
     as_generated,
     generate,
     generation_path,
@@ -39,7 +39,7 @@ from tiltune.evaluation.metrics.degeneration import degeneration
 from tiltune.evaluation.table import Subject, check_named, control, pieces
 from tiltune.records.measurements import (
     Evaluation,
-    Example,
+    Excerpt,
     Measurement,
     read_evaluation,
     write_evaluation,
@@ -211,8 +211,10 @@ def compose(folder: Path, manifest: Manifest, texts: Texts) -> Evaluation:
     return evaluation
 
 
-def _plans(contender: Contender, config: EvaluateConfig, say: Callable[[str], None]) -> list[Plan]:
-    protocol, plans = config.protocol, list[Plan]()
+def _plans(
+    contender: Contender, config: EvaluateConfig, say: Callable[[str], None]
+) -> list[GenerationPlan]:
+    protocol, plans = config.protocol, list[GenerationPlan]()
     if contender.limit not in (None, protocol.max_new_tokens):
         say(
             f"warning: the values were learnt with sampler.max_new_tokens = {contender.limit}; "
@@ -220,7 +222,7 @@ def _plans(contender: Contender, config: EvaluateConfig, say: Callable[[str], No
         )
     for section in config.prompts:
         group = read_group(section, contender, max_new_tokens=protocol.max_new_tokens)
-        plans.append(Plan(contender, group, protocol))
+        plans.append(GenerationPlan(contender, group, protocol))
         left_out = counted(group.left_out, "row")
         lacking = f"; {left_out} without a number in `{section.field}` left out"
         say(
@@ -231,7 +233,7 @@ def _plans(contender: Contender, config: EvaluateConfig, say: Callable[[str], No
 
 
 def _manifest(
-    contender: Contender, config: EvaluateConfig, folder: Path, plans: Sequence[Plan]
+    contender: Contender, config: EvaluateConfig, folder: Path, plans: Sequence[GenerationPlan]
 ) -> Manifest:
     return Manifest(
         name=contender.name,
@@ -252,7 +254,7 @@ def _manifest(
 
 
 def _write_and_judge(
-    config: EvaluateConfig, folder: Path, plans: Sequence[Plan], progress: Progress
+    config: EvaluateConfig, folder: Path, plans: Sequence[GenerationPlan], progress: Progress
 ) -> Texts:
     """Draw all groups while the scorers score, then wait for what is left."""
     texts = Texts()
@@ -292,15 +294,15 @@ def _prompts(generated: Generated, left_out: int) -> Measurement:
     )
 
 
-def _examples(texts: Texts, group: str) -> list[Example]:
+def _examples(texts: Texts, group: str) -> list[Excerpt]:
     """The first completion of the first prompts."""
     generated, scores = texts.generated[group], texts.scores[group]
-    found: list[Example] = []
+    found: list[Excerpt] = []
     for place, prompt in enumerate(generated.prompts[:EXAMPLES]):
         verdicts = [each.satisfied[place][0] for each in scores]
         unclear = not verdicts or None in verdicts
         found.append(
-            Example(
+            Excerpt(
                 group=group,
                 prompt=prompt,
                 text=generated.texts[place][0],

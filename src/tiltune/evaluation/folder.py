@@ -1,4 +1,4 @@
-"""What an evaluation's folder holds besides its numbers, so that it can be read without its model.
+"""The folder of an evaluation: written, guarded, read again without its model.
 
 manifest.json        this
 generations/         a file a group of prompts

@@ -19,7 +19,8 @@ from typing import Any, TypeVar, cast
 import torch
 
 from tiltune.config import PromptsSection, ProtocolSection
-from tiltune.constraints.base import Completion, shown
+from tiltune.constraints.base import shown
+from tiltune.constraints.scores import Completion
 from tiltune.data.encode import Prompt, prompt_list
 from tiltune.data.rows import Row, read_rows
 from tiltune.data.samples import SamplingLaw
@@ -44,7 +45,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Plan:
+class GenerationPlan:
     """What is drawn: `k` completions of each prompt, by which contender, under which protocol."""
 
     contender: Contender
@@ -99,12 +100,12 @@ def read_group(section: PromptsSection, contender: Contender, *, max_new_tokens:
     return Group(section.name, prompts, left_out)
 
 
-def generation_path(folder: Path, plan: Plan) -> Path:
+def generation_path(folder: Path, plan: GenerationPlan) -> Path:
     """Where the plan's completions stand in an evaluation's folder."""
     return folder / "generations" / f"{slug(plan.group.name)}-{plan.digest()[:12]}.jsonl"
 
 
-def generate(plan: Plan, path: Path) -> Iterator[list[JsonRow]]:
+def generate(plan: GenerationPlan, path: Path) -> Iterator[list[JsonRow]]:
     """Batches of rows, those on disk first; each is on disk when it is yielded.
 
     Raises:
@@ -211,7 +212,7 @@ def _within(rows: Sequence[Row], section: PromptsSection) -> tuple[list[Row], in
     return kept, left_out
 
 
-def _draw_all(plan: Plan, numbers: Sequence[int]) -> Generator[list[JsonRow]]:
+def _draw_all(plan: GenerationPlan, numbers: Sequence[int]) -> Generator[list[JsonRow]]:
     """The batches of these numbers, in order, drawn side by side where that is possible.
 
     One batch a thread beats several threads a batch: steps of small models are too short to share.
@@ -247,7 +248,7 @@ def in_order(
         pool.shutdown(cancel_futures=True)
 
 
-def _batch(plan: Plan, number: int) -> list[JsonRow]:
+def _batch(plan: GenerationPlan, number: int) -> list[JsonRow]:
     """The rows of one batch."""
     contender, protocol, prompts = plan.contender, plan.protocol, plan.group.prompts
     first = number * plan.batch

@@ -23,8 +23,9 @@ from typing import Any, final
 
 from tiltune.config import ConstraintConfig, HttpConfig, ScorerSection
 from tiltune.config.constraint import tables
-from tiltune.constraints.base import Completion, Failure, TextConstraint
+from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.build import build_constraint
+from tiltune.constraints.scores import Completion, Failure
 from tiltune.errors import RunError
 from tiltune.evaluation.generations import JsonRow, as_completions, keep_whole, slug
 from tiltune.evaluation.metrics.base import Scores

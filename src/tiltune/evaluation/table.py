@@ -1,4 +1,4 @@
-"""Which metric measures what: the tables of an evaluation, one line a metric."""
+"""The table of metrics: which one an evaluation asks for, of what, and the file that keeps it."""
 
 import hashlib
 import json
@@ -79,7 +79,7 @@ def control(generated: Generated, scores: Scores, scorer: ScorerSection, *, seed
 
 
 def check_named(config: EvaluateConfig) -> None:
-    """What would end the measuring only after everything is drawn: a path that leads nowhere.
+    """What would end an evaluation only after everything is drawn: a path that leads nowhere.
 
     Raises:
         TiltuneError: names the setting, or the package that a table needs.

@@ -52,7 +52,7 @@ def find_alarms(records: Sequence[RoundRecord]) -> tuple[str, ...]:
     if len(records) == 1:
         found += _one_sided_start(last)
     else:
-        found += dearly_bought(_outcome(first), _outcome(last))
+        found += dearly_bought(_standing(first), _standing(last))
     found += _value_model(last)
     found += _weights(last)
     found += _samples(last, None if len(records) == 1 else first)
@@ -76,8 +76,10 @@ def _one_sided_start(first: RoundRecord) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a model's satisfaction is weighed against, from a run's record or an evaluation.
+class Standing:
+    """Where a model stands: its satisfaction and what that is weighed against.
+
+    From a run's record or an evaluation.
 
     Attributes:
         rate, rate_interval: satisfaction rate.
@@ -100,7 +102,7 @@ def rose(before: Interval | None, after: Interval | None) -> bool:
     return before is not None and after is not None and after[0] > before[1]
 
 
-def dearly_bought(first: Outcome, last: Outcome) -> Iterator[str]:
+def dearly_bought(first: Standing, last: Standing) -> Iterator[str]:
     """Satisfaction that rises, beyond both intervals, while what should stay falls."""
     if not rose(first.rate_interval, last.rate_interval):
         return
@@ -129,9 +131,9 @@ def dearly_bought(first: Outcome, last: Outcome) -> Iterator[str]:
             )
 
 
-def _outcome(record: RoundRecord) -> Outcome:
+def _standing(record: RoundRecord) -> Standing:
     loss = record.validation_satisfying_nats_per_token
-    return Outcome(
+    return Standing(
         rate=record.satisfaction_rate,
         rate_interval=record.satisfaction_rate_interval,
         tokens=record.completion_tokens_mean,
@@ -213,9 +215,9 @@ def _fell(old: float | None, new: float | None, kept: float) -> bool:
     return old is not None and new is not None and new < kept * old
 
 
-def _rate(outcome: Outcome) -> str:
-    low, high = outcome.rate_interval or (float("nan"), float("nan"))
-    rate = "?" if outcome.rate is None else f"{outcome.rate:.3f}"
+def _rate(standing: Standing) -> str:
+    low, high = standing.rate_interval or (float("nan"), float("nan"))
+    rate = "?" if standing.rate is None else f"{standing.rate:.3f}"
     return f"{rate} [{low:.3f}, {high:.3f}]"
 
 

@@ -50,8 +50,8 @@ class Measurement(BaseModel):
     definition: str = ""
 
 
-class Example(BaseModel):
-    """A prompt and a completion to look at, with what each scorer said."""
+class Excerpt(BaseModel):
+    """A prompt and a completion to look at, with what each scorer said (in files: an example)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -84,7 +84,7 @@ class Evaluation(BaseModel):
     protocol: dict[str, Any]
     measurements: tuple[Measurement, ...]
     alarms: tuple[str, ...] = ()
-    examples: tuple[Example, ...] = ()
+    examples: tuple[Excerpt, ...] = ()
     seconds: dict[str, float] = {}
 
 

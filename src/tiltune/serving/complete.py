@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from tiltune.constraints.base import Score
 from tiltune.constraints.build import build_constraint
+from tiltune.constraints.scores import Score
 from tiltune.data.encode import Prompt, prompt_list
 from tiltune.data.rows import Row
 from tiltune.data.samples import SamplingLaw

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from tiltune.constraints.base import Completion, Constraint, Score
+from tiltune.constraints.base import Constraint
+from tiltune.constraints.scores import Completion, Score
 from tiltune.data.batches import Cursor
 from tiltune.data.encode import Prompt
 from tiltune.data.samples import Samples, SamplingLaw, concatenate

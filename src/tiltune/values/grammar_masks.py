@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from tiltune.automata.dfa import Flags
 from tiltune.automata.reading import Reader, Reading
-from tiltune.constraints.base import Grammar
 from tiltune.constraints.grammar import BYTES, token_matcher
+from tiltune.constraints.scores import Grammar
 
 ANY, NEVER = -2, -1
 """Places in a mask: whether anything is allowed, and what never is."""

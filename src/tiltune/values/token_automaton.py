@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tiltune.automata.lift import lift
 from tiltune.automata.tokens import FAR, TokenTable
-from tiltune.constraints.base import Rule
+from tiltune.constraints.scores import Rule
 from tiltune.data.batches import unpadded
 from tiltune.values.ends import Ends, Facts
 from tiltune.values.vocabulary import vocabulary

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tiltune.automata.dfa import Flags
 from tiltune.automata.reading import Reader, Reading
-from tiltune.constraints.base import Grammar
+from tiltune.constraints.scores import Grammar
 from tiltune.data.batches import unpadded
 from tiltune.values.ends import Ends, Facts
 from tiltune.values.grammar_masks import GaveUp, GrammarMasks, after

@@ -21,7 +21,7 @@ from tiltune.config import (
     SamplerSection,
     TiltSection,
 )
-from tiltune.constraints.base import Completion
+from tiltune.constraints.scores import Completion
 from tiltune.data.samples import SamplingLaw
 from tiltune.decoding.draw import Ending, draw
 from tiltune.models.hub import Loaded

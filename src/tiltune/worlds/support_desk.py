@@ -12,7 +12,7 @@ from functools import cache, cached_property
 import numpy as np
 
 from tiltune.automata.dfa import DFA
-from tiltune.constraints.base import Completion, Score
+from tiltune.constraints.scores import Completion, Score
 from tiltune.worlds.exact import ExactTarget
 from tiltune.worlds.grammar import compile_grammar
 

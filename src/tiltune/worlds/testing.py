@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from tiltune.constraints.base import Completion, Constraint, Score, shown
+from tiltune.constraints.base import Constraint, shown
+from tiltune.constraints.scores import Completion, Score
 from tiltune.data.samples import Samples, SamplingLaw
 from tiltune.errors import ConstraintError
 from tiltune.models.laws import gather

@@ -2,8 +2,12 @@
 
 import json
 
+import pytest
+
 from tiltune.constraints.sandbox.base import Outcome
 from tiltune.constraints.sandbox.dialogue import Dialogue
+
+pytestmark = pytest.mark.quick
 
 
 def test_nothing_is_believed_but_the_secret() -> None:

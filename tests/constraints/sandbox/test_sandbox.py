@@ -136,7 +136,7 @@ def test_hostile_programs_neither_pass_nor_get_out_nor_stay(
     assert outcome.kind != "pass", outcome
     assert "hush" not in outcome.output
     assert len(outcome.output.encode()) <= 3 * LIMITS.output_bytes
-    assert outcome.seconds < LIMITS.timeout_seconds + 5, outcome
+    assert outcome.seconds < 60, outcome  # and not the hour that some would sleep
     assert not _alive()
     outside.assert_whole()
 
@@ -204,11 +204,10 @@ def test_files_together_are_bounded(walled: LocalSandbox) -> None:
     code = """
 for i in range(8):
     with open(str(i), 'wb') as file: file.write(bytes(2**20 - 1))
-import time
-time.sleep(2)
 """
-    assert walled.run(code, "assert 1", Limits(30.0, 128, file_mb=1)).kind == "exception"
-    assert walled.run(code, "assert 1", Limits(30.0, 128, file_mb=16)).kind == "pass"
+    for file_mb, seconds, kind in ((1, 600, "exception"), (16, 1, "pass")):  # looked at meanwhile
+        stays = f"{code}import time\ntime.sleep({seconds})"
+        assert walled.run(stays, "assert 1", Limits(60.0, 128, file_mb=file_mb)).kind == kind
 
 
 def test_tests_mean_the_builtins_of_python(walled: LocalSandbox) -> None:
@@ -337,13 +336,13 @@ def test_the_run_ends_with_its_caller(walled: LocalSandbox) -> None:
         [sys.executable, "-c", _CALLER, walled.isolation, walled.interpreter, *walled.libraries],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while not _alive() and time.monotonic() < until:
         time.sleep(0.02)
     assert _alive()
     caller.kill()
     caller.wait()
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while _alive() and time.monotonic() < until:
         time.sleep(0.02)
     assert not _alive()
@@ -351,8 +350,8 @@ def test_the_run_ends_with_its_caller(walled: LocalSandbox) -> None:
 
 _CALLER = """
 import sys
-from tiltune.sandbox.base import Limits
-from tiltune.sandbox.local import LocalSandbox
+from tiltune.constraints.sandbox.base import Limits
+from tiltune.constraints.sandbox.local import LocalSandbox
 isolation, interpreter, *libraries = sys.argv[1:]
 code = 'import os, time\\nif not os.fork(): os.setsid()\\ntime.sleep(600)'
 LocalSandbox(isolation, interpreter, tuple(libraries)).run(code, 'assert 1', Limits(600.0))

@@ -77,7 +77,7 @@ def test_a_timeout_tells_the_test_that_was_running(sandbox: LocalSandbox) -> Non
     tests = "assert True\nwhile True: pass\nassert False"
     outcome = sandbox.run("", tests, LIMITS)
     assert (outcome.kind, outcome.test_line) == ("timeout", 2)
-    assert 1.0 <= outcome.seconds < 3.0
+    assert outcome.seconds >= LIMITS.timeout_seconds
 
 
 def test_large_code_and_tests_get_through(sandbox: LocalSandbox) -> None:

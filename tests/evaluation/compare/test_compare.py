@@ -20,7 +20,7 @@ from tiltune.evaluation.compare.plan import Planned, plan_entries
 from tiltune.records.measurements import (
     Comparison,
     Evaluation,
-    Example,
+    Excerpt,
     Measurement,
     find_measurement,
     read_comparison,
@@ -60,7 +60,7 @@ class StandIn:
             digest="",
             protocol={},
             measurements=tuple(measurements),
-            examples=(Example(group="g", prompt="the", text=planned.name),),
+            examples=(Excerpt(group="g", prompt="the", text=planned.name),),
         )
         (folder / "evaluation.json").write_text(made.model_dump_json(), "utf-8")
         return made
@@ -120,7 +120,7 @@ def test_a_comparison_from_its_runs_to_its_page(tmp_path: Path) -> None:
 def test_likelihoods_are_missing_only_where_the_law_has_none(
     place: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of guidance they are the guided law's, see `measuring.pieces`; the best of n has no law."""
+    """Of guidance they are the guided law's, see `table.pieces`; the best of n has no law."""
     fields: dict[str, Any] = {"value": 0.5, "unit": "share", "better": "higher"}
     given = tuple(
         Measurement(key=key, aspect="utility", count=7, missing=2, **fields)

@@ -13,6 +13,8 @@ from tiltune.evaluation.compare.plan import ROUNDS_UNTIL_SPENT, Planned, plan_en
 from tiltune.records.measurements import Entry, Evaluation, Measurement
 from tiltune.records.rounds import RoundRecord
 
+pytestmark = pytest.mark.quick
+
 BASE: dict[str, Any] = {
     "model": {"path": "model"},
     "constraint": {"kind": "lexicon", "words": ["bad"]},

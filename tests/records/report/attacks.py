@@ -10,7 +10,7 @@ from tiltune.records.files import write_json
 from tiltune.records.measurements import (
     Comparison,
     Evaluation,
-    Example,
+    Excerpt,
     Measurement,
     write_evaluation,
 )
@@ -36,7 +36,7 @@ def evaluation() -> Evaluation:
     )
     other = measured.model_copy(update={"aspect": "utility", "key": attack("utility")})
     examples = tuple(
-        Example(
+        Excerpt(
             group=attack("example group"),
             prompt=attack("example prompt"),
             text=attack(f"example {satisfied}"),

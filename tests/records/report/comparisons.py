@@ -7,7 +7,7 @@ from tiltune.records.measurements import (
     CurvePoint,
     Entry,
     Evaluation,
-    Example,
+    Excerpt,
     Measurement,
 )
 
@@ -46,16 +46,16 @@ def entry(method: str, control: float, utility: float, **changes: Any) -> Entry:
         measurement("cost.sampled_tokens", 12_345.0, aspect="cost", unit="tokens", better="lower"),
     )
     examples = (
-        Example(group="calm", prompt="good morning", text=f"to you, says {method}", satisfied=True),
-        Example(group="calm", prompt="<b>bold", text="<script>alert(1)</script>", satisfied=None),
-        Example(
+        Excerpt(group="calm", prompt="good morning", text=f"to you, says {method}", satisfied=True),
+        Excerpt(group="calm", prompt="<b>bold", text="<script>alert(1)</script>", satisfied=None),
+        Excerpt(
             group="calm",
             prompt="go on",
             text=RUDE if violates else "gladly",
             satisfied=not violates,
             scores={"words": 0.0 if violates else 1.0},
         ),
-        Example(group="grim", prompt=SECRET_PROMPT, text="rest a while", satisfied=True),
+        Excerpt(group="grim", prompt=SECRET_PROMPT, text="rest a while", satisfied=True),
     )
     curve = tuple(
         CurvePoint(

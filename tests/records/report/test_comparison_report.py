@@ -13,7 +13,7 @@ from pages import Node, parse
 from rich.console import Console
 
 from tiltune.errors import RunError
-from tiltune.records.measurements import Comparison, Example, write_comparison
+from tiltune.records.measurements import Comparison, Excerpt, write_comparison
 from tiltune.records.report.columns import (
     columns_of,
     csv_text,
@@ -162,7 +162,7 @@ def test_the_axis_is_logarithmic_where_values_span_decades() -> None:
 def test_text_on_which_a_scorer_failed_is_covered_too(tmp_path: Path) -> None:
     given = comparison()
     first = given.entries[0]
-    example = Example(
+    example = Excerpt(
         group="calm", prompt="p", text="who knows", satisfied=None, scores={"service": None}
     )
     evaluation = first.evaluation.model_copy(update={"examples": (example,)})

@@ -7,7 +7,7 @@ from pages import rows_of
 from run_folders import make_run, record, report
 
 from tiltune.errors import RunError
-from tiltune.records.measurements import Evaluation, Example, Measurement, write_evaluation
+from tiltune.records.measurements import Evaluation, Excerpt, Measurement, write_evaluation
 from tiltune.records.report.evaluation import measurement_tables
 
 MEASURED = Measurement(
@@ -28,8 +28,8 @@ ABSENT = MEASURED.model_copy(
 )  # fmt: skip
 
 
-def example(text: str, satisfied: bool | None) -> Example:
-    return Example(
+def example(text: str, satisfied: bool | None) -> Excerpt:
+    return Excerpt(
         group="toxic", prompt="you are", text=text, scores={"words": 0.25}, satisfied=satisfied
     )
 

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 from tiltune.config import RunConfig
-from tiltune.constraints.base import Completion, Constraint
+from tiltune.constraints.base import Constraint
 from tiltune.constraints.build import build_constraint
 from tiltune.constraints.python import load_named
+from tiltune.constraints.scores import Completion
 from tiltune.data.samples import Samples, SamplingLaw
 from tiltune.errors import ConfigError
 from tiltune.evaluation.compare.best_of import kl_best_base, kl_target_best
@@ -23,7 +24,7 @@ from tiltune.models import hub
 from tiltune.models.laws import gather
 from tiltune.models.lm import LanguageModel
 from tiltune.records.intervals import wilson_interval
-from tiltune.records.measurements import Example, Measurement
+from tiltune.records.measurements import Excerpt, Measurement
 from tiltune.values.model import ValueModel
 from tiltune.worlds.distance import Estimate, mean_of
 from tiltune.worlds.exact import Floats
@@ -84,7 +85,7 @@ class WorldJudge:
         self.seed = seed
         self.constraint: Constraint = build_constraint(config.constraint)
 
-    def measure(self, contender: Contender) -> tuple[list[Measurement], list[Example]]:
+    def measure(self, contender: Contender) -> tuple[list[Measurement], list[Excerpt]]:
         """Satisfaction, both divergences and the distinct share, and some completions."""
         draws = self._draw(contender)
         count, satisfied = len(draws.kept), sum(draws.satisfied[place] for place in draws.kept)
@@ -202,8 +203,8 @@ class WorldJudge:
             ratios.append(_log_ratio(samples, self.base.policy))
         return Draws(texts, satisfied, _kept(satisfied, contender.best_of), np.concatenate(ratios))
 
-    def _example(self, draws: Draws, place: int) -> Example:
-        return Example(
+    def _example(self, draws: Draws, place: int) -> Excerpt:
+        return Excerpt(
             group="world", prompt="", text=draws.texts[place], satisfied=draws.satisfied[place]
         )
 

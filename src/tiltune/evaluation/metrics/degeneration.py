@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from tiltune.records.alarms import Outcome, dearly_bought, rose
+from tiltune.records.alarms import Standing, dearly_bought, rose
 from tiltune.records.intervals import Interval
 from tiltune.records.measurements import Measurement
 
@@ -35,8 +35,8 @@ def degeneration(before: Sequence[Measurement], after: Sequence[Measurement]) ->
     for each in risen:
         scorer, group = each
         if speakers[group] == each:
-            first = _outcome(earlier[each], old, group, with_losses=each == risen[0])
-            last = _outcome(later[each], new, group, with_losses=each == risen[0])
+            first = _standing(earlier[each], old, group, with_losses=each == risen[0])
+            last = _standing(later[each], new, group, with_losses=each == risen[0])
             where = f"{scorer} on {group}" if group else scorer
             found += [f"{where}: {alarm}" for alarm in dearly_bought(first, last)]
     return found
@@ -70,14 +70,14 @@ def _complement(value: float, interval: Interval | None) -> Estimate:
     return 1 - value, (1 - interval[1], 1 - interval[0]) if interval else None
 
 
-def _outcome(
+def _standing(
     satisfaction: Estimate, measured: Measured, group: str, *, with_losses: bool
-) -> Outcome:
+) -> Standing:
     def value(key: str) -> float | None:
         measurement = measured.get((key, group))
         return measurement.value if measurement else None
 
-    return Outcome(
+    return Standing(
         rate=satisfaction[0],
         rate_interval=satisfaction[1],
         tokens=value("diversity.length_tokens"),

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import get_args
 
-from tiltune.records.measurements import Aspect, Better, Evaluation, Example, Measurement
+from tiltune.records.measurements import Aspect, Better, Evaluation, Excerpt, Measurement
 from tiltune.records.report.formats import MISSING, bounds, number, setting
 from tiltune.records.report.text_table import TextTable
 
@@ -21,7 +21,7 @@ class EvaluationShown:
 
     evaluation: Evaluation
     tables: list[TextTable]
-    groups: dict[str, list[Example]]
+    groups: dict[str, list[Excerpt]]
     making: list[TextTable]
 
 
@@ -29,7 +29,7 @@ def evaluation_shown(evaluation: Evaluation | None) -> EvaluationShown | None:
     """None without an evaluation."""
     if evaluation is None:
         return None
-    groups: dict[str, list[Example]] = {}
+    groups: dict[str, list[Excerpt]] = {}
     for example in evaluation.examples:
         groups.setdefault(example.group, []).append(example)
     tables = measurement_tables(evaluation.measurements)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tiltune.records.measurements import Comparison, Example
+from tiltune.records.measurements import Comparison, Excerpt
 from tiltune.records.report.columns import tables_of
 
 OPEN_PROMPTS = 6
@@ -18,7 +18,7 @@ class PromptShown:
 
     group: str
     prompt: str
-    sides: list[tuple[str, Example]]
+    sides: list[tuple[str, Excerpt]]
     hidden: bool
 
 
@@ -52,7 +52,7 @@ def generations_shown(comparison: Comparison) -> GenerationsShown | None:
     return GenerationsShown(list(examples), shown[:OPEN_PROMPTS], shown[OPEN_PROMPTS:], left_out)
 
 
-def _prompts(columns: Iterable[Sequence[Example]]) -> list[tuple[str, str, int]]:
+def _prompts(columns: Iterable[Sequence[Excerpt]]) -> list[tuple[str, str, int]]:
     """(group, prompt, which completion of it), in the order of their first appearance."""
     found: dict[tuple[str, str, int], None] = {}
     for examples in columns:
@@ -65,10 +65,10 @@ def _prompts(columns: Iterable[Sequence[Example]]) -> list[tuple[str, str, int]]
 
 
 def _sides(
-    group: str, prompt: str, place: int, by_method: dict[str, tuple[Example, ...]]
-) -> list[tuple[str, Example]]:
+    group: str, prompt: str, place: int, by_method: dict[str, tuple[Excerpt, ...]]
+) -> list[tuple[str, Excerpt]]:
     """The completion at this place of each method that has one."""
-    sides: list[tuple[str, Example]] = []
+    sides: list[tuple[str, Excerpt]] = []
     for method, examples in by_method.items():
         same = [e for e in examples if (e.group, e.prompt) == (group, prompt)]
         sides += [(method, same[place])] if place < len(same) else []

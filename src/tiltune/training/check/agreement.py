@@ -7,7 +7,8 @@ import numpy as np
 
 from tiltune.automata.shortest import shortest_text
 from tiltune.automata.text import TextAutomaton, combined
-from tiltune.constraints.base import Completion, Score, TextConstraint
+from tiltune.constraints.base import TextConstraint
+from tiltune.constraints.scores import Completion, Score
 from tiltune.records.intervals import Interval, wilson_interval
 
 EACH = 3

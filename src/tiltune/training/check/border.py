@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tiltune.automata.shortest import steps_to
-from tiltune.constraints.base import Completion, Rule, Score, TextConstraint, judged_text
+from tiltune.constraints.base import TextConstraint
+from tiltune.constraints.scores import Completion, Rule, Score, judged_text
 from tiltune.errors import counted
 
 EACH = 3

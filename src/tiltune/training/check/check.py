@@ -1,8 +1,8 @@
-"""`tiltune check`: load everything, explain the constraint on 256 samples, estimate, print.
+"""`tiltune check`: load everything, explain the constraint on 256 samples, forecast, print.
 
 Nothing is changed.
 
-The estimate is a miniature round with the run's own batch sizes, timed and scaled to the whole run.
+The forecast is a miniature round with the run's own batch sizes, timed and scaled to the whole run.
 """
 
 import resource
@@ -45,7 +45,7 @@ MOST_ROWS = 2000
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Forecast:
     """Seconds of each phase over the whole run; peak resident bytes of the miniature."""
 
     seconds: dict[str, float]
@@ -85,10 +85,10 @@ def check_run(
     told = prepared.cap_told(scored.samples.tokens / SAMPLES)
     if told:
         console.print(told)
-    _print_estimate(estimate(prepared, actor, learner, scored), prepared, console)
+    _print_forecast(forecast(prepared, actor, learner, scored), prepared, console)
 
 
-def estimate(prepared: Prepared, actor: Actor, learner: Learner, scored: Scored) -> Estimate:
+def forecast(prepared: Prepared, actor: Actor, learner: Learner, scored: Scored) -> Forecast:
     """Time two steps of everything and scale; the policy in memory is changed by it."""
     config = prepared.config
     rounds = config.method.rounds
@@ -116,7 +116,7 @@ def estimate(prepared: Prepared, actor: Actor, learner: Learner, scored: Scored)
     trained = Trained(scored.samples, law, values) if plan.law != "none" else None
     per_step = learner.update(trained)["learning_seconds"] / STEPS
     seconds["policy"] = per_step * rounds * config.learner.steps_per_round
-    return Estimate(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    return Forecast(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
 def draws(plan: ActorPlan, rounds: int) -> int:
@@ -211,7 +211,7 @@ def _print_lines(lines: Sequence[str], console: Console) -> None:
         console.print(escape(line), soft_wrap=True)
 
 
-def _print_estimate(measured: Estimate, prepared: Prepared, console: Console) -> None:
+def _print_forecast(measured: Forecast, prepared: Prepared, console: Console) -> None:
     parallel = prepared.max_lag
     phases = ", ".join(f"{name} {seconds / 60:.1f}" for name, seconds in measured.seconds.items())
     console.print(

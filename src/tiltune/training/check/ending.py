@@ -5,7 +5,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tiltune.constraints.base import Completion, TextConstraint
+from tiltune.constraints.base import TextConstraint
+from tiltune.constraints.scores import Completion
 from tiltune.decoding.texts import Decoder
 from tiltune.training.sampler import Scored
 

@@ -15,7 +15,7 @@ from tiltune.training.check.border import Case, nearest
 from tiltune.training.check.ending import EndingEffect, ending_effect
 from tiltune.training.check.judged import constraint_record
 from tiltune.training.check.picture import picture
-from tiltune.training.check.straddle import Straddling, Vocabulary, straddling
+from tiltune.training.check.straddle import BatchDecoder, Straddling, straddling
 from tiltune.training.sampler import Scored
 
 
@@ -71,8 +71,8 @@ class Findings:
     straddling: list[Straddling]
 
 
-class Tokenizer(Decoder, Vocabulary, Protocol):
-    """What explaining needs of a tokenizer."""
+class FullDecoder(Decoder, BatchDecoder, Protocol):
+    """What explaining needs of a tokenizer: one text decoded, and many at once."""
 
 
 def find(
@@ -81,7 +81,7 @@ def find(
     scored: Scored,
     corpus: Count,
     prompts: Sequence[Prompt],
-    tokenizer: Tokenizer,
+    tokenizer: FullDecoder,
 ) -> Findings:
     """Explain a constraint by its automaton and by these samples.
 

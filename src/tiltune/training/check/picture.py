@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from tiltune.automata.drawing import drawn, recorded, step_edges, table, text_table
 from tiltune.automata.temporal import TooLarge, formula_dfa, parse
 from tiltune.config import ConstraintConfig, TemporalConfig
-from tiltune.constraints.base import Rule
+from tiltune.constraints.scores import Rule
 from tiltune.records.rounds import AutomatonRecord
 
 

@@ -17,8 +17,8 @@ _BORDERS = {
 }
 
 
-class Vocabulary(Protocol):
-    """What is needed of a tokenizer to read its tokens."""
+class BatchDecoder(Protocol):
+    """What reading all tokens needs of a tokenizer."""
 
     def __len__(self) -> int: ...
 
@@ -40,7 +40,7 @@ class Straddling:
 
 
 def straddling(
-    config: ConstraintConfig, tokenizer: Vocabulary, samples: Samples
+    config: ConstraintConfig, tokenizer: BatchDecoder, samples: Samples
 ) -> list[Straddling]:
     """A finding for each kind of step that the constraint reads, if samples hold such tokens."""
     steps = sorted(steps_read(config))
