@@ -35,7 +35,6 @@ UNSAFE_MODULES = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"
 INSIDE_WALLS = {  # running code is their one purpose; what is compiled there is our own
     "constraints/sandbox/bundle.py": "imports marshal",
     "constraints/sandbox/inside/code.py": "calls exec",
-    "constraints/sandbox/inside/failure.py": "calls eval",
     "constraints/sandbox/inside/judge.py": "calls exec",
 }
 UNSAFE_CALLS = {"torch.load", "torch.save", "eval", "exec"}

@@ -351,8 +351,8 @@ def test_the_run_ends_with_its_caller(walled: LocalSandbox) -> None:
 
 _CALLER = """
 import sys
-from tiltune.sandbox.base import Limits
-from tiltune.sandbox.local import LocalSandbox
+from tiltune.constraints.sandbox.base import Limits
+from tiltune.constraints.sandbox.local import LocalSandbox
 isolation, interpreter, *libraries = sys.argv[1:]
 code = 'import os, time\\nif not os.fork(): os.setsid()\\ntime.sleep(600)'
 LocalSandbox(isolation, interpreter, tuple(libraries)).run(code, 'assert 1', Limits(600.0))

@@ -22,7 +22,13 @@ from typing import Any, final
 
 from tiltune.constraints.sandbox.base import Outcome, OutcomeKind
 
-_FAILURES: tuple[OutcomeKind, ...] = ("wrong answer", "exception", "out of memory")
+_FAILURES: tuple[OutcomeKind, ...] = (
+    "wrong answer",
+    "exception",
+    "out of memory",
+    "refused",
+    "unsupported",
+)
 _LINE_BYTES = 65536
 
 
