@@ -54,7 +54,7 @@ def _do(what: str, given: Any, names: dict[str, Any]) -> tuple[str, Any]:
     if what == "run":
         whole = dict(vars(builtins))
         exec(compile(given, "<completion>", "exec", dont_inherit=True), names)
-        vars(builtins).update(whole)  # what is here goes on with Python's own
+        builtins.__dict__.update(whole)  # what is here goes on with Python's own
         return "value", None
     if what == "call":
         name, arguments, named = given

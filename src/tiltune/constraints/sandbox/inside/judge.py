@@ -50,9 +50,7 @@ def _lost(host: Peer, child: int, why: str) -> NoReturn:
     """End as the code's process has."""
     if not why:
         with suppress(OSError):  # the tests may have waited for it
-            os.kill(
-                child, signal.SIGKILL
-            )  # it may live on, silent; how it has ended does not change
+            os.kill(child, signal.SIGKILL)  # it may live on; what has ended stays as it ended
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             if code == -signal.SIGKILL:
                 _lost(host, child, "was killed, or closed its descriptors, before the last test")
@@ -79,13 +77,12 @@ class _Sides(ast.NodeTransformer):
     """Has an `assert a == b` of the tests say what the two were: `expected …, got …`."""
 
     def visit_Assert(self, node: ast.Assert) -> ast.Assert:
-        match node:
-            case ast.Assert(ast.Compare(left, [ast.Eq()], [right]), None):
-                swapped = ast.Constant(isinstance(left, ast.Constant))  # assert 8 == f(3)
-                node.test = ast.Call(ast.Name("__equal__", ast.Load()), [left, right], [])
-                node.msg = ast.Call(ast.Name("__sides__", ast.Load()), [swapped], [])
-            case _:
-                pass
+        compared = node.test if node.msg is None else None
+        if isinstance(compared, ast.Compare) and [type(op) for op in compared.ops] == [ast.Eq]:
+            sides = [compared.left, compared.comparators[0]]
+            swapped = ast.Constant(isinstance(sides[0], ast.Constant))  # assert 8 == f(3)
+            node.test = ast.Call(ast.Name("__equal__", ast.Load()), sides, [])
+            node.msg = ast.Call(ast.Name("__sides__", ast.Load()), [swapped], [])
         return ast.fix_missing_locations(node)
 
     def equal(self, left: Any, right: Any) -> Any:
@@ -94,9 +91,8 @@ class _Sides(ast.NodeTransformer):
 
     def say(self, swapped: bool) -> str:
         with suppress(Exception):  # a thing of the tests' that cannot be shown
-            texts = [
-                text if len(text := repr(each)) <= 200 else text[:200] + "…" for each in self._last
-            ]
+            texts = [repr(each) for each in self._last]
+            texts = [text if len(text) <= 200 else text[:200] + "…" for text in texts]
             got, expected = reversed(texts) if swapped else texts
             return f"expected {expected}, got {got}"
         return ""

@@ -31,14 +31,8 @@ class Refusal(BaseException):
         Refusal.first = Refusal.first or self
 
 
-class Missing(KeyError, AttributeError):
-    """The code does not define the name."""
-
-
 class Stub:
     """A callable of the code's."""
-
-    __module__ = "solution"
 
     def __init__(self, name: str, names: "Names") -> None:
         self.__name__, self._names = name, names
@@ -69,15 +63,17 @@ class Names(dict[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         pythons = vars(builtins)
-        if name.startswith("__") or (self._python_first and name in pythons):
+        if self._python_first and name in pythons:
             return pythons[name]
         try:
             return self.find(name)
-        except Missing:
+        except AttributeError:
             return pythons[name]
 
     def find(self, name: str) -> Any:
-        """What the code has under a name; raises Missing."""
+        """What the code has under a name; AttributeError: nothing, or a mark of Python's."""
+        if name.startswith("__"):
+            raise AttributeError(name)
         return self.ask("find", name, name)
 
     def ask(self, do: str, what: str, given: Any) -> Any:
@@ -90,7 +86,7 @@ class Names(dict[str, Any]):
             case "callable":
                 return self._stubs.setdefault(given, Stub(given, self))
             case "missing":
-                raise Missing(given)
+                raise AttributeError(given)
             case "refused":
                 raise Refusal("refused", f"{what} is of type {value!r}")
             case "raised":
@@ -118,7 +114,11 @@ class Names(dict[str, Any]):
                 self._peer.lost("answered what nobody asked")
             value, _ = read(answer["value"], answer["heap"], things)
             for name in streams:
-                _put_back(getattr(sys, name), *answer["streams"][name])
+                read_to, printed = answer["streams"][name]
+                if name == "stdin":
+                    sys.stdin.seek(sys.stdin.tell() + read_to)
+                elif printed:
+                    getattr(sys, name).write(printed)
             if answer["how"] == "raised":
                 value = raised.heard(answer["error"], value)
             return answer["how"], value
@@ -140,14 +140,6 @@ class Names(dict[str, Any]):
                 raise Refusal("unsupported", "the tests' standard input is no io.StringIO")
             found["stdin"] = sys.stdin.getvalue()[sys.stdin.tell() :]
         return found
-
-
-def _put_back(stream: Any, at: int, text: str) -> None:
-    """What the code did to a stream: it has read so many characters, or printed."""
-    if stream is sys.stdin:
-        stream.seek(stream.tell() + at)
-    elif text:
-        stream.write(text)
 
 
 def _name_others(tests: ast.Module) -> bool:
