@@ -56,8 +56,8 @@ class Sandbox(Protocol):
 
     What an implementation owes its caller:
 
-    - "pass" only where the last test has run: an exit status proves nothing. What tests compare as
-      plain data is compared where the code cannot reach.
+    - "pass" only where the last test has run: an exit status proves nothing. What tests compare is
+      plain data, compared where the code cannot reach.
     - `run` returns soon after `limits.timeout_seconds` whatever the code does, and nothing that the
       code started is alive, or has left a trace outside, when it returns.
     - `run` may be called from several threads at once.
