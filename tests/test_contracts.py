@@ -42,7 +42,6 @@ UNSAFE_MODULES = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"
 INSIDE_WALLS = {  # running code is their one purpose; what is compiled there is our own
     "constraints/sandbox/bundle.py": "imports marshal",
     "constraints/sandbox/inside/code.py": "calls exec",
-    "constraints/sandbox/inside/failure.py": "calls eval",
     "constraints/sandbox/inside/judge.py": "calls exec",
 }
 UNSAFE_CALLS = {"torch.load", "torch.save", "eval", "exec"}
@@ -142,6 +141,7 @@ def test_imports_stand_at_the_top() -> None:
         if isinstance(node, Function)
         for inner in ast.walk(node)
         if isinstance(inner, ast.Import | ast.ImportFrom)
+        or (isinstance(inner, ast.Name) and inner.id == "__import__")
     ]
     assert not hidden
 

@@ -1,5 +1,6 @@
 """The execution constraint: its rows are checked, its reasons told, its private tests kept."""
 
+import gzip
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +12,13 @@ from asking import LastFirst
 from tiltune.config import ExecutionConfig
 from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.build import build_constraint
-from tiltune.constraints.execution import execution_in, failing_test, feedback
+from tiltune.constraints.execution import CROSSING, execution_in, failing_test, feedback
 from tiltune.constraints.sandbox import available
 from tiltune.constraints.sandbox.base import Limits, Outcome
 from tiltune.constraints.scores import Completion, Score
 from tiltune.errors import ConstraintError
 
-MBPP = Path(__file__).parents[3] / "shared" / "data" / "code" / "mbpp.jsonl"
+CODE = Path(__file__).parents[3] / "shared" / "data" / "code"
 
 
 def _constraint(**settings: Any) -> TextConstraint:
@@ -100,6 +101,10 @@ def test_a_public_run_does_not_hold_the_private_tests() -> None:
         (Outcome("exception", "KeyError: 1 (line 3)", 2), "It ended with KeyError: 1 (line 3)."),
         (Outcome("timeout", "longer than 1 seconds", 2), "It took too long."),
         (Outcome("out of memory", "", 2), "It ran out of memory."),
+        (
+            Outcome("refused", "f(…) is of type 'map'", 2),
+            f"It could not be judged: f(…) is of type 'map'; {CROSSING}.",
+        ),
     ],
 )
 def test_feedback_names_the_outcome(outcome: Outcome, told: str) -> None:
@@ -107,6 +112,33 @@ def test_feedback_names_the_outcome(outcome: Outcome, told: str) -> None:
     assert feedback(outcome, tests) == f"This test failed:\nassert f(1) == 1\n{told}"
     before = Outcome("exception", "SyntaxError: invalid syntax (line 1)")
     assert feedback(before, tests).startswith("The code failed before the tests.\n")
+
+
+def test_what_the_code_gives_and_does_not_cross_scores_zero_and_is_told_as_refused() -> None:
+    tests = "assert f(1) == 1\nassert list(f(2)) == [2]\n"
+    score = _scores(_constraint(), "def f(x): return 1 if x == 1 else iter([x])", tests=tests)
+    assert score.value == 0.0  # what the code does must neither pass nor stop the run
+    assert score.reason == (
+        "refused at line 2 of the tests, assert list(f(2)) == [2]: f(…) is of type "
+        f"'list_iterator'; {CROSSING}"
+    )
+
+
+def test_tests_that_give_what_does_not_cross_stop_the_run_and_name_the_row() -> None:
+    constraint = _constraint(public_tests_field="public")
+    good = Completion("", "def f(g): return g", row={"tests": "assert f(1) == 1"})
+    bad = Completion("the prompt", "def f(g): return g", row={"tests": "assert f(len)"})
+    with pytest.raises(ConstraintError) as raised:
+        constraint.score([good, bad])
+    for part in (
+        "constraint.tests_field: completion 2 of the batch (the prompt: 'the prompt'): 'tests' of",
+        "whatever the code: unsupported at line 1 of the tests, assert f(len): the tests give f(…)",
+        CROSSING,
+    ):
+        assert part in str(raised.value)
+    row = {"tests": "assert f(1) == 1", "public": "assert f(len)"}
+    with pytest.raises(ConstraintError, match=r"constraint.public_tests_field: .*'public' of"):
+        constraint.score([Completion("", "def f(g): return g", row=row)])
 
 
 def test_the_failing_test_is_its_whole_statement() -> None:
@@ -186,10 +218,12 @@ FAULTY = {
 }
 
 
-def _mbpp() -> list[dict[str, Any]]:
-    if not MBPP.exists():
-        pytest.skip(f"{MBPP} is not there")
-    return [json.loads(line) for line in MBPP.read_text(encoding="utf-8").splitlines()]
+def _problems(name: str) -> list[dict[str, Any]]:
+    path = CODE / name
+    if not path.exists():
+        pytest.skip(f"{path} is not there")
+    text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    return [json.loads(line) for line in text.decode().splitlines()]
 
 
 def _spoilt(code: str, name: str) -> str:
@@ -197,10 +231,8 @@ def _spoilt(code: str, name: str) -> str:
     return f"{code}\ndef {name}(*arguments, **named): return None\n"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("spoilt", [False, True])
-def test_reference_solutions_of_mbpp_pass_and_fail_when_made_to_return_none(spoilt: bool) -> None:
-    problems = _mbpp()
+def _odd(problems: list[dict[str, Any]], *, spoilt: bool) -> list[tuple[str, str]]:
+    """Problems whose reference solution does not end as it should, and how it ended."""
     completions = []
     for each in problems:
         code = each["prompt"] + each["canonical_solution"]
@@ -208,9 +240,28 @@ def test_reference_solutions_of_mbpp_pass_and_fail_when_made_to_return_none(spoi
         tests = f"{each['test']}\ncheck({each['entry_point']})\n"
         completions.append(Completion(each["prompt"], code, row={"tests": tests}))
     scores = _constraint(parallel=2).score(completions)
-    odd = [
+    return [
         (each["task_id"], score.reason)
         for each, score in zip(problems, scores, strict=True)
         if score.value != float(not spoilt and each["task_id"] not in FAULTY)
+        or score.reason.startswith("refused")
     ]
-    assert odd == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spoilt", [False, True])
+@pytest.mark.parametrize("name", ["mbpp.jsonl", "humaneval.jsonl.gz"])
+def test_reference_solutions_pass_and_fail_when_made_to_return_none(
+    name: str, spoilt: bool
+) -> None:
+    assert _odd(_problems(name), spoilt=spoilt) == []
+
+
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_a_sample_of_the_reference_solutions_does(spoilt: bool) -> None:
+    """Every hundredth, and those whose tests need more than numbers, texts and lists."""
+    needed = ("MBPP/126", "MBPP/653", "MBPP/902", "HumanEval/32", "HumanEval/137")
+    problems = _problems("mbpp.jsonl") + _problems("humaneval.jsonl.gz")
+    sample = [p for n, p in enumerate(problems) if n % 100 == 0 or p["task_id"] in needed]
+    assert len(sample) > len(needed)
+    assert _odd(sample, spoilt=spoilt) == []

@@ -14,6 +14,11 @@ from tiltune.constraints.sandbox.local import LocalSandbox, require_linux
 from tiltune.constraints.scores import Completion, Score, judged_text
 from tiltune.errors import ConstraintError
 
+CROSSING = (
+    "between tests and code only plain data crosses (numbers, texts, bytes, lists, tuples, dicts, "
+    "sets, some of `collections`, ranges, decimals, dates, their types)"
+)
+
 
 def build_execution(config: ExecutionConfig) -> TextConstraint:
     """Score 1 where public and private tests pass, 0 where one does not.
@@ -38,11 +43,15 @@ def execution_in(sandbox: Sandbox, config: ExecutionConfig) -> TextConstraint:
 
 @dataclass(frozen=True)
 class Trial:
-    """The code of one completion, and the tests that judge it; no public tests: None."""
+    """The code of one completion, and the tests that judge it; no public tests: None.
+
+    `where` says in a message which completion it is, and of which prompt.
+    """
 
     code: str
     tests: str
     public: str | None
+    where: str = ""
 
 
 @final
@@ -64,7 +73,7 @@ class Execution:
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def _trial(self, number: int, completion: Completion) -> Trial:
-        where = f"completion {number} of the batch"
+        where = f"completion {number} of the batch (the prompt: {shown(completion.prompt, 80)})"
         tests = _source(completion, self.config.tests_field, where, "tests_field")
         public = self.config.public_tests_field
         has_public = public is not None and completion.row.get(public) is not None
@@ -74,21 +83,34 @@ class Execution:
             _source(completion, public, where, "public_tests_field")
             if public is not None and has_public
             else None,
+            where,
         )
 
     def _score(self, trial: Trial) -> Score:
         if trial.public is not None:
-            outcome = self._run(trial.code, trial.public)
+            outcome = self._run(trial, trial.public, "public_tests_field")
             if outcome.kind != "pass":
                 reason = "public tests: " + describe(outcome, trial.public)
                 return Score(0.0, reason, feedback=feedback(outcome, trial.public))
-        outcome = self._run(trial.code, trial.tests)
+        outcome = self._run(trial, trial.tests, "tests_field")
         return Score(float(outcome.kind == "pass"), describe(outcome, trial.tests))
 
-    def _run(self, code: str, tests: str) -> Outcome:
+    def _run(self, trial: Trial, tests: str, setting: str) -> Outcome:
+        """The outcome of one run.
+
+        Raises:
+            ConstraintError: no code at all can pass these tests here. That is for whoever wrote
+                the row to mend; a score would be a verdict on the code.
+        """
         config = self.config
         limits = Limits(timeout_seconds=config.timeout_seconds, memory_mb=config.memory_mb)
-        return self.sandbox.run(code, tests, limits)
+        outcome = self.sandbox.run(trial.code, tests, limits)
+        if outcome.kind == "unsupported":
+            raise ConstraintError(
+                f"constraint.{setting}: {trial.where}: {getattr(config, setting)!r} of the row is "
+                f"not for this sandbox, whatever the code: {describe(outcome, tests)}"
+            )
+        return outcome
 
 
 def describe(outcome: Outcome, tests: str) -> str:
@@ -96,6 +118,8 @@ def describe(outcome: Outcome, tests: str) -> str:
     if outcome.kind == "pass":
         return "all tests pass"
     detail = f": {outcome.detail}" if outcome.detail else ""
+    if outcome.kind in ("refused", "unsupported"):
+        detail += f"; {CROSSING}"
     if outcome.test_line is None:
         return outcome.kind + detail
     line = tests.splitlines()[outcome.test_line - 1 : outcome.test_line]
@@ -116,6 +140,8 @@ def feedback(outcome: Outcome, tests: str) -> str:
             return intro + "It ran out of memory."
         case "wrong answer":
             return intro + (f"{outcome.detail}." if outcome.detail else "The assertion is false.")
+        case "refused":
+            return intro + f"It could not be judged: {outcome.detail}; {CROSSING}."
         case _:
             return intro + f"It ended with {outcome.detail or 'an exception'}."
 
@@ -147,9 +173,7 @@ def _source(completion: Completion, field: str, where: str, setting: str) -> str
     else:
         fault = _syntax_fault(value, field)
     if fault:
-        raise ConstraintError(
-            f"constraint.{setting}: {where}: {fault}; the prompt: {shown(completion.prompt, 80)}"
-        )
+        raise ConstraintError(f"constraint.{setting}: {where}: {fault}")
     return str(value)
 
 

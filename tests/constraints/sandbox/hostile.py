@@ -237,8 +237,20 @@ won = False
 import os
 for fd in range(3, 64):
     for number in range(1, 20):
-        try: os.write(fd, b'{"number": %d, "values": [true], "heap": [], "gone": []}\\n' % number)
+        line = b'{"id": %d, "how": "value", "value": true, "heap": [], "streams": {}}\\n' % number
+        try: os.write(fd, line)
         except OSError: break
+won = False
+""",
+    "answer what was asked, and what will be": """
+import sys
+frame = sys._getframe()
+while 'asked' not in frame.f_locals: frame = frame.f_back
+asked = frame.f_locals['asked']
+while 'peer' not in frame.f_locals: frame = frame.f_back
+for _ in range(9):
+    answer = {'id': asked['id'], 'how': 'value', 'value': True, 'heap': [], 'streams': {}}
+    frame.f_locals['peer'].say(answer)
 won = False
 """,
     "answer twice": """

@@ -34,6 +34,13 @@ def test_nothing_is_believed_but_the_secret() -> None:
     assert dialogue.outcome is not None and dialogue.outcome.kind == "pass"
 
 
+def test_what_does_not_cross_is_an_outcome_of_its_own() -> None:
+    for kind in ("refused", "unsupported"):
+        dialogue = Dialogue("code", "first\nsecond")
+        dialogue.hear(f'["ready"]\n["failed", "{kind}", "f(…) is a map", 2]\n'.encode())
+        assert dialogue.outcome == Outcome(kind, "f(…) is a map", 2)
+
+
 def test_each_run_has_a_secret_of_its_own() -> None:
     assert Dialogue("code", "tests")._secret != Dialogue("code", "tests")._secret
 

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-OutcomeKind = Literal["pass", "wrong answer", "exception", "timeout", "out of memory"]
+OutcomeKind = Literal[
+    "pass", "wrong answer", "exception", "timeout", "out of memory", "refused", "unsupported"
+]
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,9 @@ class Outcome:
 
     Attributes:
         kind: "wrong answer" is an assertion of the tests; "exception" is any other end before the
-            last test, an exit and a signal included.
+            last test, an exit and a signal included; "refused" says that something of the code's
+            does not cross to the tests, which proves nothing of it; "unsupported" says that of
+            something of the tests', whatever the code is.
         detail: what happened, in a line, such as "expected 8, got None"; may be empty.
         test_line: the line of the tests, from 1, that failed or was running; None: none was.
         output: the first bytes of what was printed.
@@ -52,8 +56,8 @@ class Sandbox(Protocol):
 
     What an implementation owes its caller:
 
-    - "pass" only where the last test has run: an exit status proves nothing. What tests compare as
-      plain data is compared where the code cannot reach.
+    - "pass" only where the last test has run: an exit status proves nothing. What tests compare is
+      plain data, compared where the code cannot reach.
     - `run` returns soon after `limits.timeout_seconds` whatever the code does, and nothing that the
       code started is alive, or has left a trace outside, when it returns.
     - `run` may be called from several threads at once.

@@ -11,10 +11,7 @@ from pathlib import Path
 
 _PACKAGE = "tiltune.constraints.sandbox.inside"
 # each after those that it imports
-_FILES = (
-    *("plain", "shared", "wire", "remote", "specials", "mirrors", "owners", "peer"),
-    *("policy", "seams", "space", "failure", "code", "judge", "runner"),
-)
+_FILES = ("plain", "peer", "raised", "names", "code", "judge", "runner")
 _MAGIC = importlib.util.MAGIC_NUMBER.hex()
 _START = f"""
 import marshal, sys, types

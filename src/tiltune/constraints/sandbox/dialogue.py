@@ -7,12 +7,12 @@ secret, and nothing else: no exit status, no printed word.
 The code runs in a process of its own, forked before the judge heard a word: neither tests nor
 secret are in its memory, nor in a descriptor of it, and the walls keep it from looking into another
 process. It can end the judge, which is no pass, and answer what the tests ask of it. So a pass
-says that the tests ran to their end; that what they compared as plain data was equal in the judge's
-own memory; and that anything else they were told is what the code chose to say.
+says that the tests ran to their end, on plain data that the code chose to give, and that what they
+found of it was found in the judge's own memory. What is no plain data ends as "refused" or as
+"unsupported", which only the judge can say.
 
-What that cannot prove: that objects of the code's own classes are what the tests take them for.
-Whether two of them are equal, whether one is true or holds an item, is asked of the code. Nor does
-it hold where a fault of the kernel opens the walls, or with `isolation = "none"` as root.
+That does not hold where a fault of the kernel opens the walls, or with `isolation = "none"` as
+root.
 """
 
 import json
@@ -22,7 +22,13 @@ from typing import Any, final
 
 from tiltune.constraints.sandbox.base import Outcome, OutcomeKind
 
-_FAILURES: tuple[OutcomeKind, ...] = ("wrong answer", "exception", "out of memory")
+_FAILURES: tuple[OutcomeKind, ...] = (
+    "wrong answer",
+    "exception",
+    "out of memory",
+    "refused",
+    "unsupported",
+)
 _LINE_BYTES = 65536
 
 

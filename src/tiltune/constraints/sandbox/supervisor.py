@@ -98,8 +98,9 @@ def _run(spec: Spec) -> None:
 
 
 def _arguments(spec: Spec) -> list[str]:
-    # -P -s -S -B: nothing but the standard library can be imported, and no bytecode is written
-    flags = ["-P", "-s", "-S", "-B", "-X", "utf8"]
+    # -P -s -S -B: nothing but the standard library can be imported, and no bytecode is written;
+    # -u: what tests print comes before what the code prints next
+    flags = ["-P", "-s", "-S", "-B", "-u", "-X", "utf8"]
     return [spec.interpreter, *flags, *_INSIDE]
 
 

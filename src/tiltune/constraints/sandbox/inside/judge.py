@@ -1,22 +1,16 @@
 """The side of the tests: runs them, and says the verdict, which the code's side cannot reach."""
 
-import _ast
-import io
-import json
+import ast
 import os
 import signal
 import sys
-import time
+import types
+from contextlib import suppress
 from typing import Any, NoReturn
 
-from tiltune.constraints.sandbox.inside import policy
-from tiltune.constraints.sandbox.inside.failure import describe
-from tiltune.constraints.sandbox.inside.peer import Peer, flush
-from tiltune.constraints.sandbox.inside.seams import Seams
-from tiltune.constraints.sandbox.inside.space import open_space
-
-_HEARD, _SAID = 3, 4
-_LAST_WORDS_SECONDS = 1.0
+from tiltune.constraints.sandbox.inside.names import Names, Refusal
+from tiltune.constraints.sandbox.inside.peer import Peer
+from tiltune.constraints.sandbox.inside.raised import line_of, text_of
 
 
 def judge(child: int, descriptors: tuple[int, int]) -> NoReturn:
@@ -26,69 +20,79 @@ def judge(child: int, descriptors: tuple[int, int]) -> NoReturn:
         child: the process of the code.
         descriptors: what it is heard and spoken to by.
     """
-    _say("ready")
-    code, tests, secret = _hear()
-    peer = Peer(descriptors, 0, policy.may, lambda why: _lost(child, why))
-    peer.before_asking = lambda: seams.tell(peer.ask)
-    seams = Seams()
-    tree: Any = compile(tests, "<tests>", "exec", _ast.PyCF_ONLY_AST, dont_inherit=True)
+    host = Peer((3, 4), lambda _: os._exit(1))
+    host.say(["ready"])
+    code, tests, secret = host.hear()
+    tree = ast.parse(tests)
+    names = Names(Peer(descriptors, lambda why: _lost(host, child, why)), tree)
+    failed: BaseException | None = None
     try:
-        space = open_space(peer.ask("run", code), tree)
+        names.ask("run", "the code", code)
+        _run(tree, names, host)
     except BaseException as error:
-        _fail(error, None)
-    for statement in tree.body:
-        _say("line", statement.lineno)
-        try:
-            module = _ast.Module([statement], [])
-            exec(compile(module, "<tests>", "exec", dont_inherit=True), space)
-        except BaseException as error:
-            _fail(error, tree)
-    flush()
-    _say("passed", secret)
+        failed = error
+    failed = Refusal.first or failed
+    host.say(["passed", secret] if failed is None else ["failed", *_described(failed)])
     os._exit(0)
 
 
-def _fail(error: BaseException, tests: _ast.Module | None) -> NoReturn:
-    flush()
-    sys.stdout = sys.stderr = io.StringIO()  # a side of an assertion is computed, and prints, again
-    _say("failed", *describe(error, tests))
+def _run(tests: ast.Module, names: Names, host: Peer) -> None:
+    module, sides = types.ModuleType("tests"), _Sides()
+    sys.modules["tests"] = module
+    vars(module).update(__builtins__=names, __equal__=sides.equal, __sides__=sides.say)
+    for statement in sides.visit(tests).body:
+        host.say(["line", statement.lineno])
+        one = ast.Module([statement], [])
+        exec(compile(one, "<tests>", "exec", dont_inherit=True), vars(module))
+
+
+def _lost(host: Peer, child: int, why: str) -> NoReturn:
+    """End as the code's process has."""
+    if not why:
+        with suppress(OSError):  # the tests may have waited for it
+            os.kill(child, signal.SIGKILL)  # it may live on; what has ended stays as it ended
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            if code == -signal.SIGKILL:
+                _lost(host, child, "was killed, or closed its descriptors, before the last test")
+            os.kill(os.getpid(), max(0, -code))
+        os._exit(1)
+    host.say(["failed", "exception", why, None])
     os._exit(1)
 
 
-def _lost(child: int, why: str) -> NoReturn:
-    """End as the code's process has; where it lives on, and is silent, say so."""
-    until = time.monotonic() + _LAST_WORDS_SECONDS
-    while not why and time.monotonic() < until:
-        try:
-            process, status = os.waitpid(child, os.WNOHANG)
-        except ChildProcessError:  # the tests have waited for it
-            os._exit(1)
-        if process:
-            _end_alike(os.waitstatus_to_exitcode(status))
-        time.sleep(0.005)
-    _say("failed", "exception", why or "closed its descriptors before the last test", None)
-    os._exit(1)
+def _described(error: BaseException) -> tuple[str, str, int | None]:
+    """Kind of outcome, what happened, and the line of the tests that was running."""
+    told, line = text_of(error)[:500], line_of(error, "<tests>")
+    if isinstance(error, Refusal):
+        return error.kind, told, line
+    if isinstance(error, MemoryError):
+        return "out of memory", "", line
+    if isinstance(error, AssertionError) and line and "_line_" not in vars(error):
+        return "wrong answer", told, line
+    name, at = vars(error).get("_name_", type(error).__name__), vars(error).get("_line_")
+    return "exception", name + (f": {told}" if told else "") + (f" (line {at})" if at else ""), line
 
 
-def _end_alike(code: int) -> NoReturn:
-    if code < 0:
-        if -code not in (signal.SIGKILL, signal.SIGSTOP):
-            signal.signal(-code, signal.SIG_DFL)
-        os.kill(os.getpid(), -code)
-    os._exit(max(code, 0))
+class _Sides(ast.NodeTransformer):
+    """Has an `assert a == b` of the tests say what the two were: `expected …, got …`."""
 
+    def visit_Assert(self, node: ast.Assert) -> ast.Assert:
+        compared = node.test if node.msg is None else None
+        if isinstance(compared, ast.Compare) and [type(op) for op in compared.ops] == [ast.Eq]:
+            sides = [compared.left, compared.comparators[0]]
+            swapped = ast.Constant(isinstance(sides[0], ast.Constant))  # assert 8 == f(3)
+            node.test = ast.Call(ast.Name("__equal__", ast.Load()), sides, [])
+            node.msg = ast.Call(ast.Name("__sides__", ast.Load()), [swapped], [])
+        return ast.fix_missing_locations(node)
 
-def _hear() -> Any:
-    line = b""
-    while not line.endswith(b"\n"):
-        piece = os.read(_HEARD, 1 << 20)
-        if not piece:
-            os._exit(1)
-        line += piece
-    return json.loads(line)
+    def equal(self, left: Any, right: Any) -> Any:
+        self._last = [left, right]
+        return left == right
 
-
-def _say(*message: object) -> None:
-    line = json.dumps(message).encode() + b"\n"
-    while line:
-        line = line[os.write(_SAID, line) :]
+    def say(self, swapped: bool) -> str:
+        with suppress(Exception):  # a thing of the tests' that cannot be shown
+            texts = [repr(each) for each in self._last]
+            texts = [text if len(text) <= 200 else text[:200] + "…" for text in texts]
+            got, expected = reversed(texts) if swapped else texts
+            return f"expected {expected}, got {got}"
+        return ""

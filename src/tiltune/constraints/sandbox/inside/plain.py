@@ -1,147 +1,110 @@
-"""The types whose exact instances are plain data: taken apart on one side, built on the other.
+"""Plain data: the types that cross by value, taken apart on one side and built on the other.
 
-An instance of a subclass is no plain data. Where it has to be compared as such, `base_value` copies
-it with the methods of the plain type, whatever the subclass says.
+Exact types alone, never what derives from them: nothing with a mind of its own gets across. What
+crosses is a reference, which is what JSON holds as it is or `[i]` for entry i of a heap; an entry
+is `[type, [reference, …]]`. So depth, cycles and what two lists share need no care.
 """
 
-import builtins
-import sys
-from collections.abc import Callable
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
 
-_COPY: dict[type, Callable[[Any], Any]] = {
-    int: int.__int__,
-    float: float.__float__,
-    complex: complex.__pos__,
-    str: str.__str__,
-    bytes: lambda value: bytes.__getitem__(value, slice(None)),
-    tuple: lambda value: tuple.__getitem__(value, slice(None)),
-    frozenset: lambda value: frozenset(frozenset.__iter__(value)),
+_ATOMS = frozenset((type(None), bool, float, str))
+_LARGE = 2**63
+
+
+def _pairs(value: Any) -> list[Any]:
+    return [part for pair in value.items() for part in pair]
+
+
+def _add_pairs(value: Any, parts: list[Any]) -> None:
+    if len(parts) % 2:
+        value.default_factory, *parts = parts
+    for key, each in zip(parts[::2], parts[1::2], strict=True):
+        value[key] = each
+
+
+# How a value is taken apart, and built from its parts. What can be cleared is built empty: its
+# parts are added; a set's as a literal's are, so that they stand in the same order.
+_TYPES: dict[type, tuple[Callable[[Any], Iterable[Any]], Callable[..., Any]]] = {
+    int: (lambda value: [hex(value)], lambda text: int(text, 16)),
+    bytes: (lambda value: [value.hex()], bytes.fromhex),
+    complex: (lambda value: [value.real, value.imag], complex),
+    tuple: (iter, lambda *parts: parts),
+    frozenset: (iter, lambda *parts: frozenset(parts)),
+    range: (lambda value: [value.start, value.stop, value.step], range),
+    type: (lambda value: [_NAMES[value]], lambda name: _KINDS[name]),
+    Decimal: (lambda value: [str(value)], Decimal),
+    timedelta: (lambda value: [value.days, value.seconds, value.microseconds], timedelta),
+    date: (lambda value: [value.isoformat()], date.fromisoformat),
+    time: (lambda value: [value.isoformat()], time.fromisoformat),
+    datetime: (lambda value: [value.isoformat()], datetime.fromisoformat),
+    list: (iter, list[Any].extend),
+    bytearray: (iter, bytearray.extend),
+    set: (iter, lambda value, parts: value.update(frozenset(parts))),
+    **dict.fromkeys((dict, OrderedDict, Counter), (_pairs, _add_pairs)),
+    defaultdict: (lambda value: [value.default_factory, *_pairs(value)], _add_pairs),
 }
-_MAPPINGS = {"dict", "OrderedDict", "Counter", "defaultdict"}
-_CONTAINERS = {"list", "set", "bytearray", "deque", *_MAPPINGS}
-_BUILTIN: dict[str, type] = {
-    each.__qualname__: each
-    for each in (
-        *(*_COPY, bool, list, dict, set, bytearray, range, slice, object),
-        *(type(None), type(...), type(NotImplemented)),
-        *(
-            each
-            for each in vars(builtins).values()
-            if isinstance(each, type) and issubclass(each, BaseException)
-        ),
-    )
-}
-_BUILTIN_NAMES = {kind: name for name, kind in _BUILTIN.items()}
-# imported where one occurs: no run pays for what it does not use
-_STANDARD = {
-    **dict.fromkeys(("OrderedDict", "Counter", "defaultdict", "deque"), "collections"),
-    **dict.fromkeys(("date", "datetime", "time", "timedelta", "timezone"), "datetime"),
-    **{"Decimal": "decimal", "Fraction": "fractions", "PosixPath": "pathlib"},
-}
-_ARGUMENTS: dict[str, Callable[[Any], tuple[Any, ...]]] = {
-    "Decimal": lambda value: (str(value),),
-    "Fraction": lambda value: (value.numerator, value.denominator),
-    "PosixPath": lambda value: (str(value),),
-    "date": lambda value: (value.year, value.month, value.day),
-    "datetime": lambda value: (value.year, value.month, value.day, *_clock(value)),
-    "time": lambda value: _clock(value),
-    "timedelta": lambda value: (value.days, value.seconds, value.microseconds),
-    "timezone": lambda value: (value.utcoffset(None),),
-    "range": lambda value: (value.start, value.stop, value.step),
-    "slice": lambda value: (value.start, value.stop, value.step),
-    "complex": lambda value: (value.real, value.imag),
-}
+_NAMES = {kind: kind.__name__ for kind in (object, *_ATOMS, *_TYPES)}
+_KINDS = {name: kind for kind, name in _NAMES.items()}
 
 
-def type_named(name: str) -> Any:
-    """A plain type, or a builtin exception, by its name; LookupError: there is none."""
-    if name in _BUILTIN:
-        return _BUILTIN[name]
-    return getattr(__import__(_STANDARD[name]), name)
+class NotPlain(Exception):
+    """Its argument does not cross."""
 
 
-def name_of(kind: type) -> str | None:
-    """The name of a plain type or of a builtin exception; None: it is neither."""
-    if kind in _BUILTIN_NAMES:
-        return _BUILTIN_NAMES[kind]
-    name = kind.__qualname__
-    module = sys.modules.get(_STANDARD.get(name, ""))
-    return name if module is not None and getattr(module, name, None) is kind else None
+def write(
+    value: Any, things: Sequence[Any] = (), known: Sequence[Any] = ()
+) -> tuple[Any, list[Any], list[Any]]:
+    """A reference, the entries of the heap, and the things that they are of; raises NotPlain.
+
+    `things`, the first of the heap, are on both sides; None stands for an entry still as `known`.
+    """
+    held, entries = list(things), list[Any]()
+    places = {id(each): place for place, each in enumerate(held)}
+
+    def refer(part: Any) -> Any:
+        kind = type(part)
+        if kind in _ATOMS or (kind is int and -_LARGE < part < _LARGE):
+            return part
+        if id(part) not in places:
+            if kind not in _TYPES or (kind is type and part not in _NAMES):
+                raise NotPlain(part)
+            places[id(part)] = len(held)
+            held.append(part)
+        return [places[id(part)]]
+
+    reference = refer(value)
+    for place, thing in enumerate(held):  # they grow as parts are met
+        entry = [_NAMES[type(thing)], [refer(each) for each in _TYPES[type(thing)][0](thing)]]
+        same = place < len(known) and repr(known[place]) == repr(entry)  # 1 is not True
+        entries.append(None if same else entry)
+    return reference, entries, held
 
 
-def is_container(name: object) -> bool:
-    """Whether a plain type holds others and can be changed."""
-    return name in _CONTAINERS
+def read(reference: Any, entries: list[Any], things: Sequence[Any] = ()) -> tuple[Any, list[Any]]:
+    """The value, and the things of the heap; any exception: it cannot be read.
 
+    `things`, the first of the heap, are changed to what their entries say.
+    """
+    built = dict(enumerate(things))
 
-def arguments(value: Any, name: str | None) -> tuple[Any, ...] | None:
-    """What an immutable value is built from again; None: it is not of such a type."""
-    return _ARGUMENTS[name](value) if name in _ARGUMENTS else None
+    def take(part: Any) -> Any:
+        if type(part) is not list:
+            return part
+        (place,) = part
+        if place not in built:
+            kind = _KINDS[entries[place][0]]
+            fixed = not hasattr(kind, "clear")
+            built[place] = _TYPES[kind][1](*map(take, entries[place][1])) if fixed else kind()
+        return built[place]
 
-
-def is_built(name: str) -> bool:
-    """Whether `arguments` takes such values apart, and `build` builds them."""
-    return name in _ARGUMENTS
-
-
-def build(name: str, given: list[Any]) -> Any:
-    """The value that `arguments` took apart."""
-    return type_named(name)(*given)
-
-
-def base_of(kind: type) -> type | None:
-    """The plain type that a class derives from; None: there is none."""
-    for each in kind.__mro__:
-        if each in _COPY or is_container(name_of(each)):
-            return each
-    return None
-
-
-def base_value(value: Any) -> Any:
-    """A copy of a value as the plain type that its class derives from; None: a container's."""
-    base = base_of(type(value))
-    return _COPY[base](value) if base in _COPY else None
-
-
-def parts(value: Any, name: str) -> list[Any]:
-    """What a container holds, by the plain type's own methods; a mapping's keys come first."""
-    kind = type_named(name)
-    if name in _MAPPINGS:
-        keys = list(kind.__iter__(value))
-        return [*keys, *(dict.__getitem__(value, key) for key in keys)]
-    return list(kind.__iter__(value))
-
-
-def fill(value: Any, name: str, held: list[Any]) -> None:
-    """Make a container hold these parts and no others, in place."""
-    kind = type_named(name)
-    if name in ("list", "bytearray"):
-        kind.__setitem__(value, slice(None), bytes(held) if name == "bytearray" else held)
-        return
-    kind.clear(value)
-    if name in _MAPPINGS:
-        half = len(held) // 2
-        for key, each in zip(held[:half], held[half:], strict=True):
-            kind.__setitem__(value, key, each)
-    elif name == "deque":
-        kind.extend(value, held)
-    else:  # as a literal is built, so that items stand in the same order
-        kind.update(value, frozenset(held))
-
-
-def empty(name: str, extra: Any) -> Any:
-    """A new container; `extra` is what `extra_of` found."""
-    kind = type_named(name)
-    return kind((), extra) if name == "deque" else kind()
-
-
-def extra_of(value: Any, name: str) -> Any:
-    """What a container is beside its parts: a deque's bound, a defaultdict's factory."""
-    if name == "deque":
-        return value.maxlen
-    return value.default_factory if name == "defaultdict" else None
-
-
-def _clock(value: Any) -> tuple[Any, ...]:
-    return (value.hour, value.minute, value.second, value.microsecond, value.tzinfo)
+    for place, entry in enumerate(entries):
+        thing = take([place])
+        if entry is not None and hasattr(type(thing), "clear"):
+            assert _KINDS[entry[0]] is type(thing)
+            thing.clear()
+            _TYPES[type(thing)][1](thing, [take(each) for each in entry[1]])
+    return take(reference), [built[place] for place in range(len(entries))]

@@ -7,9 +7,13 @@ speaks with us, are closed on the side of the code.
 
 import os
 import signal
-from typing import Any
 
 from tiltune.constraints.sandbox.inside import code, judge
+
+try:
+    import _ctypes
+except ImportError:  # then the walls alone keep /proc and tracing away
+    _ctypes = None
 
 _PR_SET_DUMPABLE = 4
 
@@ -24,18 +28,10 @@ def main() -> None:
     os.close(to_code[0])
     os.close(from_code[1])
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no exception within the judge's own steps
-    _hide()
+    if _ctypes is not None:  # no other process of this user may look into this one
+        program = _ctypes.dlopen(None, 2)  # pyright: ignore[reportArgumentType]
+        _ctypes.call_function(_ctypes.dlsym(program, "prctl"), (_PR_SET_DUMPABLE, 0, 0, 0, 0))
     judge.judge(child, (from_code[0], to_code[1]))
-
-
-def _hide() -> None:
-    """Let no other process of this user look into this one, where it may not become another."""
-    try:
-        ctypes: Any = __import__("_ctypes")  # after the fork, for the judge alone
-    except ImportError:  # then the walls alone keep /proc and tracing away
-        return
-    prctl = ctypes.dlsym(ctypes.dlopen(None, 2), "prctl")
-    ctypes.call_function(prctl, (_PR_SET_DUMPABLE, 0, 0, 0, 0))
 
 
 if __name__ == "__main__":
