@@ -20,12 +20,12 @@ from typing import Any, Literal
 
 from tiltune.config import (
     LearnerSection,
-    MethodSection,
     ModelSection,
     PythonConfig,
     RunConfig,
     RunSection,
     SamplerSection,
+    TiltSection,
     ValueModelSection,
 )
 from tiltune.records.intervals import Interval, mean_interval
@@ -121,7 +121,7 @@ def config_of(size: Size, name: Any, threads: int, folder: Path) -> RunConfig:
         run=RunSection(dir=str(folder)),
         model=ModelSection(path=str(MODEL)),
         constraint=PythonConfig(kind="python", path="tiltune.worlds.support_desk:score"),
-        method=MethodSection(rounds=size.rounds, schedule=name),
+        method=TiltSection(rounds=size.rounds, schedule=name),
         sampler=SamplerSection(samples_per_round=size.samples, max_new_tokens=LONGEST),
         value_model=ValueModelSection(steps_per_round=size.value_steps),
         learner=LearnerSection(steps_per_round=size.learner_steps, threads=threads),

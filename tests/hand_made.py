@@ -7,7 +7,7 @@ import numpy as np
 
 from tiltune.automata import DFA, TextAutomaton
 from tiltune.automata.text import CODEPOINTS
-from tiltune.config.constraint import JudgedText
+from tiltune.config.constraint_section import JudgedText
 from tiltune.constraints.base import TextConstraint, on_texts
 from tiltune.constraints.scores import Rule, Score
 

@@ -14,7 +14,8 @@ from tiltune.constraints.population import share_told, verdict
 from tiltune.errors import ConfigError, ConstraintError
 from tiltune.evaluation.compare.plan import plan_entries
 from tiltune.evaluation.table import control
-from tiltune.training.assemble import refuse
+from tiltune.methods.kinds import make_method
+from tiltune.methods.refusals import refuse
 
 pytestmark = pytest.mark.quick
 
@@ -73,7 +74,8 @@ def test_no_training_takes_a_population(
         "constraint": {"kind": "population", "at_least": 0.5, "parts": [part]}
     }
     with pytest.raises(ConfigError, match=r"`tiltune score` tells whether .* within the bounds"):
-        refuse(tiny.config(tree))
+        config = tiny.config(tree)
+        refuse(config, make_method(config.method))
     methods = [{"name": "tilt", "kind": "tilt"}]
     comparison = {"table": {"dir": "x", "control": "c", "utility": "u"}, "method": methods}
     base = {name: table for name, table in tree.items() if name not in ("run", "method")}

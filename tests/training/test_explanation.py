@@ -261,7 +261,7 @@ def test_the_record_says_what_is_judged() -> None:
     assert Score(0.0).feedback == ""
 
 
-JUDGE = {"kind": "python", "path": "test_explain:even"}
+JUDGE = {"kind": "python", "path": "test_explanation:even"}
 """An atom without an automaton."""
 
 

@@ -14,7 +14,7 @@ from small_automata import contains, without
 from small_models import llama
 from small_tokenizers import byte_level
 from tiltune.automata import TextAutomaton
-from tiltune.config.constraint import JudgedText
+from tiltune.config.constraint_section import JudgedText
 from tiltune.constraints.scores import Rule
 from tiltune.data.batches import left_padded
 from tiltune.data.samples import Samples, SamplingLaw

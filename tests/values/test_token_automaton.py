@@ -13,7 +13,7 @@ from small_automata import contains, random_automaton, whole_word, without
 from small_tokenizers import byte_level
 from tiltune.automata import TextAutomaton
 from tiltune.automata.tokens import FAR
-from tiltune.config.constraint import JudgedText
+from tiltune.config.constraint_section import JudgedText
 from tiltune.constraints.scores import Rule
 from tiltune.values.token_automaton import TokenAutomaton
 from tiltune.values.vocabulary import vocabulary

@@ -8,7 +8,9 @@ from pydantic import Field, field_validator, model_validator
 from tiltune.config.evaluate import EvaluateConfig
 from tiltune.config.parse import Section, flat_settings, parse_config, read_toml
 
-MethodKind = Literal["base", "sft", "filter", "guided", "best_of_n", "ppo", "grpo", "tilt"]
+MethodKind = Literal[
+    "base", "sft", "filter", "guided", "best_of_n", "ppo", "grpo", "tilt", "python"
+]
 
 
 class MethodEntry(Section):
@@ -25,6 +27,36 @@ class MethodEntry(Section):
         description="Lists of values by dotted key, or of `n`; every combination is run.",
     )
 
+    @property
+    def trains(self) -> bool:
+        """Whether it spends anything before decoding."""
+        return self.kind not in ("base", "best_of_n")
+
+    @property
+    def constrained(self) -> bool:
+        """Whether the run's constraint had a part in what it writes."""
+        return self.kind != "base"
+
+    @property
+    def chooses(self) -> bool:
+        """Whether it keeps the best of several completions."""
+        return self.kind == "best_of_n"
+
+    @property
+    def guides(self) -> bool:
+        """Whether its values guide the untrained model: tilt whose learner takes no step."""
+        return self.kind == "guided"
+
+    @property
+    def run_kind(self) -> str:
+        """`method.kind` of its run."""
+        return "tilt" if self.guides else self.kind
+
+    @property
+    def draws(self) -> bool:
+        """Whether it trains on completions."""
+        return self.kind != "sft"
+
     @field_validator("overrides", "grid")
     @classmethod
     def _flat(cls, settings: dict[str, Any]) -> dict[str, Any]:
@@ -40,7 +72,7 @@ class MethodEntry(Section):
 
     @model_validator(mode="after")
     def _n_where_it_is_read(self) -> "MethodEntry":
-        if self.kind != "best_of_n" and ("n" in self.model_fields_set or "n" in self.grid):
+        if not self.chooses and ("n" in self.model_fields_set or "n" in self.grid):
             raise ValueError(f"n is read by kind = 'best_of_n' only, not by '{self.kind}'")
         if "n" in self.overrides:
             raise ValueError("n is no setting of run.toml; write it beside `kind`, or into `grid`")

@@ -8,7 +8,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, SupportsFloat, final
 
-from tiltune.config.constraint import JudgedText
+from tiltune.config.constraint_section import JudgedText
 from tiltune.constraints.combination import Combination, Kind
 from tiltune.constraints.scores import (
     Completion,

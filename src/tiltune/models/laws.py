@@ -38,7 +38,7 @@ class LossOutput(NamedTuple):
     watched: Mapping[str, Watched] = MappingProxyType({})
 
 
-class Tilt(NamedTuple):
+class TiltedLaw(NamedTuple):
     """A tilted next-token law and the logarithm of what normalised it."""
 
     log_q: Float[Tensor, "*batch V"]
@@ -112,7 +112,7 @@ def kl_bernoulli(
     return kl(torch.stack((log_p, log_not_p), -1), torch.stack((log_q, log_not_q), -1))
 
 
-def tilt(log_p: Float[Tensor, "*batch V"], log_values: Float[Tensor, "*batch V"]) -> Tilt:
+def tilt(log_p: Float[Tensor, "*batch V"], log_values: Float[Tensor, "*batch V"]) -> TiltedLaw:
     """`q(v|s) = p(v|s) R(sv) / Σ_u p(u|s) R(su)`, and `log_z(s)`, the logarithm of that sum.
 
     Args:
@@ -129,7 +129,7 @@ def tilt(log_p: Float[Tensor, "*batch V"], log_values: Float[Tensor, "*batch V"]
     log_q = joint - torch.where(hopeless, 0.0, log_z).unsqueeze(-1)
     if bool(hopeless.any()):  # rare, and a pass over the whole vocabulary
         log_q = torch.where(hopeless.unsqueeze(-1), at_least_float32(log_p), log_q)
-    return Tilt(log_q, log_z)
+    return TiltedLaw(log_q, log_z)
 
 
 def prefix_weights(

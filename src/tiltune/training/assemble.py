@@ -28,7 +28,7 @@ from tiltune.models import hub
 from tiltune.models.lm import LanguageModel
 from tiltune.records.manifest import check_apart
 from tiltune.training.actor import Actor, make_plan
-from tiltune.training.corpus import CorpusCount, Judged, cap_told, judge
+from tiltune.training.corpus import CorpusCount, JudgedRows, cap_told, judge
 from tiltune.training.defaults import Scale, resolve
 from tiltune.training.learner import BetaRule, CorpusTerm, Learner, LearnerSettings
 from tiltune.training.measure import Measurer
@@ -53,7 +53,7 @@ class Prepared:
     constraint: TextConstraint
     prompts: Sequence[Prompt]
     corpus: Sequence[Example]
-    judged: Judged
+    judged: JudgedRows
     count: CorpusCount
     measurer: Measurer
     devices: tuple[torch.device, torch.device]

@@ -18,7 +18,7 @@ class CorpusCount:
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedRows:
     """Rows that meet the constraint, and rows that do not."""
 
     satisfying: Sequence[Example]
@@ -30,12 +30,12 @@ class Judged:
         return [*self.satisfying, *self.violating]
 
 
-def judge(examples: Sequence[Example], constraint: Constraint) -> Judged:
+def judge(examples: Sequence[Example], constraint: Constraint) -> JudgedRows:
     """Ask the constraint of every row."""
     scores = constraint.score(completions_of(examples))
     satisfied = [constraint.satisfied(score) for score in scores]
     both = list(zip(examples, satisfied, strict=True))
-    return Judged([e for e, good in both if good], [e for e, good in both if not good])
+    return JudgedRows([e for e, good in both if good], [e for e, good in both if not good])
 
 
 def completions_of(examples: Sequence[Example]) -> list[Completion]:

@@ -85,7 +85,7 @@ def resolve(config: RunConfig, scale: Scale, usual: Usual) -> ResolvedConfig:
 
 
 @dataclass(frozen=True)
-class _Steps:
+class _StepCounts:
     """Completions a round, and the steps on them."""
 
     samples: int
@@ -94,7 +94,7 @@ class _Steps:
     values: int
 
 
-def _steps(config: RunConfig, scale: Scale, usual: Usual) -> _Steps:
+def _steps(config: RunConfig, scale: Scale, usual: Usual) -> _StepCounts:
     """Passes over a round's samples, by policy and by values: a tiny model gains from more, a
     larger one is past the knee of the curve and they are what a run's time goes into."""
     millions = max(scale.parameters, 1) / 1e6
@@ -107,7 +107,7 @@ def _steps(config: RunConfig, scale: Scale, usual: Usual) -> _Steps:
     if usual.passes is not None:
         at_once = (config.learner.batch_size or batch) * config.learner.accumulation
         policy = max(1, samples * usual.passes // at_once)
-    return _Steps(samples, batch, policy, max(50, samples * value_passes // 64))
+    return _StepCounts(samples, batch, policy, max(50, samples * value_passes // 64))
 
 
 def _rates(config: RunConfig, scale: Scale, usual: Usual) -> tuple[float, float]:

@@ -82,7 +82,7 @@ def compare(config: CompareConfig, evaluator: Evaluator, *, source: str, say: Sa
                 evaluation=evaluation,
                 cost=cost_of(planned, records),
                 # guided: its rounds measure the base model, which is not what decodes
-                curve=() if planned.method.kind == "guided" else curve_of(records),
+                curve=() if planned.method.guides else curve_of(records),
             )
         )
         rest = "" if place == len(plan) else f" (so far: {place} of {len(plan)} entries)"
@@ -117,7 +117,7 @@ def check_evaluation(config: CompareConfig, plan: Sequence[Planned]) -> None:
         return
     check_named(config.evaluate)
     for planned in plan:
-        trained_by = planned.config.constraint if planned.method.kind != "base" else None
+        trained_by = planned.config.constraint if planned.method.constrained else None
         try:
             refuse(config.evaluate, trained_by)
         except ConfigError as error:

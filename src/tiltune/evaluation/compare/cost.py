@@ -55,9 +55,9 @@ def forward_passes(planned: Planned) -> float | None:
 
     A value model of another size than the base's is not counted: None.
     """
-    if planned.method.kind == "best_of_n":
+    if planned.method.chooses:
         return float(planned.n)
-    if planned.method.kind == "guided":
+    if planned.method.guides:
         return 2.0 if planned.config.value_model.kind == "copy" else None
     return 1.0
 

@@ -15,12 +15,11 @@ LIKELIHOODS = ("utility.", "task.", "detector.")
 
 def open_planned(planned: Planned) -> Contender:
     """The entry's model as it decodes: base, best of n, guided by the last pair, or tuned."""
-    kind = planned.method.kind
     return open_contender(
         Path(planned.config.run.dir),
         name=planned.method.name,
-        guided=kind == "guided",
-        best_of=planned.n if kind == "best_of_n" else 1,
+        guided=planned.method.guides,
+        best_of=planned.n if planned.method.chooses else 1,
         base=not planned.trains,
     )
 
@@ -35,7 +34,7 @@ def evaluate_entry(
     were the method's.
     """
     evaluation = evaluate(open_planned(planned), config, folder, say=say)
-    if planned.method.kind != "best_of_n":
+    if not planned.method.chooses:
         return evaluation
     kept = tuple(map(_without_likelihood, evaluation.measurements))
     evaluation = evaluation.model_copy(update={"measurements": kept})

@@ -14,8 +14,6 @@ from tiltune.errors import ConfigError
 
 Budget = Literal["samples", "seconds", "none"]
 
-UNTRAINED = ("base", "best_of_n")
-"""Kinds that spend nothing before decoding."""
 ROUNDS_UNTIL_SPENT = 100_000
 """Rounds of a run that its budget stops."""
 OWN = ("run.dir", "method.kind", "method.samples_max", "method.seconds_max")
@@ -42,7 +40,7 @@ class Planned:
 
     @property
     def trains(self) -> bool:
-        return self.method.kind not in UNTRAINED
+        return self.method.trains
 
     @property
     def name(self) -> str:
@@ -98,7 +96,7 @@ def grid_points(method: MethodEntry) -> Iterator[dict[str, Any]]:
 def budgets(config: CompareConfig, method: MethodEntry) -> list[Budget]:
     """The budgets that this method runs under."""
     budget = config.budget
-    if method.kind in UNTRAINED or (budget.samples is None and budget.seconds is None):
+    if not method.trains or (budget.samples is None and budget.seconds is None):
         return ["none"]
     both: list[tuple[Budget, float | None]] = [
         ("samples", budget.samples),
@@ -118,9 +116,9 @@ def _plan(
     stated = tree.setdefault("method", {})
     folder = Path(config.table.dir) / "runs" / folder_name(method, knobs, budget)
     tree.setdefault("run", {})["dir"] = str(folder)
-    if method.kind not in UNTRAINED:
+    if method.trains:
         stated |= _method(config, method, budget, stated)
-    if method.kind == "guided":
+    if method.guides:
         tree.setdefault("learner", {})["steps_per_round"] = 0
     run = parse_config(RunConfig, tree, source=where)
     _refuse_population(run.constraint.kind, where)
@@ -153,10 +151,10 @@ def _method(
     policy stays the base model. Where no number of rounds is stated the budget alone ends the run,
     unless nothing of it is spent in later rounds.
     """
-    own: dict[str, Any] = {"kind": "tilt" if method.kind == "guided" else method.kind}
+    own: dict[str, Any] = {"kind": method.run_kind}
     if budget != "none":
         own[f"{budget}_max"] = getattr(config.budget, budget)
-    draws = method.kind != "sft" and stated.get("schedule") != "fixed"
+    draws = method.draws and stated.get("schedule") != "fixed"
     if "rounds" not in stated and (budget == "seconds" or (budget == "samples" and draws)):
         own["rounds"] = ROUNDS_UNTIL_SPENT
     return own
