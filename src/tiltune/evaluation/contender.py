@@ -189,7 +189,7 @@ def _pair(
     folder = _pair_folder(path, number)
     saved: Saved = read_folder(folder)
     if not guided:
-        _check_law(run, saved, number)
+        _check_law(saved, number)
     loaded = hub.load(run.model, device=hub.device_named(run.learner.device, "learner"))
     reference = loaded.policy.base("reference")
     snapshot: dict[str, Tensor] = saved.tensors["snapshot"]
@@ -217,14 +217,14 @@ def _with_automaton(run: RunConfig, loaded: hub.Loaded, values: ValueModel) -> V
     return values if isinstance(automaton, str) else with_automaton(run, values, automaton)
 
 
-def _check_law(run: RunConfig, saved: Saved, number: int | None) -> None:
+def _check_law(saved: Saved, number: int | None) -> None:
     """The pair's law has to be the policy that the round's number promises."""
-    apart = run.method.schedule == "fixed" or run.method.anchor == "reference"
-    if apart and number and saved.state["policy_version"] > 0:
+    if saved.state["law"] == "reference" and number and saved.state["policy_version"] > 0:
         raise RunError(
-            f"--round {number}: with method.schedule = 'fixed' or method.anchor = 'reference' a "
-            "round's pair is the reference and its values, and the policy of that round is not "
-            "kept; add --guided, or leave --round out for the tuned model"
+            f"--round {number}: the run trains on the reference's completions (as method.schedule "
+            "= 'fixed' and method.anchor = 'reference' do), so a round's pair is the reference and "
+            "its values, and the policy of that round is not kept; add --guided, or leave --round "
+            "out for the tuned model"
         )
 
 

@@ -102,7 +102,7 @@ class Method(Protocol):
     @property
     def needs(self) -> Needs: ...
 
-    def prepare(self, samples: Samples, models: Models) -> Work:
+    def prepare(self, samples: Samples, models: Models) -> Work | None:
         """Once a round, without gradient: what is fixed before its first step.
 
         Args:
@@ -110,7 +110,8 @@ class Method(Protocol):
             models: as they are before the first step.
 
         Returns:
-            The samples to train on; where none are left the round trains on the corpus alone.
+            The samples to train on. Where there are none, or the work is None, the round trains on
+            the corpus alone.
         """
         ...
 

@@ -1,12 +1,15 @@
 """`python`: a method from a user's module, by the same protocol as those of the package."""
 
+import contextlib
 import importlib
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast, final
 
 from tiltune.config import PythonMethodSection, RunConfig
+from tiltune.constraints.base import describe_error
 from tiltune.data.samples import Samples
-from tiltune.errors import ConfigError
+from tiltune.errors import ConfigError, RunError, TiltuneError
 from tiltune.methods.base import Losses, Method, Models, Needs, Usual, Work
 
 
@@ -17,9 +20,11 @@ class Adopted:
 
     Attributes:
         method: what does the work.
+        path: where it comes from.
     """
 
     method: Method
+    path: str
     usual: ClassVar[Usual] = Usual()
 
     @property
@@ -29,11 +34,13 @@ class Adopted:
     def refuse(self, config: RunConfig) -> None:
         """A user's method refuses what it cannot work with when it is made."""
 
-    def prepare(self, samples: Samples, models: Models) -> Work:
-        return self.method.prepare(samples, models)
+    def prepare(self, samples: Samples, models: Models) -> Work | None:
+        with _named(self.path, "prepare"):
+            return self.method.prepare(samples, models)
 
     def loss(self, work: Work, models: Models, *, count: float) -> Losses:
-        return self.method.loss(work, models, count=count)
+        with _named(self.path, "loss"):
+            return self.method.loss(work, models, count=count)
 
 
 def make_python(section: PythonMethodSection) -> Adopted:
@@ -50,7 +57,7 @@ def make_python(section: PythonMethodSection) -> Adopted:
         except Exception as error:
             raise ConfigError(
                 f"{named}: calling it with method.settings = {section.settings} raised "
-                f"{type(error).__name__}: {error}"
+                f"{describe_error(error)}"
             ) from error
     elif section.settings:
         raise ConfigError(
@@ -63,7 +70,20 @@ def make_python(section: PythonMethodSection) -> Adopted:
             "method has `needs` (a tiltune.methods.base.Needs), `prepare(samples, models)` and "
             "`loss(work, models, *, count)`"
         )
-    return Adopted(cast(Method, found))
+    return Adopted(cast(Method, found), section.path)
+
+
+@contextlib.contextmanager
+def _named(path: str, function: str) -> Generator[None]:
+    """What a user's function raises, as one sentence that says where."""
+    try:
+        yield
+    except TiltuneError:
+        raise
+    except Exception as error:
+        raise RunError(
+            f"method.path = '{path}': its {function} raised {describe_error(error)}"
+        ) from error
 
 
 def _imported(path: str, named: str) -> Any:

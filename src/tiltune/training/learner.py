@@ -14,6 +14,7 @@ from torch import Tensor
 from tiltune.data.batches import Cursor, corpus_batch, length_parts, part_rows
 from tiltune.data.encode import Example
 from tiltune.data.samples import Samples
+from tiltune.errors import RunError
 from tiltune.methods.base import Method, Models, Work
 from tiltune.methods.losses import corpus_loss
 from tiltune.models.laws import LossOutput, Watched
@@ -224,8 +225,8 @@ class Learner:
         )
         with torch.no_grad():
             work = self.method.prepare(samples, models)
-        totals.known = work.numbers
-        return _Target(work, models, self._order(len(work))) if len(work) else None
+        totals.known = work.numbers if work is not None else {}
+        return _Target(work, models, self._order(len(work))) if work else None
 
     def _order(self, count: int) -> Callable[[int], Tensor]:
         """What picks the samples of a step."""
@@ -256,6 +257,11 @@ class Learner:
         for rows in part_rows(picked.samples, self._most_tokens(picked.samples)):
             losses = self.method.loss(picked.select(rows), target.models, count=count)
             weights = {"policy": self.beta, "values": 1.0}
+            if unknown := losses.keys() - weights.keys():
+                raise RunError(
+                    f"the method's loss is of {', '.join(sorted(unknown))}; it can be of "
+                    f"{' and '.join(weights)}"
+                )
             weighed = [weights[name] * output.loss for name, output in losses.items()]
             if weighed:
                 reduce(add, weighed).backward()

@@ -249,7 +249,7 @@ class Run:
             return
         saved = Saved(
             {"values": pair.values.state(), "snapshot": pair.law.state()},
-            {"round": number, "policy_version": pair.version},
+            {"round": number, "policy_version": pair.version, "law": self.actor.plan.law},
         )
         write_folder(self.folder / "value" / f"round-{number:03d}", saved)
         for old in sorted((self.folder / "value").glob("round-*")):
