@@ -105,8 +105,8 @@ def fit(
         run = open_run(given, resume=resume)
         if resume:
             say(f"{folder}: starting at round {run.next_round}")
-            if run.scorer_changed:
-                say("the constraint's file has changed; rounds from this one on are scored by it")
+            for changed in run.changed:
+                say(f"the {changed}'s file has changed; rounds from this one on go by it")
         for record in run.rounds():
             say(describe(record))
             if cap := run.cap(record):

@@ -13,6 +13,7 @@ from tiltune.config.constraint_section import (
     TextSection,
     joint_text,
 )
+from tiltune.config.parse import module_files
 from tiltune.errors import counted
 
 
@@ -70,8 +71,7 @@ class PythonConfig(TextSection):
 
     def files(self) -> list[Path]:
         """The module's own file."""
-        found = importlib.util.find_spec(self.path.partition(":")[0])
-        return [Path(found.origin)] if found and found.origin else []
+        return module_files(self.path)
 
 
 class ProfanityConfig(TextSection):

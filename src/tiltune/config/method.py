@@ -1,10 +1,11 @@
 """`[method]`: how the policy is trained; one table a kind, with the defaults of that kind."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from tiltune.config.parse import Section
+from tiltune.config.parse import Section, module_files
 
 
 class MethodSection(Section):
@@ -47,6 +48,10 @@ class MethodSection(Section):
         description="Stop after the round in which sampling, scoring, value learning and policy "
         "updates have taken this long together, seconds.",
     )
+
+    def files(self) -> list[Path]:
+        """Files of the user's that say how it trains."""
+        return []
 
     @model_validator(mode="before")
     @classmethod
@@ -138,6 +143,10 @@ class PythonMethodSection(MethodSection):
     settings: dict[str, Any] = Field(
         default={}, description="Keyword arguments for what makes the method."
     )
+
+    def files(self) -> list[Path]:
+        """The module's own file."""
+        return module_files(self.path)
 
 
 TABLES: dict[str, type[MethodSection]] = {

@@ -1,5 +1,8 @@
 """TOML to a validated configuration: every fault one line, unknown keys with the nearest name."""
 
+import importlib.util
+import os
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -16,6 +19,23 @@ class Section(BaseModel):
     """A table of the configuration."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def module_files(path: str) -> list[Path]:
+    """The file of the module that 'module:attribute' names, if it has one.
+
+    The working directory comes first, as where the module is imported: a hash of the file must not
+    depend on whether it has been imported already.
+    """
+    folder = os.getcwd()
+    sys.path.insert(0, folder)
+    try:
+        found = importlib.util.find_spec(path.partition(":")[0])
+    except (ImportError, ValueError):  # a parent package that is absent, or no module's name
+        found = None
+    finally:
+        sys.path.remove(folder)
+    return [Path(found.origin)] if found and found.origin else []
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:

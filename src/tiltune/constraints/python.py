@@ -41,8 +41,8 @@ def load_named(path: str, where: str) -> Any:
     names = [*module_name.split("."), *attribute.split(".")]
     if not colon or not all(name.isidentifier() for name in names):
         raise ConstraintError(
-            f"{where} is malformed; expected 'module:attribute', such as 'toy:score' for the "
-            f"function `score` in toy.py of the working directory"
+            f"{where} is malformed; expected 'module:attribute', such as 'toy:score' for `score` "
+            f"in toy.py of the working directory"
         )
     found: Any = _import(module_name, where)
     for name in attribute.split("."):

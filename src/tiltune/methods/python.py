@@ -1,13 +1,13 @@
 """`python`: a method from a user's module, by the same protocol as those of the package."""
 
 import contextlib
-import importlib
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast, final
 
 from tiltune.config import PythonMethodSection, RunConfig
 from tiltune.constraints.base import describe_error
+from tiltune.constraints.python import load_named
 from tiltune.data.samples import Samples
 from tiltune.errors import ConfigError, RunError, TiltuneError
 from tiltune.methods.base import Losses, Method, Models, Needs, Usual, Work
@@ -50,7 +50,7 @@ def make_python(section: PythonMethodSection) -> Adopted:
         ConfigError: it cannot be imported or called, or what it gives is no method.
     """
     named = f"method.path = '{section.path}'"
-    found: Any = _imported(section.path, named)
+    found: Any = load_named(section.path, named)
     if not _is_method(found) or isinstance(found, type):
         try:
             found = found(**section.settings)
@@ -83,19 +83,6 @@ def _named(path: str, function: str) -> Generator[None]:
     except Exception as error:
         raise RunError(
             f"method.path = '{path}': its {function} raised {describe_error(error)}"
-        ) from error
-
-
-def _imported(path: str, named: str) -> Any:
-    module, colon, attribute = path.partition(":")
-    if not (module and colon and attribute):
-        raise ConfigError(f"{named}: expected 'module:attribute'")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except Exception as error:
-        raise ConfigError(
-            f"{named} cannot be imported: {type(error).__name__}: {error}; the module must be "
-            "importable from where tiltune runs (installed, or its folder in PYTHONPATH)"
         ) from error
 
 

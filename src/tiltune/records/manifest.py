@@ -30,15 +30,15 @@ def make_manifest(config: RunConfig, corpus: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def check_unchanged(manifest: Path, config: RunConfig, *, next_round: int) -> bool:
+def check_unchanged(manifest: Path, config: RunConfig, *, next_round: int) -> list[str]:
     """Refuse to go on with another model, other data or another constraint.
 
-    The file of a python constraint alone, or of a part that is one, may change, since a scorer that
-    stopped the run has to be mended before it goes on; the manifest then holds the new hash and the
-    round it holds from.
+    The files of a python constraint, or of a part that is one, and of a python method may change,
+    since what stopped the run has to be mended before it goes on; the manifest then holds the new
+    hashes and the rounds they hold from.
 
     Returns:
-        Whether such a file has changed.
+        Which of "constraint" and "method" have changed.
 
     Raises:
         RunError: names what else has changed.
@@ -46,17 +46,19 @@ def check_unchanged(manifest: Path, config: RunConfig, *, next_round: int) -> bo
     content = json.loads(manifest.read_text("utf-8"))
     stored, found = content["sha256"], hashes(config)
     changed = [name for name, value in found.items() if stored.get(name) != value]
-    mendable = any(table.mendable for _, table in tables(config.constraint))
-    if changed == ["constraint"] and mendable:
-        content.setdefault("constraint_changed_at_rounds", []).append(next_round)
-        write_json(manifest, content | {"sha256": found})
-        return True
-    if changed:
+    mendable = {"method"}
+    if any(table.mendable for _, table in tables(config.constraint)):
+        mendable.add("constraint")
+    if lost := [name for name in changed if name not in mendable]:
         raise RunError(
-            f"{manifest.parent}: {', '.join(changed)} changed since the run was started; put back "
+            f"{manifest.parent}: {', '.join(lost)} changed since the run was started; put back "
             "what was there, or start a new run with another run.dir"
         )
-    return False
+    for name in changed:
+        content.setdefault(f"{name}_changed_at_rounds", []).append(next_round)
+    if changed:
+        write_json(manifest, content | {"sha256": found})
+    return changed
 
 
 def check_apart(config: RunConfig) -> None:
@@ -95,6 +97,8 @@ def hashes(config: RunConfig) -> dict[str, str]:
     """SHA-256 by setting; a hub id, which has no local folder, goes by its name."""
     found = {setting: digest([Path(path)], path) for setting, path in inputs(config).items()}
     found["constraint"] = constraint_digest(config.constraint)
+    if files := config.method.files():
+        found["method"] = digest(files, "")
     return found
 
 

@@ -70,14 +70,14 @@ class Run:
         self.actor = make_actor(prepared)
         self.records: list[RoundRecord] = []
         self.next_round = 0
-        self.scorer_changed = False
+        self.changed: list[str] = []
         self._pending: tuple[dict[str, torch.Tensor], int] | None = None
         if resume:
             recover(self.folder)
         checkpoint = latest_checkpoint(self.folder / "checkpoints") if resume else None
         if checkpoint is not None:
             self._load(read_folder(checkpoint))
-            self.scorer_changed = check_unchanged(
+            self.changed = check_unchanged(
                 self.folder / "manifest.json", self.config, next_round=self.next_round
             )
             (self.folder / FINISHED).unlink(missing_ok=True)  # until it is so again
