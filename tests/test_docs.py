@@ -79,6 +79,29 @@ def test_examples_are_what_they_say(path: Path) -> None:
         load_config(path) if "run" in tables else load_evaluate_config(path)
 
 
+def test_the_rooms_are_drawn_as_they_are() -> None:
+    """`ls src/tiltune`, in the order in which imports point down."""
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    drawn = re.findall(
+        r"^ {4}(\w+)(?:/|\.py) ", page.split("## The rooms")[1].split("\n## ")[0], re.M
+    )
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]
+    assert drawn == contracts["contracts"][0]["layers"]
+    names = {path.stem for path in (ROOT / "src" / "tiltune").iterdir() if path.name[0] not in "_."}
+    assert set(drawn) == names - {"py"}  # py.typed
+
+
+@pytest.mark.parametrize("name", ["docs/architecture.md", "docs/methods.md", "CONTRIBUTING.md"])
+def test_files_that_are_named_are_there(name: str) -> None:
+    named = re.findall(r"`([\w/]+\.(?:py|toml|md))`", (ROOT / name).read_text("utf-8"))
+    assert named
+    assert not [
+        each
+        for each in named
+        if not any((at / each).is_file() for at in (ROOT, ROOT / "src/tiltune"))
+    ]
+
+
 def test_there_are_examples() -> None:
     assert {"detox.toml", "compare_world.toml", "compare_detox.toml"} <= {p.name for p in EXAMPLES}
 

@@ -17,6 +17,17 @@ if TYPE_CHECKING:
     from tiltune.decoding.draw import Ending, draw
     from tiltune.decoding.guidance import GuidanceProcessor
     from tiltune.errors import ConstraintError, TiltuneError
+    from tiltune.methods.base import (
+        Losses,
+        Method,
+        Models,
+        Needs,
+        Work,
+        by_parts,
+        next_logits,
+        taken_log_probs,
+    )
+    from tiltune.models.laws import LossOutput
     from tiltune.models.lm import LanguageModel
     from tiltune.records.rounds import RoundRecord
     from tiltune.training.fit import fit
@@ -33,6 +44,11 @@ __all__ = [
     "Failure",
     "GuidanceProcessor",
     "LanguageModel",
+    "LossOutput",
+    "Losses",
+    "Method",
+    "Models",
+    "Needs",
     "RoundRecord",
     "RunConfig",
     "Samples",
@@ -40,7 +56,9 @@ __all__ = [
     "Score",
     "TextConstraint",
     "TiltuneError",
+    "Work",
     "build_constraint",
+    "by_parts",
     "check_constraint",
     "combine",
     "draw",
@@ -50,7 +68,9 @@ __all__ = [
     "load_config",
     "load_constraint_config",
     "mean",
+    "next_logits",
     "open_run",
+    "taken_log_probs",
 ]
 
 PUBLIC = {
@@ -61,6 +81,11 @@ PUBLIC = {
     "Failure": "tiltune.constraints.scores:Failure",
     "GuidanceProcessor": "tiltune.decoding.guidance:GuidanceProcessor",
     "LanguageModel": "tiltune.models.lm:LanguageModel",
+    "LossOutput": "tiltune.models.laws:LossOutput",
+    "Losses": "tiltune.methods.base:Losses",
+    "Method": "tiltune.methods.base:Method",
+    "Models": "tiltune.methods.base:Models",
+    "Needs": "tiltune.methods.base:Needs",
     "RoundRecord": "tiltune.records.rounds:RoundRecord",
     "RunConfig": "tiltune.config:RunConfig",
     "Samples": "tiltune.data.samples:Samples",
@@ -68,7 +93,9 @@ PUBLIC = {
     "Score": "tiltune.constraints.scores:Score",
     "TextConstraint": "tiltune.constraints.base:TextConstraint",
     "TiltuneError": "tiltune.errors:TiltuneError",
+    "Work": "tiltune.methods.base:Work",
     "build_constraint": "tiltune.constraints.build:build_constraint",
+    "by_parts": "tiltune.methods.base:by_parts",
     "check_constraint": "tiltune.worlds.testing:check_constraint",
     "combine": "tiltune.constraints.base:combine",
     "draw": "tiltune.decoding.draw:draw",
@@ -78,7 +105,9 @@ PUBLIC = {
     "load_config": "tiltune.config:load_config",
     "load_constraint_config": "tiltune.config:load_constraint_config",
     "mean": "tiltune.constraints.base:mean",
+    "next_logits": "tiltune.methods.base:next_logits",
     "open_run": "tiltune.training.run:open_run",
+    "taken_log_probs": "tiltune.methods.base:taken_log_probs",
 }
 """Where each name of `__all__` stands, "module:attribute"."""
 

@@ -48,7 +48,7 @@ def target_loss(
     Args:
         logits: the policy's, at each prefix.
         log_q: the target's next-token law at the same prefixes.
-        weights: `functional.prefix_weights`.
+        weights: `laws.prefix_weights`.
         mask: prefixes that a real token follows.
         count: see the module.
     """

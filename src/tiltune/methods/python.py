@@ -9,7 +9,7 @@ from tiltune.config import PythonMethodSection, RunConfig
 from tiltune.constraints.base import describe_error
 from tiltune.constraints.python import load_named
 from tiltune.data.samples import Samples
-from tiltune.errors import ConfigError, RunError, TiltuneError
+from tiltune.errors import ConfigError, ConstraintError, RunError, TiltuneError
 from tiltune.methods.base import Losses, Method, Models, Needs, Usual, Work
 
 
@@ -50,24 +50,21 @@ def make_python(section: PythonMethodSection) -> Adopted:
         ConfigError: it cannot be imported or called, or what it gives is no method.
     """
     named = f"method.path = '{section.path}'"
-    found: Any = load_named(section.path, named)
-    if not _is_method(found) or isinstance(found, type):
-        try:
-            found = found(**section.settings)
-        except Exception as error:
-            raise ConfigError(
-                f"{named}: calling it with method.settings = {section.settings} raised "
-                f"{describe_error(error)}"
-            ) from error
-    elif section.settings:
+    try:
+        found = load_named(section.path, named)
+    except ConstraintError as error:
+        raise ConfigError(str(error)) from error
+    if isinstance(found, type) or (callable(found) and _lacking(found)):
+        found = _made(found, section.settings, named)
+    elif section.settings and not _lacking(found):
         raise ConfigError(
             f"{named} is a method already, so nothing reads method.settings = "
-            f"{section.settings}; name what makes it, or leave them out"
+            f"{section.settings}; name the class or function that makes it, or leave them out"
         )
-    if not _is_method(found):
+    if lacking := _lacking(found):
         raise ConfigError(
-            f"{named} gives a {type(found).__name__} without {', '.join(_lacking(found))}; a "
-            "method has `needs` (a tiltune.methods.base.Needs), `prepare(samples, models)` and "
+            f"{named} is no method: {type(found).__name__} has no {', '.join(lacking)}; a method "
+            "has `needs` (a tiltune.Needs), `prepare(samples, models)` and "
             "`loss(work, models, *, count)`"
         )
     return Adopted(cast(Method, found), section.path)
@@ -86,11 +83,20 @@ def _named(path: str, function: str) -> Generator[None]:
         ) from error
 
 
+def _made(make: Any, settings: dict[str, Any], named: str) -> Any:
+    """What the class or function gives."""
+    try:
+        return make(**settings)
+    except (Exception, SystemExit) as error:
+        given = f"with method.settings = {settings}" if settings else "without method.settings"
+        raise ConfigError(f"{named}: calling it {given} raised {describe_error(error)}") from error
+
+
 def _lacking(found: Any) -> list[str]:
     """What a method has and this has not."""
-    lacking = [name for name in ("prepare", "loss") if not callable(getattr(found, name, None))]
-    return lacking if isinstance(getattr(found, "needs", None), Needs) else ["needs", *lacking]
+    lacking = [f"`{name}`" for name in ("prepare", "loss") if not callable(_of(found, name))]
+    return lacking if isinstance(_of(found, "needs"), Needs) else ["`needs`", *lacking]
 
 
-def _is_method(found: Any) -> bool:
-    return not _lacking(found)
+def _of(found: Any, name: str) -> Any:
+    return getattr(found, name, None)

@@ -1,7 +1,7 @@
 """The actor: draws from a snapshot, scores, fits values, publishes the matching pair.
 
 `submit` hands it a snapshot and `collect` waits for the pair. Whether the work happens inside
-`collect` or meanwhile in a process of its own (`remote.py`) is all that tells schedules apart.
+`collect` or meanwhile in a process of its own (`process.py`) is all that tells schedules apart.
 """
 
 import time

@@ -2,7 +2,7 @@
 where certain.
 
 What is learnt speaks only where neither holds, as a correction of what an automaton's state alone
-says: `logit R = logit Φ(state) + f(prefix)`, see `state_prior.py`. `ExactEnds` is a value model
+says: `logit R = logit Φ(state) + f(prefix)`, see `prior.py`. `ExactEnds` is a value model
 like any other, so that the losses, the target, calibration and guidance all have the same values.
 """
 
