@@ -138,7 +138,28 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
     "a seed too large": (setting(run={"seed": 2**60}), ("`run.seed`", "less than")),
     "a rate that diverges": (
         setting(learner={"learning_rate": 1e30}),
-        ("the policy diverged", "learner.learning_rate = 1e+30", "lower learner.learning_rate"),
+        ("the policy diverged", "(peak 1e+30)", "lower learner.learning_rate or method.beta"),
+    ),
+    "a rate of values that diverges": (
+        setting(value_model={"learning_rate": 1e30}),
+        (
+            *("value fit 1 of this run diverged: the gradient of step 2 of 4", "(peak 1e+30)"),
+            *("lower value_model.learning_rate", "--resume"),
+        ),
+    ),
+    "values that their last step breaks": (
+        setting(
+            value_model={"kind": "head", "automaton": "none"}
+            | {"learning_rate": 1e30, "steps_per_round": 1}
+        ),
+        ("value fit 1 of this run diverged: 1 step left what is not finite",),
+    ),
+    "a rate of state values that diverges": (
+        setting(value_model={"learning_rate": 1e30}, method={"kind": "ppo", "rounds": 1}),
+        (
+            "the fit of the state values diverged: the gradient of step 2 of 3",
+            *("(peak 1e+30)", "lower value_model.learning_rate"),
+        ),
     ),
     "unknown table": (setting(trainer={"x": 1}), ("unknown key `trainer`", "allowed: actor,")),
     "missing model": (

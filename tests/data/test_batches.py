@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from small_models import START, A, T, llama
-from tiltune.data.batches import length_parts, micro_batches
+from tiltune.data.batches import length_parts, micro_batches, part_rows
 from tiltune.data.samples import SamplingLaw
 from tiltune.decoding.draw import Ending, draw
 
@@ -52,3 +52,18 @@ def test_micro_batches_hold_the_same_rows() -> None:
                 part.ids[n][part.mask[n]].tolist() == batch.ids[place][batch.mask[place]].tolist()
             )
             assert part.labels[n] == batch.labels[place]
+
+
+def test_part_rows_count_the_prompt_s_padding() -> None:
+    """Each row's length is that of all prompts, padding included, and of its own completion."""
+    prompts = [[START], [START, A, A, A, A, A, A, A, A]] * 12
+    generator = torch.Generator().manual_seed(0)
+    lm = llama(vocabulary=4, owned=3)
+    drawn = draw(lm, prompts, SamplingLaw(4), Ending((T,), A), generator=generator)
+    lengths = [9 + length for length in drawn.mask.sum(1).tolist()]
+    for most in (1, 26, 60, 10**6):
+        found = [rows.tolist() for rows in part_rows(drawn, most)]
+        assert found == length_parts(lengths, most)
+        for rows in found:
+            assert len(rows) == 1 or len(rows) * max(lengths[row] for row in rows) <= most
+    assert len(part_rows(drawn, 1)) == 24 and len(part_rows(drawn, 10**6)) == 1

@@ -1,9 +1,13 @@
 """Samples: cropping, joining, crossing a file, and the law they carry."""
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 
 from tiltune.data.samples import Samples, SamplingLaw, concatenate
+from tiltune.errors import RunError
 
 pytestmark = pytest.mark.quick
 
@@ -119,3 +123,19 @@ def test_tensors_and_the_law_are_all_there_is() -> None:
     again = Samples(**drawn.tensors(), law=drawn.law)
     assert real_rows(again) == real_rows(drawn)
     assert real_rows(drawn.to(torch.device("cpu"))) == real_rows(drawn)
+
+
+@pytest.mark.parametrize("label", [math.nan, math.inf, -0.01, 1.01])
+def test_labels_that_are_no_numbers_of_0_to_1_are_refused(label: float) -> None:
+    drawn = samples([1, 2, 4], [5, 1, 3])
+    replace(drawn, labels=torch.tensor([0.0, 0.5, 1.0])).require_labels()
+    for labels, count in (([0.0, label, 1.0], 1), ([label, 0.5, label], 2)):
+        wrong = replace(drawn, labels=torch.tensor(labels))
+        with pytest.raises(RunError, match=f"^{count} of 3 completions have a label .*{label:g}, "):
+            wrong.require_labels()
+
+
+def test_samples_that_are_not_scored_yet_are_refused() -> None:
+    unscored = replace(samples([1], [2]), labels=torch.tensor([math.nan]))
+    with pytest.raises(RunError, match=r"^1 of 1 completion have a label"):
+        unscored.require_labels()

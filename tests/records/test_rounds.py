@@ -9,9 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from tiltune.errors import RunError
 from tiltune.records.files import write_atomically
 from tiltune.records.intervals import mean_interval, wilson_interval
-from tiltune.records.rounds import CalibrationBin, RoundRecord, read_records, write_records
+from tiltune.records.rounds import (
+    CalibrationBin,
+    RoundRecord,
+    checked,
+    read_records,
+    write_records,
+)
 
 pytestmark = pytest.mark.quick
 
@@ -88,3 +95,28 @@ def test_a_write_that_breaks_off_leaves_the_old_file(
     with pytest.raises(OSError, match="no space"):
         write_atomically(path, "new")
     assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
+def test_a_number_that_is_none_is_not_written_as_not_measured(broken: float):
+    """JSON has null for it, which says that nothing was measured."""
+    whole = {"low": 0.0, "high": 0.1, "count": 3, "predicted_mean": 0.0, "observed_rate": 0.5}
+    sound = RoundRecord(
+        **ROW,
+        brier_score=0.0,
+        satisfaction_rate_interval=(0.0, 1.0),
+        calibration=(CalibrationBin(**whole),),
+        method_numbers={"mine": -1e300},
+    )
+    assert checked(sound) is sound
+    cases = {
+        "brier_score": {"brier_score": broken},
+        "satisfaction_rate_interval": {"satisfaction_rate_interval": (0.0, broken)},
+        "calibration.observed_rate": {
+            "calibration": (CalibrationBin(**whole | {"observed_rate": broken}),)
+        },
+        "method_numbers.mine": {"method_numbers": {"yours": 1.0, "mine": broken}},
+    }
+    for name, change in cases.items():
+        with pytest.raises(RunError, match=f"^round 1: {name}: not finite"):
+            checked(sound.model_copy(update=change))

@@ -12,9 +12,10 @@ from small_models import START, A, Enumerated, T, llama, one_b_never_two
 from tiltune.data.batches import micro_batches
 from tiltune.data.samples import Samples, SamplingLaw
 from tiltune.decoding.draw import Ending, draw
+from tiltune.errors import RunError
 from tiltune.models.lm import LanguageModel
 from tiltune.models.optimiser import one_cycle
-from tiltune.values.fit import ValueLearner, ValueSettings, reliability
+from tiltune.values.fit import Calibration, ValueLearner, ValueSettings, reliability
 from tiltune.values.model import HeadValue, TrunkValue, ValueModel
 
 LIMIT = 4
@@ -138,7 +139,7 @@ def test_what_is_measured_and_what_is_reported(
 
     def calibration(held: Samples, rate: float) -> object:
         measured.append((set(held.prompt_index.tolist()), rate))
-        return None
+        return Calibration(0.1, 0.2, 0.3, ())
 
     monkeypatch.setattr(fitter, "_backward", backward)
     monkeypatch.setattr(fitter, "calibration", calibration)
@@ -181,6 +182,27 @@ def test_the_snapshot_stays_as_it_is(lm: LanguageModel) -> None:
 def test_one_sample_is_enough_to_fit_and_measure(lm: LanguageModel) -> None:
     fit = learner(HeadValue(lm)).fit(labelled(lm, 1), lm, steps=1)
     assert math.isfinite(fit.value_loss) and math.isfinite(fit.calibration.brier_score)
+
+
+def test_a_correction_that_its_last_steps_broke_is_not_kept(lm: LanguageModel) -> None:
+    """A NaN says nothing of the held-out labels, so what was there before it stays."""
+
+    class Correction(HeadValue):
+        corrects = True
+
+    samples = labelled(lm, 200)
+    model = Correction(lm)
+    before = model.state()
+    fit = learner(model, learning_rate=math.inf).fit(samples, lm, steps=1)
+    assert fit.steps_kept == 0 and math.isfinite(fit.calibration.brier_score)
+    assert all(torch.equal(value, before[name]) for name, value in model.state().items())
+
+
+def test_a_fit_that_its_last_step_broke_is_refused(lm: LanguageModel) -> None:
+    fitter = learner(HeadValue(lm), learning_rate=math.inf)
+    with pytest.raises(RunError, match=r"^value fit 1 of this run diverged: 1 step left what is"):
+        fitter.fit(labelled(lm, 200), lm, steps=1)
+    assert fitter.fits == 0
 
 
 # Splitting a batch.

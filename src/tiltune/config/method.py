@@ -3,9 +3,13 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationInfo, model_validator
 
 from tiltune.config.parse import Section, module_files
+
+FORMER = {"former": True}
+"""Context of validating a run's `config.json`: once all kinds had one table, so that those of ppo
+and sft hold tilt's `prefix_weight_clip`, too."""
 
 
 class MethodSection(Section):
@@ -55,14 +59,17 @@ class MethodSection(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _of_this_kind(cls, stated: Any) -> Any:
-        """Say which kinds read a setting that this one does not; None states nothing."""
+    def _of_this_kind(cls, stated: Any, info: ValidationInfo) -> Any:
+        """Say which kinds read a setting that this one does not; None states nothing.
+
+        Nor does any of them in a run's `config.json`, see `FORMER`.
+        """
         if not isinstance(stated, dict):
             return stated
         kept = dict(cast(dict[str, Any], stated))
         for name in [name for name in kept if name not in cls.model_fields]:
             readers = [kind for kind, table in TABLES.items() if name in table.model_fields]
-            if readers and kept.pop(name) is not None:
+            if readers and kept.pop(name) is not None and info.context != FORMER:
                 kind = kept.get("kind", "tilt")
                 raise ValueError(
                     f"method.{name} is read by method.kind = {' and '.join(map(repr, readers))} "

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from tiltune.errors import RunError
+from tiltune.errors import RunError, counted
 
 
 @dataclass(frozen=True)
@@ -102,16 +102,17 @@ class Samples:
         return replace(self, **prompts, **{name: getattr(self, name)[:, :width] for name in names})
 
     def require_labels(self) -> None:
-        """Refuse rows whose label is no number.
+        """Refuse rows whose label is no number in [0, 1].
 
         Raises:
-            RunError: says how many there are.
+            RunError: says how many there are, and the first.
         """
-        lacking = int(self.labels.isnan().sum())
-        if lacking:
+        wrong = self.labels[~((self.labels >= 0) & (self.labels <= 1))]  # a NaN is neither
+        if len(wrong):
             raise RunError(
-                f"{lacking} of {len(self)} completions have a label that is NaN, from which "
-                "nothing can be learnt; the constraint's `label` must give a number in [0, 1]"
+                f"{len(wrong)} of {counted(len(self), 'completion')} have a label that is no number"
+                f" in [0, 1], such as {wrong[0].item():g}, from which nothing can be learnt; it is "
+                "what the constraint's `label` gives"
             )
 
     def to(self, device: torch.device) -> "Samples":

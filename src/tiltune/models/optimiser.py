@@ -99,13 +99,23 @@ class Optimiser:
         for group in self.adam.param_groups:
             group["lr"] = rate
         if not clip_grad_norm_(self.parameters, MOST_NORM).isfinite():
-            raise RunError(
-                f"{self.fitted} diverged: the gradient of step {step + 1} of {schedule.steps} is "
-                f"not finite, at a rate of {rate:.3g} (peak {self.rate:g}); start again with a "
-                f"lower {self.lower}. What the last checkpoint holds stands"
+            raise self.diverged(
+                f"the gradient of step {step + 1} of {schedule.steps} is not finite, at a rate of "
+                f"{rate:.3g} (peak {self.rate:g})"
             )
         self.adam.step()
         self.adam.zero_grad(set_to_none=True)
+
+    def diverged(self, found: str) -> RunError:
+        """What stops the run, and what a user can do.
+
+        Args:
+            found: what shows it.
+        """
+        return RunError(
+            f"{self.fitted} diverged: {found}; start again with a lower {self.lower} (--resume "
+            "keeps the settings, and would meet it again). Rounds that are saved stand"
+        )
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint must hold."""

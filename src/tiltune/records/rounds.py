@@ -6,10 +6,14 @@ The closing row (`closing = true`) measures the final policy and trains nothing.
 not measured is `None`, never zero. Logarithms are natural, so losses and divergences are in nats.
 """
 
+import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict
 
+from tiltune.errors import RunError
 from tiltune.records.files import write_atomically
 from tiltune.records.intervals import Interval
 
@@ -94,6 +98,39 @@ class RoundRecord(BaseModel):
     waiting_for_actor_seconds: float | None = None
 
     alarms: tuple[str, ...] = ()
+
+
+def checked(record: RoundRecord) -> RoundRecord:
+    """The record itself; a file would show a number that is none (NaN, inf) as not measured.
+
+    Raises:
+        RunError: names what is not finite.
+    """
+    broken = list(_not_finite("", record.model_dump()))
+    if broken:
+        raise RunError(
+            f"round {record.round}: {', '.join(broken)}: not finite; the policy or its values "
+            "diverged, or the method's own numbers are broken. Start again with a lower "
+            "learner.learning_rate or value_model.learning_rate, or mend the method. Rounds that "
+            "are saved stand"
+        )
+    return record
+
+
+def _not_finite(name: str, value: Any) -> Iterator[str]:
+    """Dotted names of the numbers within the value that are not finite."""
+    match value:
+        case float():
+            if not math.isfinite(value):
+                yield name
+        case dict():
+            for key, each in cast(dict[str, Any], value).items():
+                yield from _not_finite(f"{name}.{key}" if name else key, each)
+        case tuple():
+            for each in cast(tuple[Any, ...], value):
+                yield from _not_finite(name, each)
+        case _:
+            pass
 
 
 class AutomatonRecord(BaseModel):

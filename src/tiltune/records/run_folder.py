@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from tiltune.config import RunConfig
 from tiltune.config.constraint import tables
 from tiltune.config.constraint_section import ConstraintSection
+from tiltune.config.method import FORMER
 from tiltune.errors import RunError
 
 FINISHED = "finished.json"
@@ -30,7 +31,7 @@ def read_config(folder: Path) -> RunConfig:
     """
     path = folder / "config.json"
     try:
-        return RunConfig.model_validate_json(path.read_text("utf-8"))
+        return RunConfig.model_validate_json(path.read_text("utf-8"), context=FORMER)
     except OSError:
         found = "no config.json there"
     except (ValidationError, UnicodeDecodeError):

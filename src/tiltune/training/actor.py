@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tiltune.config.method import MethodSection
 from tiltune.data.samples import Samples, concatenate
+from tiltune.errors import ModelError, RunError
 from tiltune.methods.base import Needs
 from tiltune.models.lm import LanguageModel
 from tiltune.records.intervals import wilson_interval
@@ -231,7 +232,15 @@ class Actor:
             self.value_learner.fits = state["value_fits"]
 
     def _draw(self, lm: LanguageModel, count: int, version: int, group: int = 1) -> Scored:
-        return self.sampler.draw(lm, count, policy_version=version, group_size=group)
+        try:
+            return self.sampler.draw(lm, count, policy_version=version, group_size=group)
+        except ModelError as error:
+            if version == 0:
+                raise
+            raise RunError(
+                f"the policy diverged: of its version {version} {error}. Start again with a lower "
+                "learner.learning_rate or method.beta; --resume would meet it again"
+            ) from error
 
     def _fit(self, samples: Samples, *, fresh: int) -> dict[str, Any]:
         if self.value_learner is None:

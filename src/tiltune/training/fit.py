@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from tiltune.records.rounds import RoundRecord
+from tiltune.records.rounds import RoundRecord, checked
 from tiltune.training.actor import ActorLike, Pair
 from tiltune.training.learner import Learner, Trained
 
@@ -66,6 +66,9 @@ def fit(
         schedule: see there.
         measure: record fields from validation text and the reference.
         pending: after a resume, the snapshot that the actor was working on; None: the policy.
+
+    Raises:
+        RunError: a number of a round's record is not finite.
     """
     if schedule.first >= schedule.rounds:
         return
@@ -91,7 +94,7 @@ def fit(
             waiting_for_actor_seconds=waited if schedule.max_lag else None,
             **numbers,
         )
-        yield Round(record, pair)
+        yield Round(checked(record), pair)
 
 
 def close(
@@ -107,4 +110,4 @@ def close(
         closing=True,
         **(pair.numbers | measure(pair)),
     )
-    return Round(record, pair)
+    return Round(checked(record), pair)

@@ -158,9 +158,9 @@ class Learner:
                 self._corpus_backward(self.corpus, totals)
             if target is not None:
                 self._method_backward(target, step, totals)
-            self.optimiser.step(schedule, step)
             if target is not None and self.value_optimiser is not None:
-                self.value_optimiser.step(schedule, step)
+                self.value_optimiser.step(schedule, step)  # first: broken values break the policy
+            self.optimiser.step(schedule, step)
             self.steps_done += 1
         self.version += 1
         return totals.numbers() | {

@@ -69,6 +69,9 @@ class Sampler:
             count: completions.
             policy_version: the stamp.
             group_size: completions of each prompt.
+
+        Raises:
+            RunError: a label is no number in [0, 1].
         """
         started = time.perf_counter()
         places = self.cursor.next(-(-count // group_size))
@@ -90,6 +93,7 @@ class Sampler:
         )
         ended = time.perf_counter()
         samples = replace(samples, labels=labels.to(samples.ids.device))
+        samples.require_labels()
         return Scored(samples, completions, scores, drawn - started, ended - drawn)
 
     def _batch(self, lm: LanguageModel, picks: list[int]) -> Samples:

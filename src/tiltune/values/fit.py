@@ -9,6 +9,7 @@ from torch.nn.functional import logsigmoid
 
 from tiltune.data.batches import micro_batches
 from tiltune.data.samples import Samples
+from tiltune.errors import counted
 from tiltune.models.laws import gather, log_softmax
 from tiltune.models.lm import LanguageModel
 from tiltune.models.optimiser import Optimiser, one_cycle
@@ -128,8 +129,10 @@ class ValueLearner:
         if best is not None:
             self.model.load_state(best.state)
         value, consistency = (sum(column) / len(recent) for column in zip(*recent, strict=True))
-        self.fits += 1
         measured = self.calibration(samples.select(held), float(samples.labels[train].mean()))
+        if not all(map(math.isfinite, (value, consistency, measured.brier_score))):
+            raise optimiser.diverged(f"{counted(steps, 'step')} left what is not finite")
+        self.fits += 1
         return ValueFit(value, consistency, tokens, measured, best.step if best else steps)
 
     def _optimiser(self) -> Optimiser:
@@ -144,7 +147,7 @@ class ValueLearner:
     def _look(self, held: Samples, step: int, best: "_Look | None" = None) -> "_Look":
         """The weights as they are, or the best so far if those say more of the held-out labels."""
         loss = self._label_loss(held)
-        if best is not None and best.loss <= loss:
+        if best is not None and not loss < best.loss:  # nor is a NaN better
             return best
         return _Look(step, loss, self.model.state())
 
