@@ -53,7 +53,7 @@ def test_the_tables_the_union_and_the_dictionary_name_the_same_kinds() -> None:
     tags = {get_args(each)[1].tag: get_args(each)[0] for each in union}
     assert list(KINDS) == list(TABLES) and tags == TABLES
     # a comparison has ways of drawing besides, and no name for a method of one's own
-    assert set(get_args(MethodKind)) - {"base", "guided", "best_of_n"} == set(KINDS) - {"python"}
+    assert set(get_args(MethodKind)) - {"base", "guided", "best_of_n"} == set(KINDS)
 
 
 @pytest.mark.parametrize(
@@ -73,14 +73,17 @@ def test_the_tables_the_union_and_the_dictionary_name_the_same_kinds() -> None:
             {"kind": "grpo", "group_size": 5} | GRADIENT,
             Grpo(kl_weight=0.7, ratio_clip=0.4, group_size=5, passes=3),
         ),
-        ({"kind": "python", "path": "test_method_kinds:USERS"}, Adopted(USERS)),
+        (
+            {"kind": "python", "path": "test_method_kinds:USERS"},
+            Adopted(USERS, "test_method_kinds:USERS"),
+        ),
         (
             {
                 "kind": "python",
                 "path": "tiltune.methods.tilt:Tilt",
                 "settings": {"prefix_weight_clip": 2.0},
             },
-            Adopted(Tilt(2.0)),
+            Adopted(Tilt(2.0), "tiltune.methods.tilt:Tilt"),
         ),
     ],
 )

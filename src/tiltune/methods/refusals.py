@@ -27,7 +27,7 @@ def refuse(config: RunConfig, method: BuiltInMethod) -> None:
             "method.beta = 0 cannot be steered to method.target_rate; set a beta above 0, or no "
             "target_rate"
         )
-    if method.needs.corpus == "needed" and config.data.corpus is None:
+    if config.data.corpus is None and (method.needs.corpus == "needed" or not samples):
         raise ConfigError(f"method.kind = '{section.kind}' trains on a corpus; set data.corpus")
     if section.beta_min > section.beta_max:
         raise ConfigError(

@@ -100,6 +100,17 @@ class RoundRecord(BaseModel):
     alarms: tuple[str, ...] = ()
 
 
+METHOD_FIELDS = frozenset(
+    {
+        *("corpus_loss_nats_per_token", "kl_target_policy_nats_per_token"),
+        *("effective_sample_size_share", "weight_clipped_share", "prompts_without_target"),
+        *("logprob_gap_nats", "policy_gradient_loss", "ratio_clipped_share"),
+        *("kl_penalty_nats_per_token", "state_value_loss"),
+    }
+)
+"""What a method may say by a field of its own; the others are said by who knows them."""
+
+
 def checked(record: RoundRecord) -> RoundRecord:
     """The record itself; a file would show a number that is none (NaN, inf) as not measured.
 

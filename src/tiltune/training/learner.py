@@ -20,7 +20,7 @@ from tiltune.methods.losses import corpus_loss
 from tiltune.models.laws import LossOutput, Watched
 from tiltune.models.lm import LanguageModel
 from tiltune.models.optimiser import Optimiser, RateSchedule
-from tiltune.records.rounds import RoundRecord
+from tiltune.records.rounds import METHOD_FIELDS
 from tiltune.values.model import ValueModel
 from tiltune.values.state import StateValue
 
@@ -317,6 +317,6 @@ class _Totals:
             for step, watched in parts:
                 steps.setdefault(step, []).append(watched.values)
             found[name] = parts[0][1].summary(list(steps.values()))
-        own = {name: value for name, value in found.items() if name in RoundRecord.model_fields}
+        own = {name: value for name, value in found.items() if name in METHOD_FIELDS}
         apart = {name: float(value) for name, value in found.items() if name not in own}
         return own | {"learner_tokens": self.tokens, "method_numbers": apart}
