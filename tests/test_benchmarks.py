@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -22,6 +23,8 @@ def benchmarks(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.syspath_prepend(root / "benchmarks")
     # a child that is spawned meanwhile finds the benchmark's modules as well
     monkeypatch.setenv("PYTHONPATH", str(root / "benchmarks"))
+    # a library that another test has loaded may be called as a benchmark is
+    monkeypatch.delitem(sys.modules, "evaluate", raising=False)
     yield importlib.import_module
     torch.set_num_threads(threads)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tiltune.config import RunConfig, load_config, load_constraint_config
+from tiltune.config.method import TABLES
 from tiltune.errors import ConfigError
 
 pytestmark = pytest.mark.quick
@@ -34,8 +35,9 @@ def test_three_settings_are_enough(tmp_path: Path) -> None:
 
 
 def test_every_setting_says_what_it_is() -> None:
-    for table in RunConfig.model_fields.values():
-        fields = getattr(table.annotation, "model_fields", {})
+    tables = [table.annotation for table in RunConfig.model_fields.values()]
+    for table in (*tables, *TABLES.values()):
+        fields = getattr(table, "model_fields", {})
         assert all(field.description for name, field in fields.items() if name != "kind")
 
 

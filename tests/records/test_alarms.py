@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from tiltune.config import RunConfig
+from tiltune.config.method import TABLES
 from tiltune.records import alarms
 from tiltune.records.alarms import find_alarms
 from tiltune.records.rounds import CalibrationBin, RoundRecord
@@ -214,6 +215,7 @@ def test_every_setting_that_is_named_exists() -> None:
         name: getattr(info.annotation, "model_fields", {"threshold": None})
         for name, info in RunConfig.model_fields.items()
     }
+    sections["method"] = {name for table in TABLES.values() for name in table.model_fields}
     for alarm in found:
         quoted = [part.split(" ")[0] for part in alarm.split("`")[1::2]]
         keys = [part for part in quoted if "." in part]

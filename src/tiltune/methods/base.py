@@ -7,7 +7,7 @@ and `method.kind = "python"` takes one from a user's module.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args, get_type_hints
 
 from jaxtyping import Float
 from torch import Tensor
@@ -36,6 +36,9 @@ class Needs:
         group_size: completions of each prompt in a round.
         order: how a step picks its samples: "random" places, or "passes" over all of them.
         corpus: whether it can do without one.
+
+    Raises:
+        ValueError: a field holds something else.
     """
 
     law: Literal["snapshot", "reference", "none"] = "snapshot"
@@ -43,6 +46,18 @@ class Needs:
     group_size: int = 1
     order: Literal["random", "passes"] = "random"
     corpus: Literal["needed", "optional"] = "optional"
+
+    def __post_init__(self) -> None:
+        allowed = get_type_hints(type(self))
+        for name in ("law", "values", "order", "corpus"):
+            if getattr(self, name) not in get_args(allowed[name]):
+                raise ValueError(
+                    f"Needs({name}={getattr(self, name)!r}): one of {get_args(allowed[name])}"
+                )
+        if type(self.group_size) is not int or self.group_size < 1:
+            raise ValueError(f"Needs(group_size={self.group_size!r}): a whole number from 1 on")
+        if self.law == "none" and self.values != "none":
+            raise ValueError("Needs(law='none'): values are learnt from completions; give a law")
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,19 @@
 """`python`: a method from a user's module, by the same protocol as those of the package."""
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast, final
 
+from torch import Tensor
+
 from tiltune.config import PythonMethodSection, RunConfig
-from tiltune.constraints.base import describe_error
+from tiltune.constraints.base import describe_error, shown
 from tiltune.constraints.python import load_named
 from tiltune.data.samples import Samples
 from tiltune.errors import ConfigError, ConstraintError, RunError, TiltuneError
 from tiltune.methods.base import Losses, Method, Models, Needs, Usual, Work
+from tiltune.models.laws import LossOutput
 
 
 @final
@@ -36,11 +39,19 @@ class Adopted:
 
     def prepare(self, samples: Samples, models: Models) -> Work | None:
         with _named(self.path, "prepare"):
-            return self.method.prepare(samples, models)
+            work = self.method.prepare(samples, models)
+        self._check(_fault_of_work(work), "prepare")
+        return work
 
     def loss(self, work: Work, models: Models, *, count: float) -> Losses:
         with _named(self.path, "loss"):
-            return self.method.loss(work, models, count=count)
+            losses = self.method.loss(work, models, count=count)
+        self._check(_fault_of_losses(losses), "loss")
+        return losses
+
+    def _check(self, fault: str, function: str) -> None:
+        if fault:
+            raise RunError(f"method.path = '{self.path}': its {function} gave {fault}")
 
 
 def make_python(section: PythonMethodSection) -> Adopted:
@@ -77,10 +88,47 @@ def _named(path: str, function: str) -> Generator[None]:
         yield
     except TiltuneError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RunError(
             f"method.path = '{path}': its {function} raised {describe_error(error)}"
         ) from error
+
+
+def _fault_of_work(work: Any) -> str:
+    """What is wrong with it, in words; nothing if it is sound."""
+    if work is None:
+        return ""
+    if not isinstance(work, Work):
+        return f"{shown(work)}; it must give a Work, or None"
+    columns = cast(Mapping[str, Any], work.columns)
+    for name, column in columns.items():
+        if not (isinstance(column, Tensor) and column.dim() in (1, 2)):
+            return f"a column {name!r} that is {shown(column)}; give a tensor, [N] or [N, T]"
+        if len(column) != len(work):
+            return f"a column {name!r} of {len(column)} rows for {len(work)} samples"
+    return _fault_of_numbers(work.numbers)
+
+
+def _fault_of_losses(losses: Any) -> str:
+    """The same of what a loss gives."""
+    if not isinstance(losses, Mapping):
+        return f'{shown(losses)}; it must give {{"policy": LossOutput(…)}}'
+    for name, output in cast(Mapping[Any, Any], losses).items():
+        loss: Any = getattr(output, "loss", None)
+        if not (isinstance(output, LossOutput) and isinstance(loss, Tensor) and loss.dim() == 0):
+            return f"{name!r}: {shown(output)}; it must be a LossOutput of a scalar tensor"
+        if not loss.requires_grad:
+            return f"{name!r}: a loss without gradient; it must depend on what is trained"
+        if fault := _fault_of_numbers(output.metrics):
+            return fault
+    return ""
+
+
+def _fault_of_numbers(numbers: Any) -> str:
+    for name, value in numbers.items():
+        if not isinstance(value, int | float):
+            return f"a number {name!r} that is {shown(value)}; give an int or a float"
+    return ""
 
 
 def _made(make: Any, settings: dict[str, Any], named: str) -> Any:

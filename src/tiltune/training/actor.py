@@ -227,6 +227,11 @@ class Actor:
         if "pool" in tensors:
             self.pool = Samples(**tensors["pool"], law=self.sampler.law).to(self.policy.device)
         if self.value_learner is not None:
+            if "values" not in tensors:
+                raise RunError(
+                    "the checkpoint holds no values, which the method needs now and did not when "
+                    "the run was started; start a new run with another run.dir"
+                )
             self.value_learner.generator.set_state(tensors["actor_generators"]["value"])
             self.value_learner.model.load_state(tensors["values"])
             self.value_learner.fits = state["value_fits"]

@@ -203,6 +203,11 @@ class Learner:
         if self.corpus is not None:
             self.corpus.cursor.load_state(numbers["cursor"])
         if self.state_values is not None and self.value_optimiser is not None:
+            if "state_values" not in tensors:
+                raise RunError(
+                    "the checkpoint holds no state values, which the method needs now and did not "
+                    "when the run was started; start a new run with another run.dir"
+                )
             self.state_values.load_state(tensors["state_values"])
             self.value_optimiser.load_state(tensors["state_value_optimizer"])
 
@@ -256,7 +261,7 @@ class Learner:
         count = float(picked.samples.written.sum())
         for rows in part_rows(picked.samples, self._most_tokens(picked.samples)):
             losses = self.method.loss(picked.select(rows), target.models, count=count)
-            weights = {"policy": self.beta, "values": 1.0}
+            weights = {"policy": self.beta} | ({"values": 1.0} if self.state_values else {})
             if unknown := losses.keys() - weights.keys():
                 raise RunError(
                     f"the method's loss is of {', '.join(sorted(unknown))}; it can be of "

@@ -19,7 +19,6 @@ import torch
 
 from tiltune.config import RunConfig
 from tiltune.config.method import MethodSection
-from tiltune.errors import TiltuneError
 from tiltune.models import hub
 from tiltune.models.checkpoint import (
     STATE,
@@ -107,7 +106,7 @@ class Run:
             if not self.records[-1].closing:
                 closing = close(actor, self.learner, schedule, measure, number=self.next_round)
                 yield self._keep_closing(closing)
-        except (TiltuneError, KeyboardInterrupt):
+        except BaseException:  # a defect of ours, too, must not cost the run that stood here
             self._leave()
             raise
         finally:
@@ -134,7 +133,7 @@ class Run:
                 write_json(self.folder / "manifest.json", manifest)
                 described = constraint_record(self.config.constraint, self.prepared.constraint)
                 write_json(self.folder / "constraint.json", described.model_dump(mode="json"))
-        except (TiltuneError, KeyboardInterrupt):
+        except BaseException:  # a defect of ours, too, must not cost the run that stood here
             self._leave()
             raise
 

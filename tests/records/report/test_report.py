@@ -16,8 +16,8 @@ from tiltune.records.report.formats import number
 from tiltune.records.report.headline import verdict
 from tiltune.records.report.page import write_report
 from tiltune.records.report.rendering import static
-from tiltune.records.report.rounds import GROUPS
-from tiltune.records.rounds import RoundRecord
+from tiltune.records.report.rounds import GROUPS, round_tables
+from tiltune.records.rounds import RoundRecord, read_records
 
 SCRIPT = static("report.js")
 
@@ -114,6 +114,7 @@ def test_no_target_no_verdict(tmp_path: Path) -> None:
 def test_tables_show_every_number_of_a_record() -> None:
     shown = {column.key for _, columns in GROUPS for column in columns}
     told_elsewhere = {"round", "method", "schedule", "closing", "calibration", "alarms"}
+    told_elsewhere |= {"method_numbers"}  # in a table of their own
     intervals = {name for name in RoundRecord.model_fields if name.endswith("_interval")}
     assert shown == RoundRecord.model_fields.keys() - told_elsewhere - intervals
 
@@ -132,6 +133,23 @@ def test_tables_show_the_records_numbers_with_units_and_intervals(full: Path) ->
     assert update[0]["log-probability gap, nats"] == "0.00001"
     assert update[1]["KL(target ‖ policy), nats a token"] == "0.0306"
     assert rows_of(rounds, "Time and tokens")[0]["value model, s"] == "21.7"
+
+
+def test_a_method_s_own_numbers_have_a_table(full: Path) -> None:
+    caption = "The method's own numbers"
+    assert caption not in [
+        table.caption for table in round_tables(read_records(full / "records.jsonl"))
+    ]
+    records = read_records(full / "records.jsonl")
+    told = [{"mine_nats": 0.25}, {"mine_nats": 0.5, "kept_share": 1.0}, {}, {}]
+    changed = [
+        record.model_copy(update={"method_numbers": numbers})
+        for record, numbers in zip(records, told, strict=True)
+    ]
+    table = next(each for each in round_tables(changed) if each.caption == caption)
+    assert table.columns == ["round", "mine_nats", "kept_share"]
+    assert table.rows[:2] == [["0", "0.2500", "–"], ["1", "0.5000", "1.0000"]]
+    assert table.rows[3] == ["3 (closing)", "–", "–"]
 
 
 def test_what_was_not_measured_is_a_dash_and_never_zero(full: Path) -> None:

@@ -93,7 +93,17 @@ def round_tables(records: Sequence[RoundRecord]) -> list[TextTable]:
     """A table a group of columns; none without records."""
     if not records:
         return []
-    return [
+    own = list(dict.fromkeys(name for record in records for name in record.method_numbers))
+    numbers = [[record.method_numbers.get(name) for name in own] for record in records]
+    told = TextTable(
+        ["round", *own],
+        [
+            [_name(record), *(estimate(value, None, 4) for value in row)]
+            for record, row in zip(records, numbers, strict=True)
+        ],
+        "The method's own numbers",
+    )
+    fixed = [
         TextTable(
             ["round", *(column.header for column in columns)],
             [[_name(record), *(_cell(record, column) for column in columns)] for record in records],
@@ -101,6 +111,7 @@ def round_tables(records: Sequence[RoundRecord]) -> list[TextTable]:
         )
         for caption, columns in GROUPS
     ]
+    return [*fixed, told] if own else fixed
 
 
 def _name(record: RoundRecord) -> str:

@@ -48,14 +48,14 @@ class Stub:
 class Names(dict[str, Any]):
     """Stands for Python's builtins: what the tests do not define is looked up here.
 
-    A name of Python's own means Python's own, also where the code defines it. Tests that name
-    nothing else that they do not define (`check(sum)`) mean the code's.
+    A name of Python's own means Python's own, also where the code defines it, but for the names
+    under test, see `_under_test`.
     """
 
     def __init__(self, peer: Peer, tests: ast.Module) -> None:
         super().__init__(vars(builtins))
         self._peer, self._lock = peer, _thread.RLock()
-        self._python_first = _name_others(tests)
+        self._under_test = _under_test(tests)
         self._stubs: dict[str, Stub] = {}
         solution = sys.modules["solution"] = types.ModuleType("solution")
         solution.__dict__.update(__all__=(), __getattr__=self.find)
@@ -63,7 +63,7 @@ class Names(dict[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         pythons = vars(builtins)
-        if self._python_first and name in pythons:
+        if name in pythons and name not in self._under_test:
             return pythons[name]
         try:
             return self.find(name)
@@ -142,14 +142,28 @@ class Names(dict[str, Any]):
         return found
 
 
-def _name_others(tests: ast.Module) -> bool:
-    """Whether the tests use a name that they neither define nor have from Python."""
-    used, defined = set[str](), set(vars(builtins))
+def _under_test(tests: ast.Module) -> set[str]:
+    """Names of Python's that mean the code's: the one under test is called like something of it.
+
+    That is so where the tests use nothing else that they neither define nor have from Python. Then
+    these are what is given to functions of theirs (`check(sum)`), or else what is called beside a
+    comparison (`sorted(x) == [1, 2]`): the code must not supply what the tests judge by.
+    """
+    used, defined = set[str](), {"solution"}
+    given, compared = set[str](), set[str]()
     for node in ast.walk(tests):
         match node:
             case ast.Name(name, ast.Load()) | ast.ImportFrom("solution" as name):
                 used.add(name)
+            case ast.Call(ast.Name(), arguments):
+                given |= {each.id for each in arguments if isinstance(each, ast.Name)}
+            case ast.Compare(left, _, others):
+                calls = [each for each in (left, *others) if isinstance(each, ast.Call)]
+                compared |= {each.func.id for each in calls if isinstance(each.func, ast.Name)}
             case _:
                 for field in ("id", "name", "arg", "asname", "rest"):
                     defined.add(str(getattr(node, field, "")).partition(".")[0])
-    return not used <= defined - {"solution"}
+    pythons = set(vars(builtins))
+    if "solution" in used or not used <= defined | pythons:
+        return set()
+    return given & pythons - defined or compared & pythons - defined
