@@ -1,5 +1,6 @@
 """Methods of one's own: what they may need, and that they train as those of the package do."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tiltune.models.laws import LossOutput, masked_mean
 from tiltune.records.rounds import RoundRecord
 from tiltune.training.run import open_run
 
+NEEDS = Needs()
 COUNTS: dict[str, list[Any]] = {}
 """What the methods below saw; emptied by each test."""
 
@@ -175,3 +177,76 @@ def test_code_of_the_package_as_one_s_own_gives_the_same_weights(
     one, other = found
     assert all(torch.equal(value, other[name]) for name, value in one.items())
     assert any(not torch.equal(value, start[name]) for name, value in one.items())
+
+
+@dataclass(frozen=True)
+class Gives:
+    """Gives what it is told to, in place of what a method must give."""
+
+    work: Any = None
+    losses: Any = None
+    needs: Needs = NEEDS
+
+    def prepare(self, samples: Samples, models: Models) -> Any:
+        return Work(samples) if self.work is None else self.work(samples)
+
+    def loss(self, work: Work, models: Models, *, count: float) -> Any:
+        return self.losses(taken_log_probs(models.policy, work.samples).sum())
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (Gives(work=lambda s: s), "its prepare gave Samples"),
+        (Gives(work=lambda s: Work(s, {"w": s.labels[1:]})), "a column 'w' of 31 rows for 32"),
+        (Gives(work=lambda s: Work(s, {"w": s.labels.tolist()})), "a column 'w' that is"),
+        (Gives(work=lambda s: Work(s, numbers={"n": "one"})), "a number 'n' that is 'one'"),
+        (Gives(losses=lambda x: x), "its loss gave tensor"),
+        (Gives(losses=lambda x: {"policy": x}), "it must be a LossOutput of a scalar tensor"),
+        (Gives(losses=lambda x: {"policy": LossOutput(x[None], {})}), "of a scalar tensor"),
+        (Gives(losses=lambda x: {"policy": LossOutput(x.detach(), {})}), "loss without gradient"),
+        (Gives(losses=lambda x: {"polcy": LossOutput(x, {})}), "of polcy; it can be of policy"),
+        (Gives(losses=lambda x: {"values": LossOutput(x, {})}), "of values; it can be of policy"),
+    ],
+)
+def test_what_a_method_gives_is_checked(tmp_path: Path, given: Gives, told: str) -> None:
+    COUNTS["given"] = [given]
+    method = {"kind": "python", "path": "test_user_methods:stated"}
+    tree = tiny.workplace(tmp_path, method=method)
+    with pytest.raises(RunError, match=re.escape(told)):
+        tiny.finish(tree)
+
+
+def stated() -> Gives:
+    """What the test above put there."""
+    return COUNTS["given"][0]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"law": "refrence"},
+        {"values": "prefx"},
+        {"order": "pases"},
+        {"corpus": "yes"},
+        {"group_size": 0},
+        {"group_size": 2.5},
+        {"law": "none", "values": "prefix"},
+    ],
+)
+def test_needs_that_mean_nothing_are_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="Needs"):
+        Needs(**fields)
+
+
+def test_a_run_s_own_numbers_are_not_a_method_s_to_say(tmp_path: Path) -> None:
+    COUNTS["given"] = [
+        Gives(
+            work=lambda s: Work(s, numbers={"satisfaction_rate": 0.99, "round": 7}),
+            losses=lambda x: {"policy": LossOutput(x / 100, {"samples_drawn": 1.0})},
+        )
+    ]
+    method = {"kind": "python", "path": "test_user_methods:stated", "rounds": 1}
+    record = tiny.finish(tiny.workplace(tmp_path, method=method))[0]
+    assert record.satisfaction_rate != 0.99 and record.round == 0 and record.samples_drawn == 32
+    assert record.method_numbers == {"satisfaction_rate": 0.99, "round": 7.0, "samples_drawn": 1.0}

@@ -157,7 +157,7 @@ def test_the_value_folder_holds_matching_pairs(done: tuple[tiny.Tree, Path]) -> 
     assert all(torch.equal(value, base[name]) for name, value in first.items())
     assert any(not torch.equal(value, base[name]) for name, value in last.items())
     state = json.loads((run / "value" / "round-002" / "state.json").read_text("utf-8"))
-    assert state == {"round": 2, "policy_version": 2}
+    assert state == {"round": 2, "policy_version": 2, "law": "snapshot"}
     # the snapshot of round 2 is the policy that the checkpoint of round 1 was left with
     policy = load_file(run / "checkpoints" / "round-001" / "policy.safetensors")
     assert all(torch.equal(value, last[name]) for name, value in policy.items())
