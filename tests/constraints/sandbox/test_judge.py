@@ -24,7 +24,7 @@ def sandbox() -> LocalSandbox:
         return LocalSandbox("none")  # crossing is the same without walls
 
 
-def _run(sandbox: Sandbox, code: str, tests: str) -> Outcome:
+def _run(sandbox: LocalSandbox, code: str, tests: str) -> Outcome:
     return sandbox.run(code, tests, ROOM)
 
 
@@ -41,7 +41,7 @@ def _one_by_one(tests: tuple[str, ...]) -> str:
 
 
 @pytest.mark.parametrize("name", CHEATS)
-def test_no_object_passes_for_plain_data(sandbox: Sandbox, name: str) -> None:
+def test_no_object_passes_for_plain_data(sandbox: LocalSandbox, name: str) -> None:
     outcome = _run(sandbox, CHEATS[name], _one_by_one(CHEATED))
     assert outcome.output == "[]\n", outcome  # not one has passed
     assert outcome.kind in ("pass", "refused"), outcome
@@ -72,14 +72,14 @@ for source in json.loads(sys.argv[1]): exec(source, vars(solution))
 
 
 @pytest.mark.parametrize("name", CROSSINGS)
-def test_tests_and_code_meet_as_in_one_interpreter(sandbox: Sandbox, name: str) -> None:
+def test_tests_and_code_meet_as_in_one_interpreter(sandbox: LocalSandbox, name: str) -> None:
     code, tests = CROSSINGS[name]
     outcome = _run(sandbox, code, tests)
     assert outcome.kind == "pass", outcome
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_does_not_cross_of_the_code_is_refused(sandbox: Sandbox, name: str) -> None:
+def test_what_does_not_cross_of_the_code_is_refused(sandbox: LocalSandbox, name: str) -> None:
     tests, told = REFUSED[name]
     outcome = _run(sandbox, CODE, "\n" + tests)
     assert outcome.kind == "refused", outcome
@@ -88,7 +88,7 @@ def test_what_does_not_cross_of_the_code_is_refused(sandbox: Sandbox, name: str)
 
 
 @pytest.mark.parametrize("name", UNSUPPORTED)
-def test_what_does_not_cross_of_the_tests_is_unsupported(sandbox: Sandbox, name: str) -> None:
+def test_what_does_not_cross_of_the_tests_is_unsupported(sandbox: LocalSandbox, name: str) -> None:
     tests, told = UNSUPPORTED[name]
     outcome = _run(sandbox, CODE, "\n" + tests)
     assert outcome.kind == "unsupported", outcome
@@ -96,7 +96,7 @@ def test_what_does_not_cross_of_the_tests_is_unsupported(sandbox: Sandbox, name:
     assert outcome.test_line is not None and outcome.test_line > 1
 
 
-def test_names_are_the_tests_then_pythons_then_the_codes(sandbox: Sandbox) -> None:
+def test_names_are_the_tests_then_pythons_then_the_codes(sandbox: LocalSandbox) -> None:
     code = "def sum(a, b): return 10 * a + b\ndef f(x): return x\nexpected = 3\n_hidden = 4"
     tests = """
 from solution import f as g
@@ -120,7 +120,7 @@ else: assert False
     assert outcome.kind == "pass", outcome
 
 
-def test_what_the_tests_define_stays_with_them(sandbox: Sandbox) -> None:
+def test_what_the_tests_define_stays_with_them(sandbox: LocalSandbox) -> None:
     code = "def f(): return expected\ndef g(): return math.pi"
     for call, name in (("f()", "expected"), ("g()", "math")):
         outcome = _run(sandbox, code, f"import math\nexpected = 3\n{call}")
@@ -128,7 +128,7 @@ def test_what_the_tests_define_stays_with_them(sandbox: Sandbox) -> None:
         assert outcome.detail.startswith(f"NameError: name {name!r} is not defined")
 
 
-def test_what_is_kept_after_a_call_is_a_copy(sandbox: Sandbox) -> None:
+def test_what_is_kept_after_a_call_is_a_copy(sandbox: LocalSandbox) -> None:
     code = "kept = [1]\ndef keep(xs): kept.append(xs)\ndef last(): return kept[-1]"
     tests = """
 kept.append(5)
@@ -143,7 +143,7 @@ assert last() == [2] and last() is not last()
 
 
 def test_an_exception_of_the_codes_own_is_named_where_it_ends_the_tests(
-    sandbox: Sandbox,
+    sandbox: LocalSandbox,
 ) -> None:
     code = "class Bad(ValueError): pass\nclass Worse(Bad): pass\ndef f(): raise Worse(1, 2)"
     tests = "\ntry: f()\nexcept ValueError as error: assert str(error) == '(1, 2)'\nf()"
@@ -176,7 +176,7 @@ def test_an_exception_of_the_codes_own_is_named_where_it_ends_the_tests(
         None,
     ],
 )
-def test_what_cannot_be_read_ends_the_run(sandbox: Sandbox, heap: object) -> None:
+def test_what_cannot_be_read_ends_the_run(sandbox: LocalSandbox, heap: object) -> None:
     answer = {"how": "value", "value": [4], "heap": heap, "streams": {}}
     if isinstance(heap, list) and len(heap) < 3:
         answer["value"] = [0]
@@ -198,14 +198,14 @@ def test_what_cannot_be_read_ends_the_run(sandbox: Sandbox, heap: object) -> Non
     ],
 )
 def test_an_answer_of_no_known_kind_ends_the_run(
-    sandbox: Sandbox, answer: dict[str, object]
+    sandbox: LocalSandbox, answer: dict[str, object]
 ) -> None:
     answer = {"value": None, "heap": [], "streams": {}} | answer
     outcome = _run(sandbox, _answering(answer), "try: f([1])\nexcept Exception: pass")
     assert (outcome.kind, outcome.detail) == ("exception", "said what cannot be read")
 
 
-def test_an_answer_out_of_turn_ends_the_run(sandbox: Sandbox) -> None:
+def test_an_answer_out_of_turn_ends_the_run(sandbox: LocalSandbox) -> None:
     answer = {"how": "value", "value": 8, "heap": [], "streams": {}}
     tests = "try: assert f() == 8\nexcept Exception: pass"
     assert _run(sandbox, _answering(answer), tests).kind == "pass"
@@ -227,7 +227,7 @@ def f(*given):
 """
 
 
-def test_an_end_of_the_code_is_told_as_it_was(sandbox: Sandbox) -> None:
+def test_an_end_of_the_code_is_told_as_it_was(sandbox: LocalSandbox) -> None:
     code = "import os, time\ndef f(n): os.kill(os.getpid(), n)\ndef g(): os._exit(0)\n"
     code += "def h(): os.closerange(0, 99); time.sleep(60)"
     killed = _run(sandbox, code, "f(11)")
@@ -242,7 +242,7 @@ def test_an_end_of_the_code_is_told_as_it_was(sandbox: Sandbox) -> None:
     assert closed.detail == "was killed, or closed its descriptors, before the last test"
 
 
-def test_prints_of_both_sides_come_in_their_order(sandbox: Sandbox) -> None:
+def test_prints_of_both_sides_come_in_their_order(sandbox: LocalSandbox) -> None:
     code = "print(0)\ndef f(): print(2)"
     outcome = _run(sandbox, code, "print(1)\nf()\nprint(3)\nf()")
     assert outcome.output.split() == list("01232")
@@ -257,7 +257,7 @@ def test_prints_of_both_sides_come_in_their_order(sandbox: Sandbox) -> None:
     ],
 )
 @pytest.mark.parametrize("error", ["StopIteration", "GeneratorExit"])
-def test_the_code_ends_no_loop_of_the_tests(sandbox: , tests: str, error: str) -> None:
+def test_the_code_ends_no_loop_of_the_tests(sandbox: LocalSandbox, tests: str, error: str) -> None:
     """In one interpreter these would pass, having looked at nothing."""
     code = f"def f(*x):\n    raise {error}"
     assert _run(sandbox, code, tests).kind == "exception"
@@ -279,6 +279,6 @@ CHECK_SUM = "def check(c): assert abs(c([1, 2]) - 3) < 1e-6\ncheck(sum)"
     ],
 )
 def test_the_code_supplies_the_name_under_test_and_not_what_judges_it(
-    sandbox: , code: str, tests: str, kind: str
+    sandbox: LocalSandbox, code: str, tests: str, kind: str
 ) -> None:
     assert _run(sandbox, code, tests).kind == kind
