@@ -282,3 +282,21 @@ def test_the_code_supplies_the_name_under_test_and_not_what_judges_it(
     sandbox: LocalSandbox, code: str, tests: str, kind: str
 ) -> None:
     assert _run(sandbox, code, tests).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("made", "kind"),
+    [
+        ("datetime(2020, 1, 1, 2, 3, 4, 5)", "pass"),
+        ("datetime(2020, 1, 1, tzinfo=timezone.utc)", "pass"),
+        ("datetime(2020, 1, 1, tzinfo=timezone(timedelta(hours=2)))", "pass"),
+        ("datetime(2020, 1, 1, fold=1)", "refused"),
+        ("datetime(2020, 1, 1, tzinfo=timezone(timedelta(hours=2), 'X'))", "refused"),
+        ("datetime(2020, 1, 1).time().replace(fold=1)", "refused"),
+    ],
+)
+def test_a_time_crosses_whole_or_not_at_all(sandbox: LocalSandbox, made: str, kind: str) -> None:
+    names = "from datetime import datetime, timedelta, timezone\n"
+    tests = f"{names}assert repr(f()) == repr({made})"
+    outcome = _run(sandbox, f"{names}def f(): return {made}", tests)
+    assert outcome.kind == kind, outcome

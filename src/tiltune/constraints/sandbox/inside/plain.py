@@ -51,6 +51,12 @@ _NAMES = {kind: kind.__name__ for kind in (object, *_ATOMS, *_TYPES)}
 _KINDS = {name: kind for kind, name in _NAMES.items()}
 
 
+def _loses(value: Any) -> bool:
+    """Whether a date or a time says more than its text: a fold, the name of its zone."""
+    kind = type(value)
+    return kind in (time, datetime) and repr(kind.fromisoformat(value.isoformat())) != repr(value)
+
+
 class NotPlain(Exception):
     """Its argument does not cross."""
 
@@ -70,7 +76,7 @@ def write(
         if kind in _ATOMS or (kind is int and -_LARGE < part < _LARGE):
             return part
         if id(part) not in places:
-            if kind not in _TYPES or (kind is type and part not in _NAMES):
+            if kind not in _TYPES or (kind is type and part not in _NAMES) or _loses(part):
                 raise NotPlain(part)
             places[id(part)] = len(held)
             held.append(part)
