@@ -42,7 +42,7 @@ def test_micro_batches_hold_the_same_rows() -> None:
     lm = llama(vocabulary=4, owned=3)
     batch = draw(lm, prompts, SamplingLaw(4), Ending((T,), A), generator=generator)
     batch.labels.copy_(torch.arange(24))
-    parts = micro_batches(batch, 4, 4 * 26)
+    parts = micro_batches(batch, 26)
     places = [place for part in parts for place in part.prompt_index.tolist()]
     assert sorted(places) == list(range(24)) and len(parts) > 4
     for part in parts:

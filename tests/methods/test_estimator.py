@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tiltune.data.batches import part_rows
 from tiltune.data.samples import Samples, concatenate
-from tiltune.methods.base import Method, Models, Work
+from tiltune.methods.base import Method, Models
 from tiltune.methods.filter import Filter
 from tiltune.methods.tilt import Tilt
 from tiltune.models.laws import gather, log_softmax
@@ -139,7 +139,9 @@ class World:
         weight.grad = None
         method: Method = Tilt(prefix_weight_clip) if values else Filter()
         models = Models(self.policy, self.law, self.law, self.values)
-        count, work = float(samples.written.sum()), Work(samples)
+        count = float(samples.written.sum())
+        work = method.prepare(samples, models)
+        assert work is not None
         for rows in part_rows(samples, 40):
             loss = method.loss(work.select(rows), models, count=count)["policy"].loss
             (BETA * loss).backward()

@@ -157,7 +157,7 @@ def test_micro_batches_and_accumulation_do_not_matter(
         model.module.double()
     trained = Trained(samples, law, Ending(law.width, 0.0))
     whole = {"batch_size": 16, "accumulation": 1}
-    for split in (whole, {"batch_size": 2, "accumulation": 8}, whole | {"most_logits": 200}):
+    for split in (whole, {"batch_size": 2, "accumulation": 8}, whole | {"most_tokens": 20}):
         learner_with(prepared, steps=1, **split).update(trained)
     assert gradients[0].norm() > 0.01
     for other in gradients[1:]:

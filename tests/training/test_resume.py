@@ -25,7 +25,7 @@ MOMENTS = [
     ("tiltune.models.checkpoint._write", 1),  # round 0's values
     ("tiltune.models.checkpoint._write", 7),  # round 0's checkpoint
     ("tiltune.training.sampler.draw", 3),  # round 1's sampling
-    ("tiltune.values.fit.value_loss", 6),
+    ("tiltune.values.fit.label_loss", 6),
     ("tiltune.training.learner.part_rows", 4),
     ("tiltune.training.run.write_records", 1),
     ("tiltune.training.run.write_folder", 1),  # round 1's values

@@ -69,7 +69,7 @@ def row_after(automaton: TokenAutomaton, *tokens: int) -> int:
 
 def states_after(automaton: TokenAutomaton, *tokens: int) -> int:
     start = automaton.start(torch.tensor([[BOS]]), torch.tensor([[True]]))
-    return int(automaton.along(start, torch.tensor([tokens], dtype=torch.long))[0, -1])
+    return int(automaton.along(start, torch.tensor([tokens], dtype=torch.long))[-1])
 
 
 def test_transitions_are_counted_by_hand(automaton: TokenAutomaton) -> None:
@@ -156,7 +156,7 @@ def test_learnt_values_are_a_correction(automaton: TokenAutomaton) -> None:
     values = ExactEnds(NoValues(len(WORDS)), automaton, prior)
     ids, mask = torch.tensor([[BOS, A, B]]), torch.ones(1, 3, dtype=torch.bool)
     logits = values.logits(ids, mask, keep=3)
-    states = automaton.along(torch.tensor([states_after(automaton)]), ids[:, 1:])
+    states = automaton.along(torch.tensor([states_after(automaton)]), ids[:, 1:])[None]
     learnt = prior.logits(states)
     assert logits[0, 0, A] == learnt[0, 0, A]  # nothing is known for certain there
     assert logits[0, 0, EOS] == -CERTAIN_LOGIT

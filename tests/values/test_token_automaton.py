@@ -76,7 +76,7 @@ def test_dead_and_certain_against_every_completion(name: str) -> None:
         prefixes = list(itertools.product((0, 2, 3, 4), repeat=length))
         ids = torch.tensor(prefixes).long().reshape(len(prefixes), length)
         start = automaton.start(ids[:, :0], ids[:, :0].bool())
-        states = automaton.along(start, ids)[:, -1]
+        states = automaton.along(start, ids).unflatten(0, (len(ids), -1))[:, -1]
         facts = automaton.facts(states, torch.full_like(states, length))
         for place, prefix in enumerate(prefixes):
             for v in range(5):
@@ -91,7 +91,7 @@ def test_dead_and_certain_against_every_completion(name: str) -> None:
 def test_certain_is_said_where_no_continuation_fails() -> None:
     automaton = made(contains("ab"))
     start = automaton.start(torch.zeros(1, 1).long(), torch.ones(1, 1).bool())
-    states = automaton.along(start, torch.tensor([[2, 3]]))
+    states = automaton.along(start, torch.tensor([[2, 3]])).unflatten(0, (1, -1))
     facts = automaton.facts(states, torch.arange(3)[None])
     assert facts.certain[0].tolist() == [
         [False] * 6,
@@ -107,7 +107,7 @@ def test_certain_is_said_where_no_continuation_fails() -> None:
 def test_after_the_end_nothing_is_known() -> None:
     automaton = made(contains("ab"))
     start = automaton.start(torch.zeros(2, 1).long(), torch.ones(2, 1).bool())
-    states = automaton.along(start, torch.tensor([[1, 3, 1], [2, 1, 1]]))
+    states = automaton.along(start, torch.tensor([[1, 3, 1], [2, 1, 1]])).unflatten(0, (2, -1))
     assert states[0].tolist()[1:] == [automaton.free] * 3 and states[1, 2] == automaton.free
     facts = automaton.facts(states[:, 1:], torch.arange(1, 4).expand(2, 3))
     assert not facts.dead[0, :, :5].any() and not facts.certain[0].any()

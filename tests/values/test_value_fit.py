@@ -221,9 +221,9 @@ def test_micro_batches_do_not_change_gradients(
     batch = labelled(lm, 24, ([START], [START, A, A, A, A, A, A, A, A]))
     gradients: list[list[torch.Tensor]] = []
     losses: list[tuple[float, float]] = []
-    for most in (2**24, 4 * 26, 1):
-        fitter = learner(model, consistency=consistency, most_logits=most)
-        assert (len(micro_batches(batch, model.width, most)) >= 24) == (most == 1)
+    for most in (2**14, 26, 1):
+        fitter = learner(model, consistency=consistency, most_tokens=most)
+        assert (len(micro_batches(batch, most)) >= 24) == (most == 1)
         losses.append(fitter._backward(batch, lm))
         own = [p for _, p in model.own_parameters()]
         gradients.append([p.grad.clone() for p in own if p.grad is not None])
@@ -271,8 +271,8 @@ def test_calibration_reads_the_value_of_each_real_token(lm: LanguageModel) -> No
             predicted.append(logsigmoid(logits[t, token]).exp().item())
             observed.append(samples.labels[n].item())
     wanted = reliability(torch.tensor(predicted), torch.tensor(observed), 0.4)
-    for most in (2**24, 40):
-        found = learner(model, most_logits=most).calibration(samples, 0.4)
+    for most in (2**14, 10):
+        found = learner(model, most_tokens=most).calibration(samples, 0.4)
         assert found.brier_score == pytest.approx(wanted.brier_score, abs=1e-5)
         assert found.brier_score_constant == pytest.approx(wanted.brier_score_constant, abs=1e-6)
         assert sum(b.count for b in found.bins) == samples.tokens == len(predicted)

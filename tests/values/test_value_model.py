@@ -184,9 +184,11 @@ def test_the_tied_output_is_a_scalar_and_a_projection() -> None:
     output.scalar.bias[:] = 0.5
     output.projection.weight[:] = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
     unembedding = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, -1.0]])
-    found = output.run(torch.tensor([1.0, -1.0, 3.0]), unembedding)
+    columns = output.columns(torch.tensor([[1.0, -1.0, 3.0]]))
     # 0.5 + 1 - 2 = -0.5, and the state projects to (1, 3)
-    assert found.tolist() == [0.5, 2.5, -1.5]
+    assert output.read(columns, unembedding).tolist() == [[0.5, 2.5, -1.5]]
+    for token, value in enumerate((0.5, 2.5, -1.5)):
+        assert output.taken(columns, torch.tensor([token]), unembedding).tolist() == [value]
 
 
 def test_a_copy_of_tied_embeddings_trains_them_and_of_separate_ones_leaves_the_output() -> None:

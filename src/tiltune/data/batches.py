@@ -77,15 +77,9 @@ def unpadded(
     return [tuple(i for i, real in zip(ids, there, strict=True) if real) for ids, there in rows]
 
 
-def micro_batches(samples: Samples, width: int, most_logits: int) -> list[Samples]:
-    """The samples in parts, see `part_rows`; each bounded in logits.
-
-    Args:
-        samples: a step's rows.
-        width: logits a token.
-        most_logits: bound of a part's logits; one row at least.
-    """
-    return [samples.select(rows) for rows in part_rows(samples, most_logits // width)]
+def micro_batches(samples: Samples, most_tokens: int) -> list[Samples]:
+    """The samples in parts, see `part_rows`."""
+    return [samples.select(rows) for rows in part_rows(samples, most_tokens)]
 
 
 def part_rows(samples: Samples, most_tokens: int) -> list[Int[Tensor, " rows"]]:

@@ -6,6 +6,7 @@ from torch import Tensor
 from tiltune.data.batches import micro_batches
 from tiltune.data.samples import Samples
 from tiltune.errors import ModelError
+from tiltune.models.chunks import Part, map_chunks
 from tiltune.models.laws import kl, log_softmax
 from tiltune.models.lm import LanguageModel
 
@@ -26,13 +27,17 @@ def completion_divergences(
     width = min(own.width, other.width)
     found = [0.0] * len(samples)
     numbered = _numbered(samples).to(own.device)
-    for part in micro_batches(numbered, max(own.width, other.width), 2**23):
-        ids, mask = part.prefixes()
-        keep = part.ids.shape[1]
-        one, two = (
-            log_softmax(lm.forward(ids, mask, keep=keep).logits[..., :width]) for lm in (own, other)
-        )
-        sums = torch.where(part.mask, kl(one, two), 0.0).sum(1)
+    for part in micro_batches(numbered, min(own.most_read, other.most_read)):
+        (ids, mask), keep = part.prefixes(), part.ids.shape[1]
+        one, two = (lm.states(ids, mask, keep=keep)[part.mask] for lm in (own, other))
+
+        def divergence(part: Part) -> Tensor:
+            laws = (own.unembed(part["one"]), other.unembed(part["two"]))
+            return kl(*(log_softmax(law[..., :width]) for law in laws))
+
+        wide = max(own.width, other.width)
+        nats = map_chunks(divergence, {"one": one, "two": two}, width=wide)
+        sums = nats.new_zeros(part.mask.shape).masked_scatter(part.mask, nats).sum(1)
         _refuse_nan(sums)
         for place, value in zip(part.prompt_index.tolist(), sums.tolist(), strict=True):
             found[place] = value

@@ -29,7 +29,9 @@ class GuidedModel(LanguageModel):
     """
 
     def __init__(self, lm: LanguageModel, values: WholeValues) -> None:
-        super().__init__(lm.module, adapter=lm.adapter, owned=lm.owned, autocast=lm.autocast)
+        super().__init__(
+            lm.module, adapter=lm.adapter, owned=lm.owned, autocast=lm.autocast, whole=True
+        )
         self.values = values
 
     @torch.no_grad()

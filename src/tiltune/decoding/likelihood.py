@@ -9,7 +9,8 @@ from torch import Tensor
 from tiltune.data.batches import CorpusBatch, corpus_batch, length_parts
 from tiltune.data.encode import Example
 from tiltune.errors import ModelError
-from tiltune.models.laws import gather
+from tiltune.models.chunks import Part, map_chunks
+from tiltune.models.laws import log_softmax
 from tiltune.models.lm import LanguageModel
 from tiltune.records.intervals import Interval, ratio_interval
 
@@ -26,19 +27,21 @@ class ForwardPass(NamedTuple):
 
     Attributes:
         places: of the rows among the examples.
-        log_probs: [N, K, V], predictions of the last K columns of `ids`.
-        ids, mask: those K columns, and which of them are trained tokens.
+        log_probs: of the rows' last K tokens, each given those before it, nats, [N, K]; 0 where
+            masked.
+        likeliest: whether no token was likelier, [N, K]; True where masked.
+        mask: which of them are trained tokens, [N, K].
     """
 
     places: list[int]
     log_probs: Tensor
-    ids: Tensor
+    likeliest: Tensor
     mask: Tensor
 
 
 @torch.no_grad()
 def predicted(
-    lm: LanguageModel, examples: Sequence[Example], pad_id: int, *, most_logits: int = 2**23
+    lm: LanguageModel, examples: Sequence[Example], pad_id: int, *, most_tokens: int | None = None
 ) -> Iterator[ForwardPass]:
     """Next-token laws where the examples have trained tokens, rows of like length together.
 
@@ -47,32 +50,32 @@ def predicted(
     """
     order = sorted(range(len(examples)), key=lambda place: len(examples[place].ids))
     lengths = [len(examples[place].ids) for place in order]
-    for part in length_parts(lengths, most_logits // lm.width) if examples else []:
+    for part in length_parts(lengths, most_tokens or lm.most_read) if examples else []:
         places = [order[n] for n in part]
         batch = corpus_batch([examples[place] for place in places], pad_id).to(lm.device)
         yield _part(lm, places, batch, first=min(examples[p].prompt_length for p in places))
 
 
 def likelihoods(
-    lm: LanguageModel, examples: Sequence[Example], pad_id: int, *, most_logits: int = 2**23
+    lm: LanguageModel, examples: Sequence[Example], pad_id: int, *, most_tokens: int | None = None
 ) -> list[Likelihood]:
     """`-Σ_t log p(y_t | y_<t)` over each example's trained tokens, in the order of the examples."""
     found = [Likelihood(0.0, 0)] * len(examples)
-    for places, log_probs, ids, mask in predicted(lm, examples, pad_id, most_logits=most_logits):
-        nats = torch.where(mask, -gather(log_probs, ids), 0.0).double().sum(1)
+    for places, log_probs, _, mask in predicted(lm, examples, pad_id, most_tokens=most_tokens):
+        nats = -log_probs.double().sum(1)
         for place, row, count in zip(places, nats.tolist(), mask.sum(1).tolist(), strict=True):
             found[place] = Likelihood(row, count)
     return found
 
 
 def nats_per_token(
-    lm: LanguageModel, examples: Sequence[Example], pad_id: int, *, most_logits: int = 2**23
+    lm: LanguageModel, examples: Sequence[Example], pad_id: int, *, most_tokens: int | None = None
 ) -> tuple[float, Interval]:
     """`-Σ log p / Σ tokens` over the examples' trained tokens, with a 95 % interval over examples.
 
     The interval is that of a ratio of means, see `records.ratio_interval`.
     """
-    return nats_ratio(likelihoods(lm, examples, pad_id, most_logits=most_logits))
+    return nats_ratio(likelihoods(lm, examples, pad_id, most_tokens=most_tokens))
 
 
 def nats_ratio(rows: Sequence[Likelihood]) -> tuple[float, Interval]:
@@ -82,12 +85,19 @@ def nats_ratio(rows: Sequence[Likelihood]) -> tuple[float, Interval]:
 
 
 def _part(lm: LanguageModel, places: list[int], batch: CorpusBatch, *, first: int) -> ForwardPass:
-    keep = batch.ids.shape[1] - first
-    log_probs = lm.log_probs(batch.ids[:, :-1], batch.mask[:, :-1], keep=keep)
     ids, mask = batch.ids[:, first:], batch.loss_mask[:, first:]
-    if bool((gather(log_probs, ids).isnan() & mask).any()):
+    states = lm.states(batch.ids[:, :-1], batch.mask[:, :-1], keep=ids.shape[1])
+
+    def numbers(part: Part) -> Tensor:
+        law, taken = log_softmax(lm.unembed(part["states"])), part["ids"][:, None]
+        return torch.stack((law.gather(1, taken)[:, 0], (law.argmax(1) == part["ids"]).to(law)), 1)
+
+    found = map_chunks(numbers, {"states": states[mask], "ids": ids[mask]}, width=lm.width)
+    if bool(found.isnan().any()):
         raise ModelError(
             "the model gives logits that are not numbers (NaN), so no likelihood can be measured; "
             "its weights are broken, or overflow in the precision they are run in"
         )
-    return ForwardPass(places, log_probs, ids, mask)
+    log_probs = found.new_zeros(mask.shape).masked_scatter(mask, found[:, 0])
+    likeliest = torch.ones_like(mask).masked_scatter(mask, found[:, 1].bool())
+    return ForwardPass(places, log_probs, likeliest, mask)

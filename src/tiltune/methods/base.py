@@ -9,12 +9,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, get_args, get_type_hints
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tiltune.config import RunConfig
 from tiltune.data.batches import part_rows
+from tiltune.data.room import room
 from tiltune.data.samples import Samples
+from tiltune.methods.losses import corpus_loss
+from tiltune.models.chunks import Part, again_chunks, sum_chunks
 from tiltune.models.laws import LossOutput, gather, log_softmax
 from tiltune.models.lm import LanguageModel
 from tiltune.values.model import ValueModel
@@ -87,7 +91,7 @@ class Work:
 
     Attributes:
         samples: N completions.
-        columns: further tensors by name, [N] or [N, T], aligned with the samples.
+        columns: further tensors by name, [N] or [N, T, ...], aligned with the samples.
         numbers: fields of the round's record that are known before the first step.
     """
 
@@ -172,14 +176,50 @@ class BuiltInMethod(Method, Protocol):
 
 
 def next_logits(lm: LanguageModel, samples: Samples) -> Float[Tensor, "N T V"]:
-    """The model's logits where each completion token was drawn."""
+    """The model's logits where each completion token was drawn; all of them at once."""
     ids, mask = samples.prefixes()
     return lm.forward(ids, mask, keep=samples.ids.shape[1]).logits
 
 
 def taken_log_probs(lm: LanguageModel, samples: Samples) -> Float[Tensor, "N T"]:
     """The model's log-probability of each completion token, nats."""
-    return gather(log_softmax(next_logits(lm, samples)), samples.ids)
+    ids, mask = samples.prefixes()
+    states = lm.states(ids, mask, keep=samples.ids.shape[1]).flatten(0, 1)
+
+    def taken(states: Tensor, ids: Tensor) -> Tensor:
+        return gather(log_softmax(lm.unembed(states))[None], ids[None])[0]
+
+    found = again_chunks(taken, states, samples.ids.flatten(), width=lm.width)
+    return found.view(samples.ids.shape)
+
+
+def likelihood_loss(
+    lm: LanguageModel,
+    ids: Int[Tensor, "N L"],
+    mask: Bool[Tensor, "N L"],
+    trained: Bool[Tensor, "N L"],
+    *,
+    count: float,
+) -> Float[Tensor, ""]:
+    """`losses.corpus_loss` of the model's own predictions, nats a token; a chunk at a time.
+
+    Args:
+        lm: what is trained.
+        ids: tokens, of which each is predicted from those before it.
+        mask: real tokens.
+        trained: those whose loss counts; none of them the first of its row.
+        count: tokens of the whole step.
+    """
+    first = int(trained.any(0).int().argmax())
+    states = lm.states(ids[:, :-1], mask[:, :-1], keep=ids.shape[1] - first)
+    at = trained[:, first:]
+    columns = {"states": states[at], "ids": ids[:, first:][at]}
+
+    def loss(part: Part) -> Tensor:
+        taken, every = part["ids"][None], torch.ones_like(part["ids"][None], dtype=torch.bool)
+        return corpus_loss(lm.unembed(part["states"])[None], taken, every, count=count).loss
+
+    return sum_chunks(loss, columns, width=lm.width, weights=lm.unembedding_weights())
 
 
 def by_parts(
@@ -190,13 +230,21 @@ def by_parts(
     Args:
         samples: at least one.
         most_tokens: padded tokens of a part at most.
-        function: from samples to a number each, [n], or a number a token, [n, t].
+        function: from samples to numbers each, [n], or numbers a token, [n, t, ...].
     """
-    found: Tensor | None = None
+    return columns_by_parts(samples, most_tokens, lambda part: {"": function(part)})[""]
+
+
+def columns_by_parts(
+    samples: Samples, most_tokens: int, function: Callable[[Samples], Mapping[str, Tensor]]
+) -> dict[str, Tensor]:
+    """The same of several, by name; what is much lies in a file, see `data.room`."""
+    found: dict[str, Tensor] = {}
     for rows in part_rows(samples, most_tokens):
-        part = function(samples.select(rows))
-        if found is None:
-            found = part.new_zeros(len(samples), *samples.ids.shape[1:2][: part.dim() - 1])
-        found[(rows, slice(part.shape[1])) if part.dim() > 1 else rows] = part
-    assert found is not None
+        for name, part in function(samples.select(rows)).items():
+            if name not in found:
+                shape = (len(samples), *samples.ids.shape[1:2][: part.dim() - 1], *part.shape[2:])
+                found[name] = room(shape, part.dtype, part.device)
+            kept, rows = found[name], rows.to(found[name].device)
+            kept[(rows, slice(part.shape[1])) if part.dim() > 1 else rows] = part.to(kept.device)
     return found

@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from typing import ClassVar, final
 
+import torch
+
 from tiltune.config import FilterSection, RunConfig
 from tiltune.data.samples import Samples
 from tiltune.errors import ConfigError
-from tiltune.methods.base import Losses, Models, Needs, Usual, Work, next_logits
-from tiltune.methods.losses import corpus_loss
+from tiltune.methods.base import Losses, Models, Needs, Usual, Work, likelihood_loss
+from tiltune.models.laws import LossOutput
 
 
 @final
@@ -36,9 +38,10 @@ class Filter:
 
     def loss(self, work: Work, models: Models, *, count: float) -> Losses:
         samples = work.samples
-        logits = next_logits(models.policy, samples)
-        output = corpus_loss(logits, samples.ids, samples.written, count=count)
-        return {"policy": output._replace(metrics={})}  # they are the corpus term's
+        ids, mask = samples.sequence()
+        trained = torch.cat((torch.zeros_like(samples.prompt_mask), samples.written), 1)
+        loss = likelihood_loss(models.policy, ids, mask, trained, count=count)
+        return {"policy": LossOutput(loss, {})}  # the record's loss is the corpus term's
 
 
 def make_filter(section: FilterSection) -> Filter:

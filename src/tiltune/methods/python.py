@@ -102,8 +102,8 @@ def _fault_of_work(work: Any) -> str:
         return f"{shown(work)}; it must give a Work, or None"
     columns = cast(Mapping[str, Any], work.columns)
     for name, column in columns.items():
-        if not (isinstance(column, Tensor) and column.dim() in (1, 2)):
-            return f"a column {name!r} that is {shown(column)}; give a tensor, [N] or [N, T]"
+        if not (isinstance(column, Tensor) and column.dim()):
+            return f"a column {name!r} that is {shown(column)}; give a tensor, [N] or [N, T, ...]"
         if len(column) != len(work):
             return f"a column {name!r} of {len(column)} rows for {len(work)} samples"
     return _fault_of_numbers(work.numbers)

@@ -16,10 +16,12 @@ from torch.nn.functional import logsigmoid
 from tiltune.config import RunConfig, TiltSection
 from tiltune.data.samples import Samples
 from tiltune.errors import ConfigError
-from tiltune.methods.base import Losses, Models, Needs, Usual, Work, by_parts, next_logits
+from tiltune.methods.base import Losses, Models, Needs, Usual, Work, columns_by_parts
 from tiltune.methods.losses import target_loss
+from tiltune.models.chunks import Part, map_chunks, sum_chunks
 from tiltune.models.laws import (
-    PrefixWeights,
+    LossOutput,
+    TiltedLaw,
     Watched,
     effective_sample_size,
     gather,
@@ -27,7 +29,10 @@ from tiltune.models.laws import (
     prefix_weights,
     tilt,
 )
+from tiltune.values.model import Reader
 
+VALUES = "values: "
+"""What the names of the values' columns begin with among a work's."""
 LEAST_VALUE = 1e-4
 """A prompt whose value is below this has no target: nothing it can lead to satisfies."""
 
@@ -56,46 +61,69 @@ class Tilt:
             )
 
     def prepare(self, samples: Samples, models: Models) -> Work:
-        """Without completions of prompts from which nothing satisfies."""
-        index = samples.prompt_index.tolist()
-        first = {prompt: row for row, prompt in reversed(list(enumerate(index)))}
-        starts = samples.select(torch.tensor(list(first.values()))).crop(0, 0)
-        log_z = by_parts(starts, models.most_tokens, lambda part: _log_z(part, models))
-        values = zip(starts.prompt_index.tolist(), log_z.tolist(), strict=True)
-        hopeless = {prompt for prompt, z in values if z < math.log(LEAST_VALUE)}
-        numbers = {"prompts_without_target": len(hopeless)}
-        if not hopeless:
-            return Work(samples, numbers=numbers)
-        kept = [row for row, prompt in enumerate(index) if prompt not in hopeless]
-        rows = torch.tensor(kept, dtype=torch.int64)
-        return Work(samples.select(rows), numbers=numbers)
+        """What the target is made of at every prefix, and the prefixes' weights; without
+        completions of prompts from which nothing satisfies."""
+        columns = columns_by_parts(samples, models.most_tokens, lambda part: _read(part, models))
+        log_z = columns.pop("log_z")
+        hopeless = log_z[:, 0] < math.log(LEAST_VALUE)
+        weights = prefix_weights(log_z, samples.written, clip=self.prefix_weight_clip)
+        columns |= {"weights": weights.weights, "clipped": weights.clipped}
+        numbers = {"prompts_without_target": len(samples.prompt_index[hopeless].unique())}
+        work = Work(samples, columns, numbers)
+        return work.select((~hopeless).nonzero()[:, 0]) if bool(hopeless.any()) else work
 
     def loss(self, work: Work, models: Models, *, count: float) -> Losses:
-        samples = work.samples
-        with torch.no_grad():
-            log_q, weights, watched = self._target(samples, models)
-        logits = next_logits(models.policy, samples)
-        output = target_loss(logits, log_q, weights.weights, samples.written, count=count)
-        return {"policy": output._replace(watched=watched)}
-
-    def _target(
-        self, samples: Samples, models: Models
-    ) -> tuple[Tensor, PrefixWeights, dict[str, Watched]]:
-        """The target's law at every prefix, the prefixes' weights, and what is said of these."""
         assert models.values is not None
-        ids, mask = samples.prefixes()
-        law, values = models.values.with_law(models.law, ids, mask, keep=samples.ids.shape[1])
-        log_p = log_softmax(law)
-        log_q, log_z = tilt(log_p, logsigmoid(values))
-        weights = prefix_weights(log_z, samples.written, clip=self.prefix_weight_clip)
-        gap = gather(log_p, samples.ids) - samples.proposal_logprobs
-        written = samples.written
-        watched = {
-            "effective_sample_size_share": Watched(weights.weights[written].cpu(), _share),
-            "weight_clipped_share": Watched(weights.clipped[written], _mean),
-            "logprob_gap_nats": Watched(gap[written].abs(), _mean),
+        samples, policy = work.samples, models.policy
+        written, (ids, mask), keep = samples.written, samples.prefixes(), samples.ids.shape[1]
+        target = _Target(models, models.values.reader(ids, mask, keep=keep))
+        kept = {name: column.to(ids.device)[written] for name, column in work.columns.items()}
+        columns = kept | {
+            "policy": policy.states(ids, mask, keep=keep)[written],
+            "place": written.flatten().nonzero()[:, 0],
         }
-        return log_q, weights, watched
+
+        def loss(part: Part) -> Tensor:
+            log_q, weights = target.log_q(part)[None], part["weights"][None]
+            logits = policy.unembed(part["policy"])[None]
+            every = torch.ones_like(weights, dtype=torch.bool)
+            return target_loss(logits, log_q, weights, every, count=count).loss
+
+        found = sum_chunks(loss, columns, width=policy.width, weights=policy.unembedding_weights())
+        watched = {
+            "effective_sample_size_share": Watched(kept["weights"].cpu(), _share),
+            "weight_clipped_share": Watched(kept["clipped"], _mean),
+            "logprob_gap_nats": Watched(kept["gap"], _mean),
+        }
+        metrics = {"kl_target_policy_nats_per_token": found.item()}
+        return {"policy": LossOutput(found, metrics, watched)}
+
+
+@dataclass(frozen=True)
+class _Target:
+    """The law's states and the values' columns, and what makes the target of them.
+
+    Attributes:
+        models: the law and its values.
+        reader: of the values, at the prefixes in question.
+    """
+
+    models: Models
+    reader: Reader
+
+    @torch.no_grad()
+    def joint(self, part: Part) -> tuple[Tensor, TiltedLaw]:
+        """The law at some prefixes, and the law tilted by the values; both [M, V], nats."""
+        columns = {
+            name.removeprefix(VALUES): column
+            for name, column in part.items()
+            if name.startswith(VALUES)
+        }
+        log_p = log_softmax(self.models.law.unembed(part["law"]))
+        return log_p, tilt(log_p, logsigmoid(self.reader.every(columns, part["place"])))
+
+    def log_q(self, part: Part) -> Tensor:
+        return self.joint(part)[1].log_q
 
 
 def make_tilt(section: TiltSection) -> Tilt:
@@ -103,11 +131,29 @@ def make_tilt(section: TiltSection) -> Tilt:
     return Tilt(section.prefix_weight_clip)
 
 
-def _log_z(starts: Samples, models: Models) -> Tensor:
-    """`log R(x)` of each prompt, [N]."""
+@torch.no_grad()
+def _read(samples: Samples, models: Models) -> dict[str, Tensor]:
+    """What the law and the values say at each prefix, [N, T, ...].
+
+    "law" and those that begin with `VALUES` are what the target is made of; "log_z" is `log R(s)`,
+    "gap" how far the token's log-probability is from the one it was drawn with, both nats.
+    """
     assert models.values is not None
-    law, values = models.values.with_law(models.law, *starts.sequence(), keep=1)
-    return tilt(log_softmax(law), logsigmoid(values)).log_z[:, -1]
+    (ids, mask), keep = samples.prefixes(), samples.ids.shape[1]
+    states, columns = models.values.columns_with_law(models.law, ids, mask, keep=keep)
+    target = _Target(models, models.values.reader(ids, mask, keep=keep))
+    kept = {"law": states} | {VALUES + name: column for name, column in columns.items()}
+    flat = {name: column.flatten(0, 1) for name, column in kept.items()}
+    flat["ids"] = samples.ids.flatten()
+    flat["place"] = torch.arange(len(flat["ids"]), device=ids.device)
+
+    def numbers(part: Part) -> Tensor:
+        log_p, tilted = target.joint(part)
+        return torch.stack((tilted.log_z, gather(log_p[None], part["ids"][None])[0]), 1)
+
+    found = map_chunks(numbers, flat, width=models.law.width).unflatten(0, samples.ids.shape)
+    gap = torch.where(samples.written, found[..., 1] - samples.proposal_logprobs, 0.0).abs()
+    return kept | {"log_z": found[..., 0], "gap": gap}
 
 
 def _share(steps: Sequence[Sequence[Tensor]]) -> float:

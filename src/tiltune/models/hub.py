@@ -32,7 +32,7 @@ from transformers.pytorch_utils import Conv1D
 from tiltune.config import ModelSection
 from tiltune.errors import ConfigError, ConstraintError, ModelError
 from tiltune.models.bfloat16 import widen_frozen_layers
-from tiltune.models.lm import LanguageModel
+from tiltune.models.lm import LanguageModel, splits
 
 POLICY_ADAPTER = "policy"
 
@@ -104,6 +104,7 @@ def load(section: ModelSection, *, device: torch.device) -> Loaded:
         owned=len(tokenizer) if len(tokenizer) < width else None,
         autocast=device.type == "cuda",
     )
+    policy.whole = policy.whole or not splits(policy)
     return Loaded(
         policy=policy,
         tokenizer=tokenizer,

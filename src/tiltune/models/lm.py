@@ -22,6 +22,13 @@ from tiltune.models.lora import Adapters
 UNOWNED_LOGIT = -1e4
 """Logit of an id the tokenizer does not own: probability 0 in 32 bit, with a finite logarithm."""
 
+ACTIVATIONS = 2**31
+"""Bytes of activations that one forward pass may leave for its backward pass."""
+SOFT_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+"""Names under which a configuration holds c of `c tanh(logit / c)`."""
+DIVISORS, FACTORS = ("logits_scaling",), ("logit_scale", "lm_head_multiplier")
+"""Names under which a configuration holds what logits are divided by, or multiplied with."""
+
 Cache = Any
 """A module's key-value cache; only `batch_select_indices` is called on it."""
 
@@ -49,6 +56,8 @@ class LanguageModel:
         adapter: name of the adapter to run with; None runs the base weights alone.
         owned: ids below this number belong to the tokenizer; the rest get probability 0.
         autocast: run the forward pass in bfloat16 (weights stay as they are).
+        whole: the module's logits are more than its output embedding of `trunk`'s states, or it has
+            no trunk: `states` are then the logits themselves, which costs memory.
     """
 
     def __init__(
@@ -58,12 +67,14 @@ class LanguageModel:
         adapter: str | None = None,
         owned: int | None = None,
         autocast: bool = False,
+        whole: bool = False,
     ) -> None:
         self.module: Any = module  # a wrapper with adapters has methods that nn.Module lacks
         self.adapter = adapter
         self.adapters = Adapters(module) if hasattr(module, "peft_config") else None
         self.owned = owned
         self.autocast = autocast
+        self.whole = whole or getattr(self.inner, "base_model", self.inner) is self.inner
 
     @property
     def inner(self) -> Any:
@@ -134,6 +145,43 @@ class LanguageModel:
             output = self.inner.base_model(**arguments)
         return output.last_hidden_state, output.past_key_values if use_cache else None
 
+    def states(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Float[Tensor, "N K s"]:
+        """What `unembed` makes logits of, at the last `keep` positions (0: all of them)."""
+        if self.whole:
+            return self.forward(ids, mask, keep=keep).logits
+        return self.trunk(ids, mask)[0][:, -keep:]
+
+    def unembed(self, states: Float[Tensor, "*batch s"]) -> Float[Tensor, "*batch V"]:
+        """Logits of states: `unembed(states(…))` is `forward(…).logits`."""
+        if self.whole:
+            return states
+        self.activate()
+        with torch.autocast(states.device.type, torch.bfloat16, enabled=self.autocast):
+            logits = self.inner.get_output_embeddings()(states)
+        return disown(scaled(logits, self.inner.config), self.owned)
+
+    def unembedding_weights(self) -> list[nn.Parameter]:
+        """What `unembed` reads, frozen or not."""
+        return [] if self.whole else list(self.inner.get_output_embeddings().parameters())
+
+    @property
+    def most_tokens(self) -> int:
+        """Padded tokens of one forward pass whose gradient is wanted: about `ACTIVATIONS` bytes.
+
+        Counted are inputs and outputs of the linear layers, which are kept for the way back; where
+        the states are logits, these too.
+        """
+        layers = (part for part in self.inner.modules() if isinstance(part, nn.Linear))
+        narrow = (part for part in layers if part.out_features != self.width)
+        numbers = sum(part.in_features + part.out_features for part in narrow)
+        numbers += 4 * self.width if self.whole else self.hidden_size
+        return max(1, ACTIVATIONS // (4 * numbers))
+
+    @property
+    def most_read(self) -> int:
+        """Padded tokens of one forward pass without gradient, which keeps no activations."""
+        return max(1, 2**23 // self.width) if self.whole else 2**12
+
     def unembedding(self) -> Float[Tensor, "V d"]:
         """The output embedding's weight."""
         return self.inner.get_output_embeddings().weight
@@ -177,12 +225,10 @@ class LanguageModel:
         It can be trained; who only asks it runs it without gradients.
         """
         if self.adapters is None:
-            return LanguageModel(
-                copy.deepcopy(self.module), owned=self.owned, autocast=self.autocast
-            )
+            return self._view(copy.deepcopy(self.module))
         name = f"{adapter}_view"  # a bare `values` is refused: module dictionaries have it
         self.adapters.add(name)
-        twin = LanguageModel(self.module, adapter=name, owned=self.owned, autocast=self.autocast)
+        twin = self._view(self.module, name)
         twin.load_state(self.state())
         for _, value in twin.named_parameters():
             value.requires_grad_()
@@ -192,7 +238,12 @@ class LanguageModel:
         """The model as it was loaded: the weights without an adapter, or a whole copy of them."""
         if self.adapters is None:
             return self.clone(adapter)
-        return LanguageModel(self.module, owned=self.owned, autocast=self.autocast)
+        return self._view(self.module)
+
+    def _view(self, module: nn.Module, adapter: str | None = None) -> "LanguageModel":
+        return LanguageModel(
+            module, adapter=adapter, owned=self.owned, autocast=self.autocast, whole=self.whole
+        )
 
     def _arguments(
         self, ids: Tensor, mask: Tensor, cache: Cache, *, use_cache: bool
@@ -216,6 +267,30 @@ def disown(logits: Float[Tensor, "*batch V"], owned: int | None) -> Float[Tensor
         return logits
     padding = torch.arange(logits.shape[-1], device=logits.device) >= owned
     return logits.masked_fill(padding, UNOWNED_LOGIT)
+
+
+def scaled(logits: Float[Tensor, "*batch V"], config: Any) -> Float[Tensor, "*batch V"]:
+    """The logits as a model with this configuration scales and caps them."""
+    factor = 1.0
+    for name in FACTORS:
+        factor *= getattr(config, name, None) or 1.0
+    for name in DIVISORS:
+        factor /= getattr(config, name, None) or 1.0
+    logits = logits if factor == 1 else logits * factor
+    for name in SOFT_CAPS:
+        if cap := getattr(config, name, None):
+            logits = torch.tanh(logits / cap) * cap
+    return logits
+
+
+@torch.no_grad()
+def splits(lm: LanguageModel) -> bool:
+    """Whether `unembed` of `states` is what the module itself answers, on a few tokens."""
+    ids = torch.arange(min(4, lm.width), device=lm.device)[None]
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    whole, split = lm.forward(ids, mask).logits, lm.unembed(lm.states(ids, mask))
+    bound = 1e-3 * float(whole.abs().max())
+    return whole.shape == split.shape and float((whole - split).abs().max()) <= bound
 
 
 @functools.cache

@@ -155,7 +155,7 @@ def make_actor(prepared: Prepared) -> Actor:
         )
         learner = ValueLearner(
             values,
-            values_build.value_settings(config.value_model),
+            values_build.value_settings(config.value_model, view),
             torch.Generator().manual_seed(prepared.seeds.values),
         )
     return Actor(plan, sampler, view, prepared.reference, learner)
@@ -183,6 +183,7 @@ def make_learner(prepared: Prepared) -> Learner:
             accumulation=section.accumulation,
             learning_rate=section.learning_rate,
             value_rate=config.value_model.learning_rate,
+            most_tokens=policy.most_tokens,
         ),
         rule=BetaRule(method.beta, method.beta_min, method.beta_max, steered),
         generator=torch.Generator().manual_seed(prepared.seeds.learner),

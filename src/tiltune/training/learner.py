@@ -15,8 +15,7 @@ from tiltune.data.batches import Cursor, corpus_batch, length_parts, part_rows
 from tiltune.data.encode import Example
 from tiltune.data.samples import Samples
 from tiltune.errors import RunError
-from tiltune.methods.base import Method, Models, Work
-from tiltune.methods.losses import corpus_loss
+from tiltune.methods.base import Method, Models, Work, likelihood_loss
 from tiltune.models.laws import LossOutput, Watched
 from tiltune.models.lm import LanguageModel
 from tiltune.models.optimiser import Optimiser, RateSchedule
@@ -39,7 +38,7 @@ class LearnerSettings:
         accumulation: micro-batches a step; their mean is over the whole step's tokens.
         learning_rate: peak; warmed up once, falling to a tenth within each round.
         value_rate: peak rate of the state values, where the method has them.
-        most_logits: logits computed at once.
+        most_tokens: padded tokens of one forward pass, which bound its activations in memory.
     """
 
     steps: int
@@ -47,7 +46,7 @@ class LearnerSettings:
     accumulation: int
     learning_rate: float
     value_rate: float = 0.0
-    most_logits: int = 2**24
+    most_tokens: int = 2**14
 
     @property
     def rows(self) -> int:
@@ -249,10 +248,9 @@ class Learner:
         for part in length_parts(lengths, self._most_of(max(lengths))):
             batch = corpus_batch([examples[place] for place in part], corpus.pad_id)
             batch = batch.to(self.policy.device)
-            logits = self.policy.forward(batch.ids[:, :-1], batch.mask[:, :-1]).logits
-            output = corpus_loss(logits, batch.ids[:, 1:], batch.loss_mask[:, 1:], count=count)
-            output.loss.backward()
-            totals.add(output.metrics)
+            loss = likelihood_loss(self.policy, batch.ids, batch.mask, batch.loss_mask, count=count)
+            loss.backward()
+            totals.add({"corpus_loss_nats_per_token": loss.item()})
         totals.tokens += sum(len(example.ids) for example in examples)
 
     def _method_backward(self, target: "_Target", step: int, totals: "_Totals") -> None:
@@ -278,10 +276,8 @@ class Learner:
         return self._most_of(samples.sequence()[0].shape[1])
 
     def _most_of(self, longest: int) -> int:
-        """Padded tokens of a micro-batch: `batch_size` rows, less where the vocabulary is wide."""
-        return min(
-            self.settings.most_logits // self.policy.width, self.settings.batch_size * longest
-        )
+        """Padded tokens of a micro-batch: `batch_size` rows, less where memory bounds them."""
+        return min(self.settings.most_tokens, self.settings.batch_size * longest)
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,9 @@ from tiltune.data.batches import Cursor
 from tiltune.data.samples import Samples, SamplingLaw
 from tiltune.decoding.draw import Ending, draw
 from tiltune.decoding.texts import texts
-from tiltune.models.laws import gather
 from tiltune.training.actor import Pair
 from tiltune.training.assemble import Prepared
-from tiltune.values.model import ValueModel
+from tiltune.values.read import taken_values
 
 PROMPTS = 16
 SEED = 20_559
@@ -46,20 +45,9 @@ def probe(
     moved = pair.law.state()
     if snapshot is not None:
         pair.law.load_state(snapshot)
-    log_values = _log_values(pair.values, samples)
+    log_values: list[list[float]] = logsigmoid(taken_values(pair.values, samples)).tolist()
     pair.law.load_state(moved)
     return samples, log_values
-
-
-def _log_values(values: ValueModel, samples: Samples) -> list[list[float]]:
-    """`log R(s_t, y_{t+1})` by row, one row at a time: logits over a wide vocabulary are large."""
-    found: list[list[float]] = []
-    for row in range(len(samples)):
-        part = samples.select(torch.tensor([row]))
-        ids, mask = part.prefixes()
-        logits = values.logits(ids, mask, keep=part.ids.shape[1])
-        found += logsigmoid(gather(logits, part.ids)).tolist()
-    return found
 
 
 def probe_rows(

@@ -49,13 +49,19 @@ def build_values(
     return with_automaton(config, values, automaton)
 
 
-def value_settings(section: ResolvedValueModel) -> ValueSettings:
-    """How they are fitted."""
+def value_settings(section: ResolvedValueModel, law: LanguageModel) -> ValueSettings:
+    """How they are fitted.
+
+    Args:
+        section: of the settings.
+        law: whose values they are; its size bounds the tokens of a forward pass.
+    """
     return ValueSettings(
         steps=section.steps_per_round,
         batch_size=section.batch_size,
         learning_rate=section.learning_rate,
         consistency=section.consistency,
+        most_tokens=law.most_tokens,
     )
 
 

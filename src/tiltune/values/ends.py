@@ -65,8 +65,15 @@ class Ends(nn.Module, ABC):
         """
 
     @abstractmethod
+    def along(self, start: Any, ids: Int[Tensor, "N T"]) -> Any:
+        """The states at the start and after each of a completion's tokens, row by row, N (T+1)."""
+
     def facts_along(self, start: Any, ids: Int[Tensor, "N T"]) -> Facts:
-        """The same at the start and after each of a completion's tokens, [N, T+1, V]."""
+        """What is known of each next token at these states, [N, T+1, V]."""
+        shape = (len(ids), ids.shape[1] + 1)
+        written = torch.arange(shape[1], device=ids.device).expand(shape).flatten()
+        found = self.facts(self.along(start, ids), written)
+        return Facts(found.dead.unflatten(0, shape), found.certain.unflatten(0, shape))
 
 
 @final
@@ -104,9 +111,8 @@ class Joint(Ends):
         pairs = zip(self.parts, states, strict=True)
         return _joined([part.facts(each, written) for part, each in pairs])
 
-    def facts_along(self, start: list[Any], ids: Tensor) -> Facts:
-        pairs = zip(self.parts, start, strict=True)
-        return _joined([part.facts_along(each, ids) for part, each in pairs])
+    def along(self, start: list[Any], ids: Tensor) -> list[Any]:
+        return [part.along(each, ids) for part, each in zip(self.parts, start, strict=True)]
 
 
 def _joined(facts: Sequence[Facts]) -> Facts:

@@ -7,16 +7,17 @@ like any other, so that the losses, the target, calibration and guidance all hav
 """
 
 from collections.abc import Iterator
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from tiltune.data.samples import Samples
+from tiltune.models.chunks import Part, map_chunks
 from tiltune.models.lm import Cache, LanguageModel
 from tiltune.values.ends import Ends, Facts
-from tiltune.values.model import ValueModel
+from tiltune.values.model import Columns, Reader, ValueModel
 from tiltune.values.prior import StatePrior
 
 CERTAIN_LOGIT = 1e4
@@ -75,17 +76,36 @@ class ExactEnds(ValueModel):
         return ExactEnds(self.inner, self.automaton, self.prior, ends=False)
 
     def logits(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Float[Tensor, "N K V"]:
+        return self.read(self.columns(ids, mask, keep=keep), ids, mask, keep)
+
+    def columns(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Columns:
+        return self.inner.columns(ids, mask, keep=keep)
+
+    def columns_with_law(
+        self, law: LanguageModel, ids: Tensor, mask: Tensor, *, keep: int
+    ) -> tuple[Float[Tensor, "N K s"], Columns]:
+        return self.inner.columns_with_law(law, ids, mask, keep=keep)
+
+    def read_weights(self) -> list[nn.Parameter]:
+        return self.inner.read_weights()
+
+    def reader(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Reader:
         """See `ValueModel`; what precedes the first of the `keep` prefixes' ends is the prompt.
 
         A completion starts after the prompt, so `keep` has to be its number of prefixes.
         """
-        return self._exact(self.inner.logits(ids, mask, keep=keep), ids, mask, keep)
+        inner = self.inner.reader(ids, mask, keep=keep)
+        prompt = ids.shape[1] - (keep or ids.shape[1]) + 1
+        start = self.automaton.start(ids[:, :prompt], mask[:, :prompt])
+        along = _Along(self, start, ids[:, prompt:])
 
-    def with_law(
-        self, snapshot: LanguageModel, ids: Tensor, mask: Tensor, *, keep: int
-    ) -> tuple[Float[Tensor, "N K V"], Float[Tensor, "N K V"]]:
-        law, logits = self.inner.with_law(snapshot, ids, mask, keep=keep)
-        return law, self._exact(logits, ids, mask, keep)
+        def every(columns: Columns, places: Tensor) -> Tensor:
+            return along.known(places).put(inner.every(columns, places))
+
+        def taken(columns: Columns, places: Tensor, ids: Tensor) -> Tensor:
+            return along.known_of(places, ids).put(inner.taken(columns, places, ids))
+
+        return Reader(every, taken)
 
     def step(
         self, ids: Tensor, mask: Tensor, cache: "Cache | _Progress" = None
@@ -98,10 +118,9 @@ class ExactEnds(ValueModel):
             states, written = cache.states, cache.written + ids.shape[1]
             for tokens in ids.unbind(1):
                 states = self.automaton.step(states, tokens)
-        if self.prior is not None:
-            logits = logits + self.prior.logits(states)
-        if self.ends:
-            logits = _known(logits, self.automaton.facts(states, written), torch.inf)
+        prior = None if self.prior is None else self.prior.logits(states)
+        facts = self.automaton.facts(states, written) if self.ends else None
+        logits = _Known(prior, facts).put(logits, torch.inf)
         return logits, _Progress(inner, self.automaton, states, written)
 
     def own_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -131,19 +150,57 @@ class ExactEnds(ValueModel):
             self.prior.load_counts(state[COUNTS])
         self.inner.load_state({name: value for name, value in state.items() if name != COUNTS})
 
-    def _exact(self, logits: Tensor, ids: Tensor, mask: Tensor, keep: int) -> Tensor:
-        prompt = ids.shape[1] - (keep or ids.shape[1]) + 1
-        start = self.automaton.start(ids[:, :prompt], mask[:, :prompt])
+
+class _Known(NamedTuple):
+    """What is known of some tokens: logit Φ, and whether they are ends; None: nothing."""
+
+    prior: Tensor | None
+    facts: Facts | None
+
+    def put(self, logits: Tensor, bound: float = CERTAIN_LOGIT) -> Tensor:
+        """The learnt logits with the prior added, and with what is certain in their place."""
         if self.prior is not None:
-            logits = logits + self.prior.logits(self.prior.automaton.along(start, ids[:, prompt:]))
-        if not self.ends:
+            logits = logits + self.prior
+        if self.facts is None:
             return logits
-        return _known(logits, self.automaton.facts_along(start, ids[:, prompt:]), CERTAIN_LOGIT)
+        return logits.masked_fill(self.facts.dead, -bound).masked_fill(self.facts.certain, bound)
 
 
-def _known(logits: Tensor, facts: Facts, bound: float) -> Tensor:
-    """The logits with what is known for certain in their place."""
-    return logits.masked_fill(facts.dead, -bound).masked_fill(facts.certain, bound)
+class _Along:
+    """Where the automaton stands at each prefix of a batch, counted row by row.
+
+    Args:
+        values: whose automaton and prior.
+        start: the states before each completion's first token.
+        ids: the completions, but for the last token of each, [N, T - 1].
+    """
+
+    def __init__(self, values: ExactEnds, start: Any, ids: Tensor) -> None:
+        self.values = values
+        self.length = ids.shape[1] + 1
+        self.states = values.automaton.along(start, ids)
+
+    def known(self, places: Tensor) -> _Known:
+        """Of every token at these prefixes, [M, V]."""
+        values = self.values
+        states = values.automaton.select(self.states, places)
+        prior = None if values.prior is None else values.prior.logits(states)
+        facts = values.automaton.facts(states, places % self.length) if values.ends else None
+        return _Known(prior, facts)
+
+    def known_of(self, places: Tensor, ids: Tensor) -> _Known:
+        """Of one token each, [M]."""
+
+        def found(part: Part) -> Tensor:
+            known, ids = self.known(part["places"]), part["ids"][:, None]
+            blank = torch.zeros_like(ids, dtype=torch.float32)
+            columns = [blank if known.prior is None else known.prior.gather(1, ids)]
+            columns += [fact.gather(1, ids) for fact in known.facts or ()]
+            return torch.cat(columns, 1)
+
+        of = map_chunks(found, {"places": places, "ids": ids}, width=self.values.width)
+        facts = Facts(of[:, 1].bool(), of[:, 2].bool()) if self.values.ends else None
+        return _Known(None if self.values.prior is None else of[:, 0], facts)
 
 
 @final

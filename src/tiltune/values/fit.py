@@ -10,12 +10,12 @@ from torch.nn.functional import logsigmoid
 from tiltune.data.batches import micro_batches
 from tiltune.data.samples import Samples
 from tiltune.errors import counted
-from tiltune.models.laws import gather, log_softmax
 from tiltune.models.lm import LanguageModel
 from tiltune.models.optimiser import Optimiser, one_cycle
 from tiltune.records.rounds import CalibrationBin
-from tiltune.values.losses import consistency_loss, value_loss
+from tiltune.values.losses import label_loss
 from tiltune.values.model import ValueModel
+from tiltune.values.read import ReadValues, taken_values
 
 HELD_OUT_SHARE = 0.1
 CALIBRATION_BINS = 10
@@ -26,13 +26,13 @@ LOOKS = 8
 
 @dataclass(frozen=True)
 class ValueSettings:
-    """Steps, completions a step, peak rate, weight of the consistency loss, logits at once."""
+    """Steps, completions a step, peak rate, weight of the consistency loss, tokens at once."""
 
     steps: int
     batch_size: int
     learning_rate: float
     consistency: float
-    most_logits: int = 2**24
+    most_tokens: int = 2**14
 
 
 @dataclass(frozen=True)
@@ -154,11 +154,9 @@ class ValueLearner:
     @torch.no_grad()
     def _label_loss(self, samples: Samples) -> float:
         count, total = float(samples.written.sum()), 0.0
-        for part in micro_batches(samples, self.model.width, self.settings.most_logits):
-            ids, mask = part.prefixes()
-            logits = self.model.logits(ids, mask, keep=part.ids.shape[1])
-            fitted = value_loss(logits, part.ids, part.labels, part.written, count=count)
-            total += fitted.loss.item()
+        for part in micro_batches(samples, self.settings.most_tokens):
+            taken = taken_values(self.model, part)
+            total += label_loss(taken, part.labels, part.written, count=count).loss.item()
         return total
 
     def _split(self, count: int, fresh: int) -> tuple[Tensor, Tensor]:
@@ -170,25 +168,20 @@ class ValueLearner:
         return (train if len(train) else held), held
 
     def _backward(self, batch: Samples, snapshot: LanguageModel) -> tuple[float, float]:
-        """Gradients of one step, in micro-batches that bound the logits in memory."""
+        """Gradients of one step, in micro-batches that bound the activations in memory."""
         count = float(batch.written.sum())
         pairs = float((batch.written[:, 1:] & batch.written[:, :-1]).sum())
+        law = snapshot if self.settings.consistency and pairs else None
         value_total, consistency_total = 0.0, 0.0
-        for part in micro_batches(batch, snapshot.width, self.settings.most_logits):
-            ids, mask = part.prefixes()
-            keep = part.ids.shape[1]
-            if self.settings.consistency and pairs:
-                law, logits = self.model.with_law(snapshot, ids, mask, keep=keep)
-                log_p = log_softmax(law.detach())
-            else:
-                log_p, logits = None, self.model.logits(ids, mask, keep=keep)
-            fitted = value_loss(logits, part.ids, part.labels, part.written, count=count)
+        for part in micro_batches(batch, self.settings.most_tokens):
+            read = ReadValues(self.model, part, law)
+            fitted = label_loss(read.taken, part.labels, part.written, count=count)
             loss = fitted.loss
             value_total += fitted.metrics["value_loss_nats_per_token"]
-            if log_p is not None:
-                consistent = consistency_loss(logits, log_p, part.ids, part.written, count=pairs)
-                loss = loss + self.settings.consistency * consistent.loss
-                consistency_total += consistent.metrics["consistency_loss_nats_per_token"]
+            if law is not None:
+                consistent = read.consistency(law) / pairs
+                loss = loss + self.settings.consistency * consistent
+                consistency_total += consistent.item()
             loss.backward()
         return value_total, consistency_total
 
@@ -197,9 +190,8 @@ class ValueLearner:
         """Reliability of `R_φ(s_t, y_{t+1})` against the label, over the policy's own tokens."""
         predicted: list[Tensor] = []
         observed: list[Tensor] = []
-        for part in micro_batches(samples, self.model.width, self.settings.most_logits):
-            logits = self.model.logits(*part.prefixes(), keep=part.ids.shape[1])
-            values = logsigmoid(gather(logits, part.ids)).exp()
+        for part in micro_batches(samples, self.settings.most_tokens):
+            values = logsigmoid(taken_values(self.model, part)).exp()
             labels = part.labels[:, None].expand_as(values)
             predicted.append(values[part.written].double().cpu())
             observed.append(labels[part.written].double().cpu())

@@ -8,17 +8,20 @@ Source: arXiv 2205.14219 (auxiliary model); where the output starts and what car
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from tiltune.data.samples import Samples
 from tiltune.models.bfloat16 import frozen_product
 from tiltune.models.lm import Cache, LanguageModel
+
+Columns = Mapping[str, Tensor]
+"""Numbers by name, of each prefix: [*batch, ...]."""
 
 WIDE_VOCABULARY = 16_384
 """Above this many ids the output is tied: a full-width layer would outweigh the model."""
@@ -35,8 +38,19 @@ class FullOutput(nn.Linear):
         nn.init.zeros_(self.weight)
         nn.init.constant_(self.bias, logit)
 
-    def run(self, states: Tensor, unembedding: Tensor) -> Tensor:
-        return self(states.to(self.weight.dtype))
+    def columns(self, states: Float[Tensor, "*batch h"]) -> Columns:
+        return {"states": states.to(self.weight.dtype)}
+
+    def read(self, columns: Columns, unembedding: Tensor) -> Float[Tensor, "*batch V"]:
+        return self(columns["states"])
+
+    def taken(
+        self, columns: Columns, ids: Int[Tensor, "*batch"], unembedding: Tensor
+    ) -> Float[Tensor, "*batch"]:
+        return (columns["states"] * self.weight[ids]).sum(-1) + self.bias[ids]
+
+    def read_weights(self) -> list[nn.Parameter]:
+        return list(self.parameters())
 
 
 class TiedOutput(nn.Module):
@@ -53,10 +67,23 @@ class TiedOutput(nn.Module):
         nn.init.zeros_(self.projection.weight)
         nn.init.constant_(self.scalar.bias, logit)
 
-    def run(self, states: Tensor, unembedding: Tensor) -> Tensor:
+    def columns(self, states: Float[Tensor, "*batch h"]) -> Columns:
         states = states.to(self.scalar.weight.dtype)
-        projected = frozen_product(self.projection(states).to(unembedding.dtype), unembedding)
-        return self.scalar(states) + projected.float()
+        return {"scalar": self.scalar(states), "projected": self.projection(states)}
+
+    def read(self, columns: Columns, unembedding: Tensor) -> Float[Tensor, "*batch V"]:
+        narrow = columns["projected"].to(unembedding.dtype)
+        return columns["scalar"] + frozen_product(narrow, unembedding).float()
+
+    def taken(
+        self, columns: Columns, ids: Int[Tensor, "*batch"], unembedding: Tensor
+    ) -> Float[Tensor, "*batch"]:
+        narrow = columns["projected"].to(unembedding.dtype).float()
+        products = narrow * unembedding.detach()[ids].float()
+        return columns["scalar"].squeeze(-1) + products.sum(-1)
+
+    def read_weights(self) -> list[nn.Parameter]:
+        return []
 
 
 def make_output(hidden: int, lm: LanguageModel) -> "FullOutput | TiedOutput":
@@ -66,22 +93,73 @@ def make_output(hidden: int, lm: LanguageModel) -> "FullOutput | TiedOutput":
     return TiedOutput(hidden, lm.hidden_size)
 
 
+class Reader(NamedTuple):
+    """Values at some prefixes, made of their columns.
+
+    Attributes:
+        every: from some rows of the columns, and which of all prefixes these are (counted row by
+            row of the batch), to `logit R_φ(s, ·)`, [M, V].
+        taken: the same of one next token a prefix, [M], which spares the width of the vocabulary.
+    """
+
+    every: Callable[[Columns, Int[Tensor, " M"]], Float[Tensor, "M V"]]
+    taken: Callable[[Columns, Int[Tensor, " M"], Int[Tensor, " M"]], Float[Tensor, " M"]]
+
+
 class ValueModel(ABC, nn.Module):
-    """Every kind: values at each prefix, values one token at a time, a constant to start from."""
+    """Every kind: values at each prefix, values one token at a time, a constant to start from.
+
+    What costs a pass through a trunk (`columns`) and what is as wide as the vocabulary (`reader`)
+    are apart: the first is computed for whole rows, and can be kept; the second a chunk at a time.
+    """
 
     output: FullOutput | TiedOutput
 
     @abstractmethod
     def logits(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Float[Tensor, "N K V"]:
-        """`logit R_φ(s, ·)` at the last `keep` prefixes (0: all), 32 bit."""
+        """`logit R_φ(s, ·)` at the last `keep` prefixes (0: all), 32 bit; all of them at once."""
+
+    def columns(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Columns:
+        """What the logits at the last `keep` prefixes (0: all) are read from, [N, K, ...]; the
+        logits themselves where a kind knows nothing narrower."""
+        return {"logits": self.logits(ids, mask, keep=keep)}
+
+    def reader(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Reader:
+        """What reads the logits at these prefixes from their columns, or from kept ones."""
+
+        def taken(columns: Columns, places: Tensor, ids: Tensor) -> Tensor:
+            return columns["logits"].gather(1, ids[:, None])[:, 0]
+
+        return Reader(lambda columns, places: columns["logits"], taken)
+
+    def read_weights(self) -> list[nn.Parameter]:
+        """Trained weights that `Reader.every` reads."""
+        return []
+
+    def read(self, columns: Columns, ids: Tensor, mask: Tensor, keep: int) -> Tensor:
+        """The logits at all of these prefixes, [N, K, V]."""
+        shape = (len(ids), keep or ids.shape[1])
+        flat = {name: column.flatten(0, 1) for name, column in columns.items()}
+        places = torch.arange(shape[0] * shape[1], device=ids.device)
+        reader = self.reader(ids, mask, keep=keep)
+        return reader.every(flat, places).unflatten(0, shape)
+
+    def columns_with_law(
+        self, law: LanguageModel, ids: Tensor, mask: Tensor, *, keep: int
+    ) -> tuple[Float[Tensor, "N K s"], Columns]:
+        """The law's states and the columns at the same prefixes; no gradient reaches the law."""
+        with torch.no_grad():
+            states = law.states(ids, mask, keep=keep)
+        return states, self.columns(ids, mask, keep=keep)
 
     def with_law(
         self, snapshot: LanguageModel, ids: Tensor, mask: Tensor, *, keep: int
     ) -> tuple[Float[Tensor, "N K V"], Float[Tensor, "N K V"]]:
         """The snapshot's logits and the value logits at the same prefixes."""
+        states, columns = self.columns_with_law(snapshot, ids, mask, keep=keep)
         with torch.no_grad():
-            law = snapshot.forward(ids, mask, keep=keep).logits
-        return law, self.logits(ids, mask, keep=keep)
+            law = snapshot.unembed(states)
+        return law, self.read(columns, ids, mask, keep)
 
     @abstractmethod
     def step(
@@ -143,15 +221,23 @@ class TrunkValue(ValueModel):
         return self.unembedding_of.width
 
     def logits(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Float[Tensor, "N K V"]:
-        states, _ = self.trunk.trunk(ids, mask)
-        return self.output.run(states[:, -keep:], self.unembedding_of.unembedding()).float()
+        return self.read(self.columns(ids, mask, keep=keep), ids, mask, keep)
+
+    def columns(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Columns:
+        return self.output.columns(self.trunk.trunk(ids, mask)[0][:, -keep:])
+
+    def reader(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Reader:
+        return make_reader(self.output, self.unembedding_of)
+
+    def read_weights(self) -> list[nn.Parameter]:
+        return self.output.read_weights()
 
     def step(
         self, ids: Tensor, mask: Tensor, cache: Cache = None
     ) -> tuple[Float[Tensor, "N V"], Cache]:
         states, cache = self.trunk.trunk(ids, mask, cache=cache, use_cache=True)
-        logits = self.output.run(states[:, -1], self.unembedding_of.unembedding())
-        return logits.float(), cache
+        columns = self.output.columns(states[:, -1])
+        return self.output.read(columns, self.unembedding_of.unembedding()).float(), cache
 
     def own_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         for name, value in self.trunk.trunk_parameters():
@@ -187,23 +273,33 @@ class HeadValue(ValueModel):
         return self.snapshot.width
 
     def logits(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Float[Tensor, "N K V"]:
+        return self.read(self.columns(ids, mask, keep=keep), ids, mask, keep)
+
+    def columns(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Columns:
         with torch.no_grad():
             states, _ = self.snapshot.trunk(ids, mask)
-        return self._values(ids, mask, states, keep)
+        return self._columns(ids, mask, states, keep)
 
-    def with_law(
-        self, snapshot: LanguageModel, ids: Tensor, mask: Tensor, *, keep: int
-    ) -> tuple[Float[Tensor, "N K V"], Float[Tensor, "N K V"]]:
+    def columns_with_law(
+        self, law: LanguageModel, ids: Tensor, mask: Tensor, *, keep: int
+    ) -> tuple[Float[Tensor, "N K s"], Columns]:
         """One forward pass of the snapshot serves both."""
-        assert snapshot is self.snapshot, "a head reads the hidden states of its own snapshot alone"
+        assert law is self.snapshot, "a head reads the hidden states of its own snapshot alone"
+        if law.whole:
+            return super().columns_with_law(law, ids, mask, keep=keep)
         with torch.no_grad():
-            output = self.snapshot.forward(ids, mask, hidden=True)
-        assert output.hidden is not None
-        return output.logits[:, -keep:], self._values(ids, mask, output.hidden, keep)
+            states, _ = law.trunk(ids, mask)
+        return states[:, -keep:], self._columns(ids, mask, states, keep)
 
-    def _values(self, ids: Tensor, mask: Tensor, states: Tensor, keep: int) -> Tensor:
+    def reader(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Reader:
+        return make_reader(self.output, self.snapshot)
+
+    def read_weights(self) -> list[nn.Parameter]:
+        return self.output.read_weights()
+
+    def _columns(self, ids: Tensor, mask: Tensor, states: Tensor, keep: int) -> Columns:
         features, _ = self._features(ids, mask, states, None)
-        return self.output.run(features[:, -keep:], self.snapshot.unembedding()).float()
+        return self.output.columns(features[:, -keep:])
 
     def step(
         self, ids: Tensor, mask: Tensor, cache: Cache = None
@@ -212,7 +308,8 @@ class HeadValue(ValueModel):
         with torch.no_grad():
             states, trunk_cache = self.snapshot.trunk(ids, mask, cache=trunk_cache, use_cache=True)
         features, own_cache = self._features(ids, mask, states, own_cache)
-        logits = self.output.run(features[:, -1], self.snapshot.unembedding()).float()
+        columns = self.output.columns(features[:, -1])
+        logits = self.output.read(columns, self.snapshot.unembedding()).float()
         return logits, _HeadCache(trunk_cache, own_cache)
 
     def own_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -238,6 +335,24 @@ class HeadValue(ValueModel):
         attended = scaled_dot_product_attention(query, key, value, attn_mask=allowed)
         features = features + self.leave(attended.transpose(1, 2).reshape(count, length, size))
         return self.after(features + self.block(features)), (key, value)
+
+
+def make_reader(output: FullOutput | TiedOutput, lm: LanguageModel) -> Reader:
+    """Of a kind whose columns alone say what the values are.
+
+    Args:
+        output: what made the columns.
+        lm: whose vocabulary the values are over.
+    """
+    unembedding = lm.unembedding()
+
+    def every(columns: Columns, places: Tensor) -> Tensor:
+        return output.read(columns, unembedding).float()
+
+    def taken(columns: Columns, places: Tensor, ids: Tensor) -> Tensor:
+        return output.taken(columns, ids, unembedding).float()
+
+    return Reader(every, taken)
 
 
 class _HeadCache:

@@ -55,9 +55,8 @@ class StatePrior(nn.Module):
     def observe(self, samples: Samples) -> None:
         """Add these completions' transitions; a cut at the token limit is an end."""
         automaton = self.automaton
-        states = automaton.along(
-            automaton.start(samples.prompt_ids, samples.prompt_mask), samples.ids
-        )
+        start = automaton.start(samples.prompt_ids, samples.prompt_mask)
+        states = automaton.along(start, samples.ids).unflatten(0, (len(samples), -1))
         before, after = states[:, :-1][samples.mask], states[:, 1:][samples.mask]
         last = states.gather(1, samples.mask.sum(1, keepdim=True))[:, 0]  # `free` after an end
         ends = torch.full_like(last, automaton.free)

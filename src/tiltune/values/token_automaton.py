@@ -133,12 +133,11 @@ class TokenAutomaton(Ends):
     def select(self, states: Int[Tensor, " N"], rows: Int[Tensor, " M"]) -> Int[Tensor, " M"]:
         return states[rows]
 
-    def along(self, start: Int[Tensor, " N"], ids: Int[Tensor, "N T"]) -> Int[Tensor, "N T+1"]:
-        """The states before each token and after the last one."""
+    def along(self, start: Int[Tensor, " N"], ids: Int[Tensor, "N T"]) -> Int[Tensor, " states"]:
         states = [start]
         for tokens in ids.unbind(1):
             states.append(self.step(states[-1], tokens))
-        return torch.stack(states, 1)
+        return torch.stack(states, 1).flatten()
 
     def successors(self, states: Int[Tensor, "*batch"]) -> Int[Tensor, "*batch V"]:
         """The states after every next token, 32 bit; `free` after an end of sequence."""
@@ -161,11 +160,6 @@ class TokenAutomaton(Ends):
         if not self.complete:
             return Facts(dead, torch.zeros_like(dead))
         return Facts(dead, self._spread(self._sure_rows, self._sure_patch, states))
-
-    def facts_along(self, start: Int[Tensor, " N"], ids: Int[Tensor, "N T"]) -> Facts:
-        states = self.along(start, ids)
-        written = torch.arange(states.shape[1], device=ids.device)
-        return self.facts(states, written.expand_as(states))
 
     def _spread(self, rows: Tensor, patch: Tensor, states: Tensor) -> Tensor:
         found = rows[self._row[states]]

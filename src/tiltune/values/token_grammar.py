@@ -122,12 +122,11 @@ class TokenGrammar(Ends):
     def facts(self, states: Places, written: Int[Tensor, " N"]) -> Facts:
         return _facts(self._dead(states), written.device)
 
-    def facts_along(self, start: Places, ids: Int[Tensor, "N T"]) -> Facts:
-        states, found = start, [self._dead(start)]
+    def along(self, start: Places, ids: Int[Tensor, "N T"]) -> Places:
+        found = [start]
         for tokens in ids.unbind(1):
-            states = self.step(states, tokens)
-            found.append(self._dead(states))
-        return _facts(np.stack(found, 1), ids.device)
+            found.append(self.step(found[-1], tokens))
+        return [place for row in zip(*found, strict=True) for place in row]
 
     def _prompt(self, ids: tuple[int, ...]) -> str | None:
         if ids not in self._prompts:

@@ -26,7 +26,6 @@ from tiltune.decoding.likelihood import likelihoods, predicted
 from tiltune.errors import ConfigError, DataError, TiltuneError
 from tiltune.evaluation.metrics.base import Quantity
 from tiltune.models.hub import Loaded
-from tiltune.models.laws import gather
 from tiltune.records.intervals import Interval, wilson_interval
 from tiltune.records.measurements import Better, Measurement
 
@@ -195,10 +194,10 @@ class HarnessModel(TemplateModel):
         examples = [self._example(context, body) for _, context, body in requests]
         found = [(0.0, True)] * len(examples)
         lm, pad_id = self.loaded.policy, self.loaded.pad_id
-        for places, log_probs, ids, mask in predicted(lm, examples, pad_id):
-            sums = torch.where(mask, gather(log_probs, ids), 0.0).double().sum(1).tolist()
-            greedy = ((log_probs.argmax(-1) == ids) | ~mask).all(1).tolist()
-            for place, row in zip(places, zip(sums, greedy, strict=True), strict=True):
+        for done in predicted(lm, examples, pad_id):
+            sums = done.log_probs.double().sum(1).tolist()
+            greedy = done.likeliest.all(1).tolist()
+            for place, row in zip(done.places, zip(sums, greedy, strict=True), strict=True):
                 found[place] = row
         return found
 

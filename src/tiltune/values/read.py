@@ -1,0 +1,75 @@
+"""Values read at the prefixes of samples: of the tokens that came, and one step on."""
+
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tiltune.data.samples import Samples
+from tiltune.models.chunks import Part, sum_chunks
+from tiltune.models.laws import log_softmax
+from tiltune.models.lm import LanguageModel
+from tiltune.values.losses import step_divergence
+from tiltune.values.model import ValueModel
+
+
+@final
+class ReadValues:
+    """One pass of a value model over samples.
+
+    Args:
+        model: the values.
+        samples: N completions of T tokens.
+        law: whose states are wanted besides; None: nobody's.
+
+    Attributes:
+        taken: `logit R_φ(s_t, y_{t+1})` of each completion token, [N, T].
+    """
+
+    def __init__(self, model: ValueModel, samples: Samples, law: LanguageModel | None) -> None:
+        ids, mask = samples.prefixes()
+        keep = samples.ids.shape[1]
+        if law is None:
+            self._states, columns = None, model.columns(ids, mask, keep=keep)
+        else:
+            self._states, columns = model.columns_with_law(law, ids, mask, keep=keep)
+        self._model, self._samples = model, samples
+        self._columns = {name: column.flatten(0, 1) for name, column in columns.items()}
+        self._reader = model.reader(ids, mask, keep=keep)
+        places = torch.arange(samples.ids.numel(), device=ids.device)
+        taken = self._reader.taken(self._columns, places, samples.ids.flatten())
+        self.taken: Float[Tensor, "N T"] = taken.view(samples.ids.shape)
+
+    def consistency(self, law: LanguageModel) -> Float[Tensor, ""]:
+        """The sum of `losses.step_divergence` where both tokens are real, a chunk at a time.
+
+        Args:
+            law: the one whose states were asked for.
+        """
+        assert self._states is not None
+        written = self._samples.written
+        both = written[:, 1:] & written[:, :-1]
+        if not bool(both.any()):
+            return self.taken.sum() * 0
+        after = torch.nn.functional.pad(both, (1, 0)).flatten().nonzero()[:, 0]
+        columns = {name: column[after] for name, column in self._columns.items()}
+        own = {
+            "prefix before": self.taken[:, :-1][both],
+            "law": self._states.flatten(0, 1)[after],
+            "place": after,
+        }
+
+        def divergence(part: Part) -> Tensor:
+            with torch.no_grad():
+                log_p = log_softmax(law.unembed(part["law"]))
+            logits = self._reader.every({name: part[name] for name in columns}, part["place"])
+            return step_divergence(part["prefix before"], logits, log_p).sum()
+
+        weights = self._model.read_weights()
+        return sum_chunks(divergence, columns | own, width=self._model.width, weights=weights)
+
+
+def taken_values(model: ValueModel, samples: Samples) -> Float[Tensor, "N T"]:
+    """`logit R_φ(s_t, y_{t+1})` of each completion token."""
+    return ReadValues(model, samples, None).taken
