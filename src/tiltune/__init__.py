@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tiltune.constraints.base import TextConstraint, combine, mean
     from tiltune.constraints.build import build_constraint
     from tiltune.constraints.scores import Completion, Failure, Score
+    from tiltune.data.parts import by_parts
     from tiltune.data.samples import Samples, SamplingLaw
     from tiltune.decoding.draw import Ending, draw
     from tiltune.decoding.guidance import GuidanceProcessor
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
         Models,
         Needs,
         Work,
-        by_parts,
         next_logits,
         taken_log_probs,
     )
@@ -95,7 +95,7 @@ PUBLIC = {
     "TiltuneError": "tiltune.errors:TiltuneError",
     "Work": "tiltune.methods.base:Work",
     "build_constraint": "tiltune.constraints.build:build_constraint",
-    "by_parts": "tiltune.methods.base:by_parts",
+    "by_parts": "tiltune.data.parts:by_parts",
     "check_constraint": "tiltune.worlds.testing:check_constraint",
     "combine": "tiltune.constraints.base:combine",
     "draw": "tiltune.decoding.draw:draw",

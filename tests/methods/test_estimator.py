@@ -23,6 +23,7 @@ from tiltune.models.lm import LanguageModel
 from tiltune.training.learner import BetaRule, Learner, LearnerSettings
 from tiltune.values.fit import ValueLearner, ValueSettings
 from tiltune.values.model import ValueModel
+from tiltune.values.read import Law
 from tiltune.worlds.testing import EnumerableModel, enumerate_completions, exact_values
 
 EOS, V, LIMIT = 3, 4, 3
@@ -142,7 +143,7 @@ class World:
         count = float(samples.written.sum())
         work = method.prepare(samples, models)
         assert work is not None
-        for rows in part_rows(samples, 40):
+        for rows in part_rows(work.samples, 40):
             loss = method.loss(work.select(rows), models, count=count)["policy"].loss
             (BETA * loss).backward()
         assert weight.grad is not None
@@ -212,7 +213,7 @@ def test_tokens_that_the_policy_did_not_write_give_values_no_gradient(
         values.table.normal_(generator=torch.Generator().manual_seed(0))
     settings = ValueSettings(1, 8, 1e-3, consistency)
     fitter = ValueLearner(values, settings, torch.Generator().manual_seed(0))
-    fitter._backward(unwritten(world.pool, 0), world.law)
+    fitter._backward(unwritten(world.pool, 0), Law(world.law) if consistency else None)
     assert values.table.grad is not None
     places, others = reached(world.pool, 0), reached(world.pool, 2)
     assert (values.table.grad[places] == 0).all() and values.table.grad[others].abs().max() > 1e-4

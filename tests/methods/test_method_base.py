@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from tiltune.data.batches import part_rows
+from tiltune.data.parts import by_parts
 from tiltune.data.samples import Samples, concatenate
-from tiltune.methods.base import Work, by_parts, next_logits, taken_log_probs
+from tiltune.methods.base import Work, next_logits, taken_log_probs
 from tiltune.models.lm import LanguageModel
 from tiltune.worlds.testing import EnumerableModel, enumerate_completions
 

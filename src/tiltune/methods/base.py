@@ -5,7 +5,7 @@ does, for every method alike. One object, one file; `kinds` lists those that com
 and `method.kind = "python"` takes one from a user's module.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, get_args, get_type_hints
 
@@ -14,8 +14,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tiltune.config import RunConfig
-from tiltune.data.batches import part_rows
-from tiltune.data.room import room
 from tiltune.data.samples import Samples
 from tiltune.methods.losses import corpus_loss
 from tiltune.models.chunks import Part, again_chunks, sum_chunks
@@ -220,31 +218,3 @@ def likelihood_loss(
         return corpus_loss(lm.unembed(part["states"])[None], taken, every, count=count).loss
 
     return sum_chunks(loss, columns, width=lm.width, weights=lm.unembedding_weights())
-
-
-def by_parts(
-    samples: Samples, most_tokens: int, function: Callable[[Samples], Tensor]
-) -> Float[Tensor, "*shape"]:
-    """`function` of all samples, a few rows at a time; columns that a part lacks are 0.
-
-    Args:
-        samples: at least one.
-        most_tokens: padded tokens of a part at most.
-        function: from samples to numbers each, [n], or numbers a token, [n, t, ...].
-    """
-    return columns_by_parts(samples, most_tokens, lambda part: {"": function(part)})[""]
-
-
-def columns_by_parts(
-    samples: Samples, most_tokens: int, function: Callable[[Samples], Mapping[str, Tensor]]
-) -> dict[str, Tensor]:
-    """The same of several, by name; what is much lies in a file, see `data.room`."""
-    found: dict[str, Tensor] = {}
-    for rows in part_rows(samples, most_tokens):
-        for name, part in function(samples.select(rows)).items():
-            if name not in found:
-                shape = (len(samples), *samples.ids.shape[1:2][: part.dim() - 1], *part.shape[2:])
-                found[name] = room(shape, part.dtype, part.device)
-            kept, rows = found[name], rows.to(found[name].device)
-            kept[(rows, slice(part.shape[1])) if part.dim() > 1 else rows] = part.to(kept.device)
-    return found

@@ -11,8 +11,9 @@ from typing import final
 import torch
 
 from tiltune.config import GrpoSection, RunConfig
+from tiltune.data.parts import by_parts
 from tiltune.data.samples import Samples
-from tiltune.methods.base import Losses, Models, Needs, Usual, Work, by_parts, taken_log_probs
+from tiltune.methods.base import Losses, Models, Needs, Usual, Work, taken_log_probs
 from tiltune.methods.losses import group_advantages, reference_penalty
 from tiltune.methods.policy_gradient import policy_loss, refuse_other_laws, scores, usual
 

@@ -13,8 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tiltune.config import PpoSection, RunConfig
+from tiltune.data.parts import by_parts
 from tiltune.data.samples import Samples
-from tiltune.methods.base import Losses, Models, Needs, Usual, Work, by_parts, taken_log_probs
+from tiltune.methods.base import Losses, Models, Needs, Usual, Work, taken_log_probs
 from tiltune.methods.losses import clipped_value_loss
 from tiltune.methods.policy_gradient import policy_loss, refuse_other_laws, scores, usual
 from tiltune.models.laws import generalised_advantages

@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from tiltune.config import RunConfig, TiltSection
+from tiltune.data.parts import columns_by_parts
 from tiltune.data.samples import Samples
 from tiltune.errors import ConfigError
-from tiltune.methods.base import Losses, Models, Needs, Usual, Work, columns_by_parts
+from tiltune.methods.base import Losses, Models, Needs, Usual, Work
 from tiltune.methods.losses import target_loss
 from tiltune.models.chunks import Part, map_chunks, sum_chunks
 from tiltune.models.laws import (
@@ -29,7 +30,7 @@ from tiltune.models.laws import (
     prefix_weights,
     tilt,
 )
-from tiltune.values.model import Reader
+from tiltune.values.model import ValueReader
 
 VALUES = "values: "
 """What the names of the values' columns begin with among a work's."""
@@ -76,7 +77,7 @@ class Tilt:
         assert models.values is not None
         samples, policy = work.samples, models.policy
         written, (ids, mask), keep = samples.written, samples.prefixes(), samples.ids.shape[1]
-        target = _Target(models, models.values.reader(ids, mask, keep=keep))
+        target = _Tilting(models, models.values.reader(ids, mask, keep=keep))
         kept = {name: column.to(ids.device)[written] for name, column in work.columns.items()}
         columns = kept | {
             "policy": policy.states(ids, mask, keep=keep)[written],
@@ -100,7 +101,7 @@ class Tilt:
 
 
 @dataclass(frozen=True)
-class _Target:
+class _Tilting:
     """The law's states and the values' columns, and what makes the target of them.
 
     Attributes:
@@ -109,7 +110,7 @@ class _Target:
     """
 
     models: Models
-    reader: Reader
+    reader: ValueReader
 
     @torch.no_grad()
     def joint(self, part: Part) -> tuple[Tensor, TiltedLaw]:
@@ -141,7 +142,7 @@ def _read(samples: Samples, models: Models) -> dict[str, Tensor]:
     assert models.values is not None
     (ids, mask), keep = samples.prefixes(), samples.ids.shape[1]
     states, columns = models.values.columns_with_law(models.law, ids, mask, keep=keep)
-    target = _Target(models, models.values.reader(ids, mask, keep=keep))
+    target = _Tilting(models, models.values.reader(ids, mask, keep=keep))
     kept = {"law": states} | {VALUES + name: column for name, column in columns.items()}
     flat = {name: column.flatten(0, 1) for name, column in kept.items()}
     flat["ids"] = samples.ids.flatten()

@@ -93,9 +93,9 @@ def kl(
         log_q: the other law; where it is 0 and p is not, the divergence is infinite.
     """
     log_p, log_q = at_least_float32(log_p), at_least_float32(log_q)
-    gap, possible = log_p - log_q, log_p > -torch.inf
-    if not bool(possible.all()):  # rare, and a pass over the whole vocabulary
-        gap = torch.where(possible, gap, 0.0)
+    gap = log_p - log_q
+    if log_p.numel() and not bool(log_p.min() > -torch.inf):  # rare, and a pass over all
+        gap = torch.where(log_p > -torch.inf, gap, 0.0)
     return (log_p.exp() * gap).sum(-1)
 
 

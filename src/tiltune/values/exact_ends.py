@@ -17,7 +17,7 @@ from tiltune.data.samples import Samples
 from tiltune.models.chunks import Part, map_chunks
 from tiltune.models.lm import Cache, LanguageModel
 from tiltune.values.ends import Ends, Facts
-from tiltune.values.model import Columns, Reader, ValueModel
+from tiltune.values.model import Columns, ValueModel, ValueReader
 from tiltune.values.prior import StatePrior
 
 CERTAIN_LOGIT = 1e4
@@ -89,7 +89,11 @@ class ExactEnds(ValueModel):
     def read_weights(self) -> list[nn.Parameter]:
         return self.inner.read_weights()
 
-    def reader(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Reader:
+    @property
+    def shares_law(self) -> bool:
+        return self.inner.shares_law
+
+    def reader(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> ValueReader:
         """See `ValueModel`; what precedes the first of the `keep` prefixes' ends is the prompt.
 
         A completion starts after the prompt, so `keep` has to be its number of prefixes.
@@ -105,7 +109,7 @@ class ExactEnds(ValueModel):
         def taken(columns: Columns, places: Tensor, ids: Tensor) -> Tensor:
             return along.known_of(places, ids).put(inner.taken(columns, places, ids))
 
-        return Reader(every, taken)
+        return ValueReader(every, taken)
 
     def step(
         self, ids: Tensor, mask: Tensor, cache: "Cache | _Progress" = None

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from tiltune.data.batches import micro_batches
+from tiltune.data.batches import micro_batches, part_rows
 from tiltune.data.samples import Samples
 from tiltune.errors import counted
 from tiltune.models.lm import LanguageModel
@@ -15,7 +15,7 @@ from tiltune.models.optimiser import Optimiser, one_cycle
 from tiltune.records.rounds import CalibrationBin
 from tiltune.values.losses import label_loss
 from tiltune.values.model import ValueModel
-from tiltune.values.read import ReadValues, taken_values
+from tiltune.values.read import Law, ReadValues, kept_law, taken_values
 
 HELD_OUT_SHARE = 0.1
 CALIBRATION_BINS = 10
@@ -116,10 +116,11 @@ class ValueLearner:
         recent: list[tuple[float, float]] = []
         tokens = 0
         best = self._look(samples.select(held), 0) if self.model.corrects else None
+        law = self._law(samples, snapshot, steps)
         for step in range(steps):
             picks = torch.randint(len(train), (settings.batch_size,), generator=self.generator)
             batch = samples.select(train[picks])
-            losses = self._backward(batch, snapshot)
+            losses = self._backward(batch, law and law.select(train[picks], batch.ids.shape[1]))
             optimiser.step(schedule, step)
             tokens += batch.tokens
             if step >= steps * 3 // 4:
@@ -167,19 +168,27 @@ class ValueLearner:
         train = torch.cat((torch.arange(first), order[len(held) :]))
         return (train if len(train) else held), held
 
-    def _backward(self, batch: Samples, snapshot: LanguageModel) -> tuple[float, float]:
+    def _law(self, samples: Samples, snapshot: LanguageModel, steps: int) -> Law | None:
+        """What consistency is asked of, its states kept where steps would compute them again."""
+        if not self.settings.consistency:
+            return None
+        again = steps * self.settings.batch_size > len(samples)
+        return kept_law(snapshot, samples) if again and not self.model.shares_law else Law(snapshot)
+
+    def _backward(self, batch: Samples, law: Law | None) -> tuple[float, float]:
         """Gradients of one step, in micro-batches that bound the activations in memory."""
         count = float(batch.written.sum())
         pairs = float((batch.written[:, 1:] & batch.written[:, :-1]).sum())
-        law = snapshot if self.settings.consistency and pairs else None
+        law = law if pairs else None
         value_total, consistency_total = 0.0, 0.0
-        for part in micro_batches(batch, self.settings.most_tokens):
-            read = ReadValues(self.model, part, law)
+        for rows in part_rows(batch, self.settings.most_tokens):
+            part = batch.select(rows)
+            read = ReadValues(self.model, part, law and law.select(rows, part.ids.shape[1]))
             fitted = label_loss(read.taken, part.labels, part.written, count=count)
             loss = fitted.loss
             value_total += fitted.metrics["value_loss_nats_per_token"]
             if law is not None:
-                consistent = read.consistency(law) / pairs
+                consistent = read.consistency() / pairs
                 loss = loss + self.settings.consistency * consistent
                 consistency_total += consistent.item()
             loss.backward()

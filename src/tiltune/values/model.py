@@ -93,7 +93,7 @@ def make_output(hidden: int, lm: LanguageModel) -> "FullOutput | TiedOutput":
     return TiedOutput(hidden, lm.hidden_size)
 
 
-class Reader(NamedTuple):
+class ValueReader(NamedTuple):
     """Values at some prefixes, made of their columns.
 
     Attributes:
@@ -124,16 +124,16 @@ class ValueModel(ABC, nn.Module):
         logits themselves where a kind knows nothing narrower."""
         return {"logits": self.logits(ids, mask, keep=keep)}
 
-    def reader(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Reader:
+    def reader(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> ValueReader:
         """What reads the logits at these prefixes from their columns, or from kept ones."""
 
         def taken(columns: Columns, places: Tensor, ids: Tensor) -> Tensor:
             return columns["logits"].gather(1, ids[:, None])[:, 0]
 
-        return Reader(lambda columns, places: columns["logits"], taken)
+        return ValueReader(lambda columns, places: columns["logits"], taken)
 
     def read_weights(self) -> list[nn.Parameter]:
-        """Trained weights that `Reader.every` reads."""
+        """Trained weights that `ValueReader.every` reads."""
         return []
 
     def read(self, columns: Columns, ids: Tensor, mask: Tensor, keep: int) -> Tensor:
@@ -179,6 +179,11 @@ class ValueModel(ABC, nn.Module):
     def set_constant(self, rate: float) -> None:
         """Start at `R = rate` everywhere."""
         self.output.set_constant(torch.logit(torch.tensor(rate, dtype=torch.float64)).item())
+
+    @property
+    def shares_law(self) -> bool:
+        """Whether `columns_with_law` gets both from one forward pass."""
+        return False
 
     def observe(self, samples: Samples) -> None:
         """Look at fresh completions before a fit; what is learnt by gradients alone does not."""
@@ -226,7 +231,7 @@ class TrunkValue(ValueModel):
     def columns(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Columns:
         return self.output.columns(self.trunk.trunk(ids, mask)[0][:, -keep:])
 
-    def reader(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Reader:
+    def reader(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> ValueReader:
         return make_reader(self.output, self.unembedding_of)
 
     def read_weights(self) -> list[nn.Parameter]:
@@ -291,7 +296,11 @@ class HeadValue(ValueModel):
             states, _ = law.trunk(ids, mask)
         return states[:, -keep:], self._columns(ids, mask, states, keep)
 
-    def reader(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Reader:
+    @property
+    def shares_law(self) -> bool:
+        return not self.snapshot.whole
+
+    def reader(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> ValueReader:
         return make_reader(self.output, self.snapshot)
 
     def read_weights(self) -> list[nn.Parameter]:
@@ -337,7 +346,7 @@ class HeadValue(ValueModel):
         return self.after(features + self.block(features)), (key, value)
 
 
-def make_reader(output: FullOutput | TiedOutput, lm: LanguageModel) -> Reader:
+def make_reader(output: FullOutput | TiedOutput, lm: LanguageModel) -> ValueReader:
     """Of a kind whose columns alone say what the values are.
 
     Args:
@@ -352,7 +361,7 @@ def make_reader(output: FullOutput | TiedOutput, lm: LanguageModel) -> Reader:
     def taken(columns: Columns, places: Tensor, ids: Tensor) -> Tensor:
         return output.taken(columns, ids, unembedding).float()
 
-    return Reader(every, taken)
+    return ValueReader(every, taken)
 
 
 class _HeadCache:

@@ -1,17 +1,38 @@
 """Values read at the prefixes of samples: of the tokens that came, and one step on."""
 
+from dataclasses import dataclass
 from typing import final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tiltune.data.parts import columns_by_parts
 from tiltune.data.samples import Samples
 from tiltune.models.chunks import Part, sum_chunks
 from tiltune.models.laws import log_softmax
 from tiltune.models.lm import LanguageModel
 from tiltune.values.losses import step_divergence
 from tiltune.values.model import ValueModel
+
+
+@dataclass(frozen=True)
+class Law:
+    """The law whose values are learnt, and its states at the prefixes of samples, if kept.
+
+    Attributes:
+        lm: it computes the states where they are not kept.
+        states: of each sample's completion prefixes, [N, T, s].
+    """
+
+    lm: LanguageModel
+    states: Tensor | None = None
+
+    def select(self, rows: Tensor, width: int) -> "Law":
+        """Of these samples, whose longest has so many tokens."""
+        if self.states is None:
+            return self
+        return Law(self.lm, self.states[rows.to(self.states.device), :width])
 
 
 @final
@@ -21,50 +42,47 @@ class ReadValues:
     Args:
         model: the values.
         samples: N completions of T tokens.
-        law: whose states are wanted besides; None: nobody's.
+        law: what consistency is asked of; None: it is not.
 
     Attributes:
         taken: `logit R_φ(s_t, y_{t+1})` of each completion token, [N, T].
     """
 
-    def __init__(self, model: ValueModel, samples: Samples, law: LanguageModel | None) -> None:
+    def __init__(self, model: ValueModel, samples: Samples, law: Law | None = None) -> None:
         ids, mask = samples.prefixes()
         keep = samples.ids.shape[1]
-        if law is None:
-            self._states, columns = None, model.columns(ids, mask, keep=keep)
+        if law is None or law.states is not None:
+            self._states = None if law is None else law.states
+            columns = model.columns(ids, mask, keep=keep)
         else:
-            self._states, columns = model.columns_with_law(law, ids, mask, keep=keep)
-        self._model, self._samples = model, samples
+            self._states, columns = model.columns_with_law(law.lm, ids, mask, keep=keep)
+        self._model, self._samples, self._law = model, samples, law
         self._columns = {name: column.flatten(0, 1) for name, column in columns.items()}
         self._reader = model.reader(ids, mask, keep=keep)
         places = torch.arange(samples.ids.numel(), device=ids.device)
         taken = self._reader.taken(self._columns, places, samples.ids.flatten())
         self.taken: Float[Tensor, "N T"] = taken.view(samples.ids.shape)
 
-    def consistency(self, law: LanguageModel) -> Float[Tensor, ""]:
-        """The sum of `losses.step_divergence` where both tokens are real, a chunk at a time.
-
-        Args:
-            law: the one whose states were asked for.
-        """
-        assert self._states is not None
-        written = self._samples.written
+    def consistency(self) -> Float[Tensor, ""]:
+        """The sum of `losses.step_divergence` where both tokens are real, a chunk at a time."""
+        assert self._states is not None and self._law is not None
+        lm, written = self._law.lm, self._samples.written
         both = written[:, 1:] & written[:, :-1]
         if not bool(both.any()):
             return self.taken.sum() * 0
         after = torch.nn.functional.pad(both, (1, 0)).flatten().nonzero()[:, 0]
         columns = {name: column[after] for name, column in self._columns.items()}
         own = {
-            "prefix before": self.taken[:, :-1][both],
-            "law": self._states.flatten(0, 1)[after],
+            "value before": self.taken[:, :-1][both],
+            "law": self._states.to(after.device).flatten(0, 1)[after],
             "place": after,
         }
 
         def divergence(part: Part) -> Tensor:
             with torch.no_grad():
-                log_p = log_softmax(law.unembed(part["law"]))
+                log_p = log_softmax(lm.unembed(part["law"]))
             logits = self._reader.every({name: part[name] for name in columns}, part["place"])
-            return step_divergence(part["prefix before"], logits, log_p).sum()
+            return step_divergence(part["value before"], logits, log_p).sum()
 
         weights = self._model.read_weights()
         return sum_chunks(divergence, columns | own, width=self._model.width, weights=weights)
@@ -72,4 +90,15 @@ class ReadValues:
 
 def taken_values(model: ValueModel, samples: Samples) -> Float[Tensor, "N T"]:
     """`logit R_φ(s_t, y_{t+1})` of each completion token."""
-    return ReadValues(model, samples, None).taken
+    return ReadValues(model, samples).taken
+
+
+@torch.no_grad()
+def kept_law(lm: LanguageModel, samples: Samples) -> Law:
+    """The law with its states at all prefixes of these samples."""
+    (states,) = columns_by_parts(
+        samples,
+        lm.most_read,
+        lambda part: {"law": lm.states(*part.prefixes(), keep=part.ids.shape[1])},
+    ).values()
+    return Law(lm, states)
