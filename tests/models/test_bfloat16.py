@@ -77,3 +77,28 @@ def test_32_bit_layers_stay():
     layers = nn.Sequential(nn.Linear(4, 4))
     widen_frozen_layers(layers)
     assert type(layers[0]) is nn.Linear
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow", "quick"), [(1.0, 0.5, True), (1.0, 0.9, False), (1.0, 6.0, False)]
+)
+def test_bfloat16_is_quick_where_it_is_clearly_quicker(
+    monkeypatch: pytest.MonkeyPatch, wide: float, narrow: float, quick: bool
+):
+    seconds = iter([100.0, 0.001, *[wide, narrow] * product.REPEATS])  # a first pair is any
+    found = product.speed_up(lambda _: next(seconds))
+    assert found == wide / narrow
+    monkeypatch.setattr(product._Processor, "quick", None)
+    monkeypatch.setattr(product, "speed_up", lambda: found)
+    assert product.quick_bfloat16() == quick
+
+
+def test_bfloat16_is_measured_once_and_not_where_it_is_settled(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(product._Processor, "quick", None)
+    asked: list[None] = []
+    monkeypatch.setattr(product, "speed_up", lambda: asked.append(None) or 2.0)
+    assert product.quick_bfloat16() and product.quick_bfloat16() and len(asked) == 1
+    product.settle(False)
+    assert not product.quick_bfloat16() and len(asked) == 1
+    product.settle(None)
+    assert product.quick_bfloat16() and len(asked) == 2

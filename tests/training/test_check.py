@@ -12,7 +12,8 @@ from hand_made import ruled, shorter_than, somewhere, without
 from tiltune.automata import TextAutomaton
 from tiltune.constraints import regex
 from tiltune.training.assemble import Prepared, make_actor, prepare
-from tiltune.training.check.check import check_run, draws
+from tiltune.training.check.check import check_run
+from tiltune.training.check.forecast import draws
 
 
 def prepared_for(folder: Path, **tables: Any) -> Prepared:

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from tiltune.config import ResolvedConfig, RunConfig
 from tiltune.methods.kinds import make_method
 from tiltune.training.defaults import Scale, resolve
+from tiltune.training.precision import Hardware, choose_precision
 
 pytestmark = pytest.mark.quick
 
@@ -19,7 +20,9 @@ DELIBERATE = {
 
 
 def resolved_for(given: RunConfig, scale: Scale) -> ResolvedConfig:
-    return resolve(given, scale, make_method(given.method).usual)
+    hardware = Hardware(scale.parameters, "cpu", quick_bfloat16=False, memory=2**40)
+    model, _ = choose_precision(given.model, hardware)
+    return resolve(given, model, scale, make_method(given.method))
 
 
 def config(**tables: Any) -> RunConfig:
