@@ -85,8 +85,8 @@ def learner_with(
 
     A step has as many corpus rows as samples, unless `corpus_rows` is among the settings.
     """
-    settings = {"corpus_rows": None} | settings
     plain, pad_id = make_learner(prepared), prepared.loaded.pad_id
+    as_many = replace(plain.settings, corpus_rows=None)
     return Learner(
         method=method or prepared.method,
         policy=prepared.loaded.policy.clone("other"),
@@ -94,7 +94,7 @@ def learner_with(
         corpus=CorpusTerm(prepared.corpus, Cursor(len(prepared.corpus), seed=7), pad_id)
         if corpus
         else None,
-        settings=replace(plain.settings, **settings),
+        settings=replace(as_many, **settings),
         rule=BetaRule(beta, 0.05, 50.0),
         generator=torch.Generator().manual_seed(5),
     )

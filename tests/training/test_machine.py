@@ -1,6 +1,6 @@
 """What is measured of a machine, by a timer of the test's own: no test reads a clock."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,13 @@ from tiltune.training.assemble import prepare
 from tiltune.training.machine import hardware_for, thread_counts, time_threads, useful_threads
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def unsettled() -> Generator[None]:
+    """What a run settles of this processor is not the next test's."""
+    yield
+    bfloat16.settle(None)
 
 
 @pytest.mark.parametrize(("cores", "counts"), [(1, [1]), (2, [1, 2]), (3, [1, 3]), (8, [1, 4, 8])])
@@ -89,7 +96,7 @@ def test_a_large_model_on_a_quick_processor_computes_in_bfloat16(
     monkeypatch.setattr("tiltune.training.precision.LEAST_FOR_BFLOAT16", 1)
     monkeypatch.setattr(machine, "LEAST_FOR_BFLOAT16", 1)
     monkeypatch.setattr(machine, "quick_bfloat16", lambda: True)
-    monkeypatch.setattr(bfloat16._Processor, "quick", None)
+    bfloat16.settle(None)
     tree = tiny.workplace(tmp_path, model={"adapter": "lora", "rank": 2})
     prepared = prepare(tiny.config(tree))
     assert prepared.loaded.policy.autocast and bfloat16.quick_bfloat16()

@@ -14,7 +14,8 @@ GIB = 2**30
 
 def hardware(**facts: Any) -> Hardware:
     usual: dict[str, Any] = {"parameters": 135_000_000, "device": "cpu", "memory": 16 * GIB}
-    return Hardware(**(usual | {"quick_bfloat16": False} | facts))
+    everything: dict[str, Any] = usual | {"quick_bfloat16": False} | facts
+    return Hardware(**everything)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """What a run's weights are kept in and what it computes in, by what the machine is quick at."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from tiltune.config import ModelSection
 from tiltune.config.resolved import ResolvedModel
@@ -55,7 +55,8 @@ def choose_precision(section: ModelSection, hardware: Hardware) -> tuple[Resolve
     else:
         narrow = hardware.device == "cuda" or autocast or not hardware.float32_fits
         dtype = "bfloat16" if narrow else "float32"
-    chosen = ResolvedModel(**(dict(section) | {"dtype": dtype, "autocast": autocast}))
+    settings: dict[str, Any] = dict(section) | {"dtype": dtype, "autocast": autocast}
+    chosen = ResolvedModel(**settings)
     return chosen, _told(chosen, hardware)
 
 
