@@ -152,6 +152,7 @@ batch_size = 8
 threads = 1
 steps_per_round = {steps}
 batch_size = 8
+corpus_rows_per_step = 8
 """
 
 if __name__ == "__main__":

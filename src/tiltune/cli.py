@@ -76,13 +76,16 @@ def check(
     against: Annotated[
         Path | None, typer.Option(help="Another constraint's TOML: how far do the two agree?")
     ] = None,
+    every: Annotated[
+        bool, typer.Option("--settings", help="List every setting, not only what was chosen.")
+    ] = False,
 ) -> None:
     """Validate, load, explain the constraint on 256 samples, estimate time and memory."""
     given = load_config(config, tuple(settings or ()))
     other = load_constraint_config(against) if against is not None else None
     from tiltune.training.check.check import check_run
 
-    check_run(given, log, against=other)
+    check_run(given, log, against=other, every=every)
 
 
 @app.command()
@@ -107,6 +110,8 @@ def fit(
             say(f"{folder}: starting at round {run.next_round}")
             for changed in run.changed:
                 say(f"the {changed}'s file has changed; rounds from this one on go by it")
+        for line in run.told():
+            say(line)
         for record in run.rounds():
             say(describe(record))
             if cap := run.cap(record):

@@ -54,16 +54,24 @@ def test_micro_batches_hold_the_same_rows() -> None:
             assert part.labels[n] == batch.labels[place]
 
 
-def test_part_rows_count_the_prompt_s_padding() -> None:
-    """Each row's length is that of all prompts, padding included, and of its own completion."""
+def test_rows_of_like_prompts_come_together() -> None:
+    """Prompts are padded on the left and completions on the right: a part's width is both's."""
     prompts = [[START], [START, A, A, A, A, A, A, A, A]] * 12
     generator = torch.Generator().manual_seed(0)
     lm = llama(vocabulary=4, owned=3)
     drawn = draw(lm, prompts, SamplingLaw(4), Ending((T,), A), generator=generator)
-    lengths = [9 + length for length in drawn.mask.sum(1).tolist()]
     for most in (1, 26, 60, 10**6):
-        found = [rows.tolist() for rows in part_rows(drawn, most)]
-        assert found == length_parts(lengths, most)
-        for rows in found:
-            assert len(rows) == 1 or len(rows) * max(lengths[row] for row in rows) <= most
-    assert len(part_rows(drawn, 1)) == 24 and len(part_rows(drawn, 10**6)) == 1
+        parts = [(rows, drawn.select(rows)) for rows in part_rows(drawn, most)]
+        assert sorted(place for rows, _ in parts for place in rows.tolist()) == list(range(24))
+        widths = [part.sequence()[0].numel() for _, part in parts]
+        assert all(len(part) == 1 or part.sequence()[0].numel() <= most for _, part in parts)
+    whole = drawn.sequence()[0].numel()
+    assert len(part_rows(drawn, 1)) == 24 and sum(widths) <= 0.8 * whole
+
+
+def test_rows_of_one_length_stay_together() -> None:
+    prompts = [[START, A]] * 8
+    generator = torch.Generator().manual_seed(0)
+    lm = llama(vocabulary=4, owned=3)
+    drawn = draw(lm, prompts, SamplingLaw(1), Ending((T,), A), generator=generator)
+    assert [rows.tolist() for rows in part_rows(drawn, 10**6)] == [list(range(8))]

@@ -1,5 +1,7 @@
 """Products with frozen bfloat16 weights: as close as rounding allows, whatever the processor."""
 
+from collections.abc import Generator
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,10 +11,12 @@ from tiltune.models.bfloat16 import WideLinear, frozen_product, widen_frozen_lay
 
 
 @pytest.fixture(autouse=True)
-def old_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+def old_processor(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
     """Every machine takes the 32-bit path, in blocks that do not divide the weight."""
     monkeypatch.setattr(product, "lacks_bfloat16", lambda: True)
     monkeypatch.setattr(product, "BLOCK", 7 * 24)
+    yield
+    product.settle(None)
 
 
 def states_and_weight(rows: int = 20) -> tuple[Tensor, Tensor]:
@@ -77,3 +81,28 @@ def test_32_bit_layers_stay():
     layers = nn.Sequential(nn.Linear(4, 4))
     widen_frozen_layers(layers)
     assert type(layers[0]) is nn.Linear
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow", "quick"), [(1.0, 0.5, True), (1.0, 0.9, False), (1.0, 6.0, False)]
+)
+def test_bfloat16_is_quick_where_it_is_clearly_quicker(
+    monkeypatch: pytest.MonkeyPatch, wide: float, narrow: float, quick: bool
+):
+    seconds = iter([100.0, 0.001, *[wide, narrow] * product.REPEATS])  # a first pair is any
+    found = product.speed_up(lambda _: next(seconds))
+    assert found == wide / narrow
+    product.settle(None)
+    monkeypatch.setattr(product, "speed_up", lambda: found)
+    assert product.quick_bfloat16() == quick
+
+
+def test_bfloat16_is_measured_once_and_not_where_it_is_settled(monkeypatch: pytest.MonkeyPatch):
+    product.settle(None)
+    asked: list[None] = []
+    monkeypatch.setattr(product, "speed_up", lambda: asked.append(None) or 2.0)
+    assert product.quick_bfloat16() and product.quick_bfloat16() and len(asked) == 1
+    product.settle(False)
+    assert not product.quick_bfloat16() and len(asked) == 1
+    product.settle(None)
+    assert product.quick_bfloat16() and len(asked) == 2

@@ -12,7 +12,8 @@ from hand_made import ruled, shorter_than, somewhere, without
 from tiltune.automata import TextAutomaton
 from tiltune.constraints import regex
 from tiltune.training.assemble import Prepared, make_actor, prepare
-from tiltune.training.check.check import check_run, draws
+from tiltune.training.check.check import check_run
+from tiltune.training.check.forecast import draws, per_step
 
 
 def prepared_for(folder: Path, **tables: Any) -> Prepared:
@@ -20,9 +21,9 @@ def prepared_for(folder: Path, **tables: Any) -> Prepared:
     return prepare(tiny.config(tiny.workplace(folder, **tables)))
 
 
-def said(tree: tiny.Tree) -> str:
+def said(tree: tiny.Tree, *, every: bool = False) -> str:
     console = Console(file=io.StringIO(), width=400)
-    check_run(tiny.config(tree), console)
+    check_run(tiny.config(tree), console, every=every)
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -79,6 +80,54 @@ def test_the_estimate_names_every_phase(tmp_path: Path) -> None:
     line = told[told.index("estimated minutes") :].splitlines()[0]
     for phase in ("sampling", "scoring", "values", "policy", "measuring"):
         assert phase in line
+
+
+def test_each_thing_is_said_in_its_order(tmp_path: Path) -> None:
+    told = said(tiny.workplace(tmp_path))
+    order = [
+        *("loading ", "million parameters", "precision: weights in float32", "prompts: "),
+        *("corpus: ", "passes over the corpus in the whole run: ", "drawing 256 completions"),
+        *("samples of the model: ", "timing a step", "estimated minutes", "settings chosen"),
+    ]
+    places = [told.index(each) for each in order]
+    assert places == sorted(places)
+
+
+def test_what_was_chosen_is_listed_and_all_on_demand(tmp_path: Path) -> None:
+    tree = tiny.workplace(tmp_path, learner={"batch_size": None})
+    chosen, every = said(tree), said(tree, every=True)
+    assert "learner.batch_size" in chosen and "model.dtype" in chosen
+    for stated_or_fixed in ("learner.learning_rate", "method.beta", "run.dir"):
+        assert stated_or_fixed not in chosen and stated_or_fixed in every
+    assert "learner.batch_size" in every
+
+
+def test_more_passes_than_are_good_are_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = tiny.workplace(tmp_path, learner={"steps_per_round": 60})
+    assert "learner.corpus_passes_max" not in said(tree)
+    tree["learner"]["corpus_rows_per_step"] = 4
+    warning = "warning: the run reads its corpus"
+    assert warning in said(tree)
+    assert tiny.tiltune("fit", str(tiny.write_toml(tree, tmp_path / "run.toml"))) == 0
+    told = capsys.readouterr().err
+    assert told.count(warning) == 1 and "passes over the corpus" in told
+    tree["learner"]["corpus_passes_max"] = 1000
+    assert warning not in said(tree)
+
+
+def test_a_quick_step_is_timed_again_and_a_slow_one_is_not() -> None:
+    now, asked = [0.0], list[int]()
+
+    def run(steps: int) -> None:
+        now[0] += (2.0 if not asked else 0.25) * steps * scale
+        asked.append(steps)
+
+    scale = 1.0
+    assert per_step(run, lambda: now[0]) == 2.0 and asked == [1]
+    asked, scale = [], 0.1
+    assert per_step(run, lambda: now[0]) == pytest.approx(0.025) and asked == [1, 4]
 
 
 OTHER = 'kind = "lexicon"\nwords = ["rude", "dog"]\n'

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from tiltune.config import ResolvedConfig, RunConfig
 from tiltune.methods.kinds import make_method
 from tiltune.training.defaults import Scale, resolve
+from tiltune.training.precision import Hardware, choose_precision
 
 pytestmark = pytest.mark.quick
 
@@ -19,7 +20,9 @@ DELIBERATE = {
 
 
 def resolved_for(given: RunConfig, scale: Scale) -> ResolvedConfig:
-    return resolve(given, scale, make_method(given.method).usual)
+    hardware = Hardware(scale.parameters, "cpu", quick_bfloat16=False, memory=2**40)
+    model, _ = choose_precision(given.model, hardware)
+    return resolve(given, model, scale, make_method(given.method))
 
 
 def config(**tables: Any) -> RunConfig:
@@ -119,6 +122,71 @@ def test_two_sides_share_the_cores(
     given = config(method={"schedule": schedule})
     resolved = resolved_for(given, Scale(parameters, context=64, cores=cores))
     assert (resolved.learner.threads, resolved.actor.threads) == expected
+
+
+@pytest.mark.parametrize(
+    ("schedule", "cores", "useful", "expected"),
+    [
+        ("sequential", 4, 1, (1, 1)),
+        ("sequential", 4, 4, (4, 4)),
+        ("parallel", 4, 4, (2, 2)),
+        ("parallel", 5, 5, (3, 2)),
+        ("parallel", 8, 2, (2, 2)),  # more would only wait for each other
+    ],
+)
+def test_as_many_threads_as_are_useful(
+    schedule: str, cores: int, useful: int, expected: tuple[int, int]
+) -> None:
+    given = config(method={"schedule": schedule})
+    resolved = resolved_for(given, Scale(10**7, 64, cores, useful_threads=useful))
+    assert (resolved.learner.threads, resolved.actor.threads) == expected
+
+
+def rows_read(resolved: ResolvedConfig, rounds: int | None = None) -> float:
+    learner = resolved.learner
+    rounds = rounds or resolved.method.rounds
+    return rounds * learner.steps_per_round * learner.corpus_rows_per_step
+
+
+@pytest.mark.parametrize(
+    ("rows", "passes"), [(25, 3), (250, 3), (5_000, 3), (30_000, 18_048 / 30_000)]
+)
+def test_a_small_corpus_is_read_three_times_by_as_many_steps(rows: int, passes: float) -> None:
+    resolved = resolved_for(config(), Scale(3_440_000, 256, 2, corpus_rows=rows))
+    assert rows_read(resolved) == pytest.approx(passes * rows)
+    assert resolved.learner.steps_per_round == 188  # the samples' term keeps its steps
+    assert resolved.learner.corpus_rows_per_step <= 32
+
+
+def test_the_bound_on_passes_is_a_setting() -> None:
+    scale = Scale(3_440_000, 256, 2, corpus_rows=250)
+    seven = resolved_for(config(learner={"corpus_passes_max": 7}), scale)
+    assert rows_read(seven) == pytest.approx(7 * 250)
+    stated = {"corpus_rows_per_step": 32.0, "steps_per_round": 10}
+    assert resolved_for(config(learner=stated), scale).learner.corpus_rows_per_step == 32
+    several = config(learner={"steps_per_round": 10, "batch_size": 4, "accumulation": 2})
+    assert resolved_for(several, scale).learner.corpus_rows_per_step == 8  # 240 rows of 750
+
+
+def test_plain_fine_tuning_takes_fewer_steps_instead() -> None:
+    given = config(method={"kind": "sft"})
+    resolved = resolved_for(given, Scale(3_440_000, 256, 2, corpus_rows=250))
+    assert resolved.learner.corpus_rows_per_step == 32
+    assert resolved.learner.steps_per_round == 3 * 250 // (3 * 32)
+    stated = config(method={"kind": "sft"}, learner={"steps_per_round": 100})
+    assert (
+        resolved_for(stated, Scale(10**7, 256, 2, corpus_rows=250)).learner.steps_per_round == 100
+    )
+
+
+def test_rounds_that_a_budget_cuts_short_do_not_count() -> None:
+    scale = Scale(3_440_000, 256, 2, corpus_rows=250)
+    by_samples = {"rounds": 100_000, "samples_max": 3 * 3008}
+    found = resolved_for(config(method=by_samples), scale)
+    assert rows_read(found, rounds=3) == pytest.approx(3 * 250)
+    by_seconds = {"rounds": 100_000, "seconds_max": 60.0}
+    found = resolved_for(config(method=by_seconds), scale)
+    assert rows_read(found, rounds=3) == pytest.approx(3 * 250)
 
 
 @pytest.mark.parametrize("kind", ["ppo", "grpo"])

@@ -19,7 +19,13 @@ from tiltune.methods.tilt import Tilt
 from tiltune.models import optimiser
 from tiltune.models.lm import LanguageModel
 from tiltune.training.assemble import Prepared, make_actor, make_learner, prepare
-from tiltune.training.learner import BetaRule, CorpusTerm, Learner, Trained
+from tiltune.training.learner import (
+    BetaRule,
+    CorpusTerm,
+    Learner,
+    LearnerSettings,
+    Trained,
+)
 from tiltune.values.model import ValueModel
 
 
@@ -75,8 +81,12 @@ def learner_with(
     beta: float = 2.0,
     **settings: Any,
 ) -> Learner:
-    """A learner of a fresh copy of the model; equal arguments give equal learners."""
+    """A learner of a fresh copy of the model; equal arguments give equal learners.
+
+    A step has as many corpus rows as samples, unless `corpus_rows` is among the settings.
+    """
     plain, pad_id = make_learner(prepared), prepared.loaded.pad_id
+    as_many = replace(plain.settings, corpus_rows=None)
     return Learner(
         method=method or prepared.method,
         policy=prepared.loaded.policy.clone("other"),
@@ -84,7 +94,7 @@ def learner_with(
         corpus=CorpusTerm(prepared.corpus, Cursor(len(prepared.corpus), seed=7), pad_id)
         if corpus
         else None,
-        settings=replace(plain.settings, **settings),
+        settings=replace(as_many, **settings),
         rule=BetaRule(beta, 0.05, 50.0),
         generator=torch.Generator().manual_seed(5),
     )
@@ -267,6 +277,38 @@ def test_recorded_losses_are_means_over_the_steps(prepared: Prepared) -> None:
     )
     for name in ("corpus_loss_nats_per_token", "kl_target_policy_nats_per_token"):
         assert many[name] == pytest.approx(few[name], rel=0.25)
+
+
+@pytest.mark.parametrize(
+    ("each", "rows"),
+    [
+        (None, [4, 4, 4, 4, 4, 4]),
+        (4.0, [4, 4, 4, 4, 4, 4]),
+        (1.5, [1, 2, 1, 2, 1, 2]),
+        (0.34, [0, 0, 1, 0, 0, 1]),
+    ],
+)
+def test_a_step_s_corpus_rows_add_up_to_the_share(each: float | None, rows: list[int]) -> None:
+    settings = LearnerSettings(1, batch_size=2, accumulation=2, learning_rate=1e-3)
+    settings = replace(settings, corpus_rows=each)
+    assert [settings.corpus_rows_of(step) for step in range(6)] == rows
+
+
+def test_the_corpus_is_read_as_often_as_is_said(prepared: Prepared) -> None:
+    samples, law = drawn(prepared)
+    trained = Trained(samples, law, Ending(law.width, 0.0))
+    learner = learner_with(prepared, steps=5, corpus_rows=0.5)
+    passes = [learner.update(trained)["corpus_passes"] for _ in range(2)]
+    rows = len(prepared.corpus)
+    assert passes == pytest.approx([2 / rows, 5 / rows])  # steps 1 and 3; then 5, 7 and 9
+    # the mean of the loss is over the steps that had rows
+    numbers = learner_with(prepared, steps=2, corpus_rows=rows / 2, learning_rate=1e-12)
+    few = learner_with(prepared, steps=rows, corpus_rows=1.0, learning_rate=1e-12)
+    sparse = learner_with(prepared, steps=2 * rows, corpus_rows=0.5, learning_rate=1e-12)
+    key = "corpus_loss_nats_per_token"
+    whole = few.update(trained)[key]
+    assert numbers.update(trained)[key] == pytest.approx(whole, rel=0.1)
+    assert sparse.update(trained)[key] == pytest.approx(whole, rel=1e-4)
 
 
 def test_filter_is_weighted_by_beta(prepared: Prepared, gradients: list[Tensor]) -> None:

@@ -6,14 +6,22 @@
 # Sections are frozen, so a field may be narrowed by a subclass; pyright takes fields for mutable.
 # pyright: reportIncompatibleVariableOverride=false, reportGeneralTypeIssues=false
 
+from typing import Literal
+
 from tiltune.config.run import (
     ActorSection,
     DataSection,
     LearnerSection,
+    ModelSection,
     RunConfig,
     SamplerSection,
     ValueModelSection,
 )
+
+
+class ResolvedModel(ModelSection):
+    dtype: Literal["float32", "bfloat16"]
+    autocast: bool
 
 
 class ResolvedData(DataSection):
@@ -34,6 +42,7 @@ class ResolvedValueModel(ValueModelSection):
 class ResolvedLearner(LearnerSection):
     steps_per_round: int
     batch_size: int
+    corpus_rows_per_step: float
     learning_rate: float
     threads: int
 
@@ -43,6 +52,7 @@ class ResolvedActor(ActorSection):
 
 
 class ResolvedConfig(RunConfig):
+    model: ResolvedModel
     data: ResolvedData
     sampler: ResolvedSampler
     value_model: ResolvedValueModel

@@ -26,8 +26,14 @@ class ModelSection(Section):
     path: str = Field(description="Local Hugging Face folder, or a hub id.")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
-        description="Of the weights; auto: float32, or bfloat16 for frozen base weights "
-        "under LoRA.",
+        description="Of the weights; auto: float32, and under LoRA bfloat16 for the frozen base "
+        "weights, but on a processor without quick bfloat16 only where float32 would take more "
+        "than a quarter of the memory.",
+    )
+    autocast: bool | None = Field(
+        default=None,
+        description="Compute in bfloat16, whatever the weights are in; none: on a GPU, and for 50 "
+        "million parameters or more on a processor whose bfloat16 is quick, which is measured.",
     )
     adapter: Literal["none", "lora"] = Field(default="none", description="What is trained.")
     rank: int = Field(default=16, ge=1, description="LoRA rank.")
@@ -95,7 +101,19 @@ class LearnerSection(Section):
         description="Optimizer steps a round; 0 leaves the policy as it is: values alone.",
     )
     batch_size: int | None = Field(
-        default=None, ge=1, description="Corpus rows, and as many samples, a micro-batch."
+        default=None, ge=1, description="Samples, and at most as many corpus rows, a micro-batch."
+    )
+    corpus_passes_max: float = Field(
+        default=3.0,
+        gt=0,
+        description="Times that the run reads its corpus, at most, where corpus_rows_per_step is "
+        "left open.",
+    )
+    corpus_rows_per_step: float | None = Field(
+        default=None,
+        gt=0,
+        description="Corpus rows of a step, on the average; none: as many as samples, fewer where "
+        "a small corpus would else be read more often than corpus_passes_max.",
     )
     accumulation: int = Field(default=1, ge=1, description="Micro-batches a step.")
     learning_rate: float | None = Field(default=None, gt=0, description="Peak rate.")
@@ -103,7 +121,8 @@ class LearnerSection(Section):
     threads: int | None = Field(
         default=None,
         ge=1,
-        description="CPU threads; none: half of the cores, one for a small model.",
+        description="CPU threads; none: what a forward and backward pass is quickest with, one for "
+        "a small model; half of the cores beside an actor of its own, if so many help.",
     )
 
 
@@ -113,7 +132,9 @@ class ActorSection(Section):
         description="'auto', 'cpu', 'cuda' or 'cuda:N'; used by the parallel schedule.",
     )
     threads: int | None = Field(
-        default=None, ge=1, description="CPU threads; used by the parallel schedule."
+        default=None,
+        ge=1,
+        description="CPU threads; used by the parallel schedule; none: as for the learner.",
     )
 
 

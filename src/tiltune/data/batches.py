@@ -89,9 +89,9 @@ def part_rows(samples: Samples, most_tokens: int) -> list[Int[Tensor, " rows"]]:
         samples: any number.
         most_tokens: padded tokens of a part, prompts included; one row at least.
     """
-    prompt = samples.prompt_ids.shape[1]
-    lengths = [prompt + length for length in samples.mask.sum(1).tolist()]
-    return [torch.tensor(part) for part in length_parts(lengths, most_tokens)]
+    prompts, completions = samples.prompt_mask.sum(1).tolist(), samples.mask.sum(1).tolist()
+    parts = _parts(list(zip(prompts, completions, strict=True)), most_tokens)
+    return [torch.tensor(part) for part in parts]
 
 
 def length_parts(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
@@ -100,15 +100,24 @@ def length_parts(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
     Rows are cut into quarters by length if that saves a fifth of the padded tokens, and into parts
     of at most `most_tokens` padded tokens (one row at least) in any case.
     """
-    order = sorted(range(len(lengths)), key=lambda place: lengths[place])
+    return _parts([(length,) for length in lengths], most_tokens)
+
+
+def _parts(lengths: Sequence[tuple[int, ...]], most_tokens: int) -> list[list[int]]:
+    """`length_parts` of rows whose pieces, such as prompt and completion, are padded each apart."""
+
+    def padded(places: Sequence[int]) -> int:
+        columns = zip(*(lengths[place] for place in places), strict=True)
+        return len(places) * sum(map(max, columns))
+
+    order = sorted(range(len(lengths)), key=lambda place: (sum(lengths[place]), lengths[place]))
     size = -(-len(order) // 4)
     quarters = [order[first : first + size] for first in range(0, len(order), size)]
-    padded = sum(len(part) * lengths[part[-1]] for part in quarters)
-    whole = len(order) * lengths[order[-1]]
-    groups = quarters if padded <= 0.8 * whole else [list(range(len(lengths)))]
+    whole = list(range(len(lengths)))
+    groups = quarters if sum(map(padded, quarters)) <= 0.8 * padded(whole) else [whole]
     parts: list[list[int]] = []
     for group in groups:
-        rows = max(1, most_tokens // max(lengths[place] for place in group))
+        rows = max(1, most_tokens * len(group) // padded(group))
         parts += [group[first : first + rows] for first in range(0, len(group), rows)]
     return parts
 
@@ -139,6 +148,11 @@ class Cursor:
             if self.position == self.size:
                 self.epoch, self.position = self.epoch + 1, 0
         return picks
+
+    @property
+    def passes(self) -> float:
+        """Epochs so far; the part of this one counts by its share of the places."""
+        return self.epoch + self.position / self.size
 
     def state(self) -> dict[str, int]:
         return {"epoch": self.epoch, "position": self.position}

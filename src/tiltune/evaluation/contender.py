@@ -177,7 +177,8 @@ def _model(path: Path, run: RunConfig | None, *, base: bool) -> tuple[hub.Loaded
             raise RunError(
                 f"{path}: not finished, it holds no model; finish it with `tiltune fit --resume`"
             )
-        section, device = ModelSection(path=folder, dtype=run.model.dtype), run.learner.device
+        model, device = run.model, run.learner.device
+        section = ModelSection(path=folder, dtype=model.dtype, autocast=model.autocast)
     loaded = hub.load(section, device=hub.device_named(device, "learner"))
     return loaded, _weights_digest(section)
 

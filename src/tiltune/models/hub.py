@@ -75,6 +75,19 @@ def device_named(name: str, side: str) -> torch.device:
     return device
 
 
+def parameter_count(path: str) -> int:
+    """Parameters of the folder's model, without reading its weights.
+
+    Raises:
+        ModelError: no such folder, no causal language model.
+    """
+    with named("model.path"):
+        config = _config(path)
+        with torch.device("meta"), _quiet(), _explained(path):
+            module: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    return sum(value.numel() for value in module.parameters())
+
+
 def load(section: ModelSection, *, device: torch.device) -> Loaded:
     """Load the model and its tokenizer, and put a fresh adapter on it if the section says so.
 
@@ -102,7 +115,7 @@ def load(section: ModelSection, *, device: torch.device) -> Loaded:
         module,
         adapter=POLICY_ADAPTER if section.adapter == "lora" else None,
         owned=len(tokenizer) if len(tokenizer) < width else None,
-        autocast=device.type == "cuda",
+        autocast=device.type == "cuda" if section.autocast is None else section.autocast,
     )
     policy.whole = policy.whole or not splits(policy)
     return Loaded(

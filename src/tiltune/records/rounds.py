@@ -75,6 +75,7 @@ class RoundRecord(BaseModel):
     # The policy update on the round's target.
     beta: float | None = None
     corpus_loss_nats_per_token: float | None = None
+    corpus_passes: float | None = None  # since the run's start
     kl_target_policy_nats_per_token: float | None = None
     effective_sample_size_share: float | None = None
     weight_clipped_share: float | None = None

@@ -104,7 +104,7 @@ def _differences(stored: RunConfig, given: RunConfig) -> Iterator[str]:
         free = asked.effort if isinstance(asked, ConstraintSection) else _FREE.get(key, ())
         for name in sorted(asked.model_fields_set.difference(free)):
             value, was = _outline(getattr(asked, name)), _outline(getattr(before, name, None))
-            if value is not None and value != was:
+            if value not in (None, "auto", was):  # which ask for nothing
                 yield f"{key}.{name} is {value!r}, the run was started with {was!r}"
 
 

@@ -15,6 +15,7 @@ from tiltune.config.method import MethodSection
 from tiltune.data.samples import Samples, concatenate
 from tiltune.errors import ModelError, RunError
 from tiltune.methods.base import Needs
+from tiltune.models.bfloat16 import quick_bfloat16
 from tiltune.models.lm import LanguageModel
 from tiltune.records.intervals import wilson_interval
 from tiltune.training.sampler import Sampler, Scored
@@ -197,7 +198,7 @@ class Actor:
         """Stop sharing what is loaded or trained here with the process that made this actor."""
         for lm in self.views():
             lm.module.to(device)
-            lm.autocast = lm.autocast and device.type == "cuda"
+            lm.autocast = lm.autocast and (device.type == "cuda" or quick_bfloat16())
         self.pool = self.pool.to(device) if self.pool is not None else None
         for _, value in self.policy.named_parameters():
             value.data = value.data.clone()

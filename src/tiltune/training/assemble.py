@@ -4,13 +4,13 @@
 `tiltune check` stops after this; `run.py` goes on to the run folder. Each room builds its own part.
 """
 
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from tiltune.config import ResolvedConfig, RunConfig
+from tiltune.config.resolved import ResolvedModel
 from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.build import build_constraint
 from tiltune.constraints.conflicts import refuse_conflict
@@ -24,14 +24,30 @@ from tiltune.errors import DataError
 from tiltune.methods.base import BuiltInMethod
 from tiltune.methods.kinds import make_method
 from tiltune.methods.refusals import refuse
-from tiltune.models import hub
+from tiltune.models import bfloat16, hub
 from tiltune.models.lm import LanguageModel
 from tiltune.records.manifest import check_apart
 from tiltune.training.actor import Actor, make_plan
-from tiltune.training.corpus import CorpusCount, JudgedRows, cap_told, judge
-from tiltune.training.defaults import Scale, resolve
+from tiltune.training.corpus import (
+    CorpusCount,
+    JudgedRows,
+    cap_told,
+    judge,
+    passes_exceeded,
+    passes_told,
+)
+from tiltune.training.defaults import LEAST_FOR_THREADS, Scale, resolve
 from tiltune.training.learner import BetaRule, CorpusTerm, Learner, LearnerSettings
+from tiltune.training.machine import (
+    cores,
+    hardware_for,
+    thread_counts,
+    threads_told,
+    time_threads,
+    useful_threads,
+)
 from tiltune.training.measure import Measurer
+from tiltune.training.precision import choose_precision
 from tiltune.training.sampler import Sampler
 from tiltune.training.seeds import Seeds, seeds_of
 from tiltune.values import build as values_build
@@ -43,7 +59,8 @@ from tiltune.values.state import StateValue
 class Prepared:
     """Everything loaded and checked; nothing written.
 
-    `judged` holds all rows of the corpus, `corpus` those that are trained on.
+    `judged` holds all rows of the corpus, `corpus` those that are trained on; `chosen` says what
+    was chosen for this machine, and why.
     """
 
     config: ResolvedConfig
@@ -57,6 +74,7 @@ class Prepared:
     count: CorpusCount
     measurer: Measurer
     devices: tuple[torch.device, torch.device]
+    chosen: Sequence[str] = ()
 
     @property
     def seeds(self) -> Seeds:
@@ -67,6 +85,16 @@ class Prepared:
         """Rounds that the learner's pair may be old; 1 puts the actor in a process of its own."""
         parallel = self.config.method.schedule == "parallel"
         return int(parallel and self.method.needs.law != "none")
+
+    @property
+    def passes_told(self) -> str | None:
+        """How often the run reads its corpus; None without one."""
+        return passes_told(self.config, len(self.corpus)) if self.corpus else None
+
+    @property
+    def passes_exceeded(self) -> str | None:
+        """What to change where that is more often than `learner.corpus_passes_max`."""
+        return passes_exceeded(self.config, len(self.corpus)) if self.corpus else None
 
     def cap_told(self, sample_tokens: float) -> str | None:
         """See `corpus.cap_told`."""
@@ -95,10 +123,10 @@ def prepare(given: RunConfig, *, to_train: bool = True) -> Prepared:
         hub.device_named(given.learner.device, "learner"),
         hub.device_named(given.actor.device, "actor"),
     )
-    torch.manual_seed(seeds_of(given.run.seed).weights)  # a fresh adapter is drawn at random
-    loaded = hub.load(given.model, device=devices[0])
-    scale = Scale(loaded.parameters, loaded.context, os.cpu_count() or 1)
-    config = resolve(given, scale, method.usual)
+    loaded, model, told = _load(given, devices[0])
+    scale, threads = _scale(given, loaded)
+    chosen = [each for each in (told, threads) if each is not None]
+    config = resolve(given, model, scale, method)
     torch.set_num_threads(config.learner.threads)
     data = read_data(config, loaded.tokenizer, context=loaded.context)
     if not data.train:  # no corpus shows what is wrong with a service, or with the rows of prompts
@@ -110,6 +138,8 @@ def prepare(given: RunConfig, *, to_train: bool = True) -> Prepared:
             f"data.corpus = {config.data.corpus}: none of its {len(data.train)} rows meets the "
             "constraint; loosen the constraint, or set data.violating = 'keep'"
         )
+    # how often the corpus may be read is known when it has been read
+    config = resolve(given, model, replace(scale, corpus_rows=len(corpus)), method)
     reference = loaded.policy.base("reference")
     valid = judge(data.valid, constraint)
     return Prepared(
@@ -124,7 +154,32 @@ def prepare(given: RunConfig, *, to_train: bool = True) -> Prepared:
         count=CorpusCount(len(corpus), len(judged.violating), len(data.train) - len(corpus)),
         measurer=Measurer(reference, valid.satisfying, valid.violating, loaded.pad_id),
         devices=devices,
+        chosen=chosen,
     )
+
+
+def _load(given: RunConfig, device: torch.device) -> tuple[hub.Loaded, ResolvedModel, str | None]:
+    """The model in the precision that is stated or chosen; if chosen, why."""
+    hardware = hardware_for(hub.parameter_count(given.model.path), device)
+    model, told = choose_precision(given.model, hardware)
+    if device.type == "cpu":
+        bfloat16.settle(model.autocast)
+    torch.manual_seed(seeds_of(given.run.seed).weights)  # a fresh adapter is drawn at random
+    stated = given.model.dtype != "auto" and given.model.autocast is not None
+    return hub.load(model, device=device), model, None if stated else told
+
+
+def _scale(given: RunConfig, loaded: hub.Loaded) -> tuple[Scale, str | None]:
+    """What the defaults depend on; where threads were timed, how long they took."""
+    available = cores()
+    scale = Scale(loaded.parameters, loaded.context, available)
+    policy, small = loaded.policy, loaded.parameters < LEAST_FOR_THREADS
+    open_ = given.learner.threads is None or given.actor.threads is None
+    if small or available == 1 or policy.device.type != "cpu" or not open_:
+        return scale, None
+    seconds = time_threads(policy, loaded.parameters, thread_counts(available))
+    useful = useful_threads(seconds)
+    return replace(scale, useful_threads=useful), threads_told(seconds, useful)
 
 
 def make_actor(prepared: Prepared) -> Actor:
@@ -181,6 +236,7 @@ def make_learner(prepared: Prepared) -> Learner:
             steps=section.steps_per_round,
             batch_size=section.batch_size,
             accumulation=section.accumulation,
+            corpus_rows=section.corpus_rows_per_step,
             learning_rate=section.learning_rate,
             value_rate=config.value_model.learning_rate,
             most_tokens=policy.most_tokens,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tiltune.config import ResolvedConfig
 from tiltune.constraints.base import Constraint
 from tiltune.constraints.scores import Completion
 from tiltune.data.encode import Example
@@ -66,4 +67,38 @@ def cap_told(
         f"data.violating = 'keep': {rate:.1%} of the corpus satisfies, so at beta = {beta:g} "
         f"training cannot take the satisfaction rate above about "
         f"{(rate + weight) / (1 + weight):.1%}"
+    )
+
+
+def passes(config: ResolvedConfig, rows: int) -> float:
+    """How often the whole run reads a corpus of so many rows, if it runs to its last round."""
+    learner = config.learner
+    return config.method.rounds * learner.steps_per_round * learner.corpus_rows_per_step / rows
+
+
+def passes_told(config: ResolvedConfig, rows: int) -> str:
+    """The number of passes, and the corpus rows of a step beside its samples."""
+    learner = config.learner
+    return (
+        f"passes over the corpus in the whole run: {passes(config, rows):.2g}, by "
+        f"{learner.corpus_rows_per_step:.3g} of its rows a step, {learner.steps_per_round} steps a "
+        f"round, {config.method.rounds} rounds at most"
+    )
+
+
+def passes_exceeded(config: ResolvedConfig, rows: int) -> str | None:
+    """A warning where the settings read the corpus more often than they are to; None: they do not.
+
+    A run that may end by `method.samples_max` or `seconds_max` is not warned of: its last round is
+    no plan.
+    """
+    method, most = config.method, config.learner.corpus_passes_max
+    ends = method.samples_max is not None or method.seconds_max is not None
+    found = passes(config, rows)
+    if ends or found <= 1.01 * most:
+        return None
+    return (
+        f"the run reads its corpus {found:.3g} times, more than learner.corpus_passes_max = "
+        f"{most:g}: it may learn the {rows} rows by heart; lower learner.corpus_rows_per_step, "
+        "learner.steps_per_round or method.rounds, or raise learner.corpus_passes_max"
     )

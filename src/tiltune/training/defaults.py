@@ -1,8 +1,9 @@
-"""Defaults that depend on the model: rates and steps scale with its size and with the adapter.
+"""Defaults that depend on model, corpus and machine: sizes, rates, steps, passes, threads.
 
 `resolve` fills every `None` of a configuration that means "choose"; `tiltune check` prints the
-choices. The constants were set on exact worlds (`benchmarks/exact_world.py`) and on real comments
-(`benchmarks/detox.py`); `LOG.md` says what was tried.
+choices. What is measured of the machine comes in as facts. The constants were set on exact worlds
+(`benchmarks/exact_world.py`) and on real comments (`benchmarks/detox.py`); `LOG.md` says what was
+tried.
 """
 
 from dataclasses import dataclass
@@ -11,14 +12,16 @@ from typing import Any
 from pydantic import BaseModel
 
 from tiltune.config import ResolvedConfig, RunConfig
+from tiltune.config.method import MethodSection
 from tiltune.config.resolved import (
     ResolvedActor,
     ResolvedData,
     ResolvedLearner,
+    ResolvedModel,
     ResolvedSampler,
     ResolvedValueModel,
 )
-from tiltune.methods.base import Usual
+from tiltune.methods.base import BuiltInMethod, Usual
 
 LEAST_FOR_THREADS = 1_000_000
 """Parameters below which a second thread costs more in waiting than it computes."""
@@ -32,27 +35,34 @@ class Scale:
         parameters: of the whole model.
         context: most tokens it reads at once.
         cores: of this machine.
+        useful_threads: with which a step of the model is quickest; None: not measured.
+        corpus_rows: that are trained on; 0: there is no corpus, or it has not been read yet.
     """
 
     parameters: int
     context: int
     cores: int
+    useful_threads: int | None = None
+    corpus_rows: int = 0
 
 
-def resolve(config: RunConfig, scale: Scale, usual: Usual) -> ResolvedConfig:
+def resolve(
+    config: RunConfig, model: ResolvedModel, scale: Scale, method: BuiltInMethod
+) -> ResolvedConfig:
     """The same configuration with every choice made.
 
     Args:
         config: as stated.
-        scale: of model and machine.
-        usual: where the method's defaults are its own.
+        model: its section with the precision chosen, see `precision.py`.
+        scale: of model, corpus and machine.
+        method: knows where its defaults are its own.
     """
     threads = _threads(config, scale)
-    steps = _steps(config, scale, usual)
-    rates = _rates(config, scale, usual)
+    steps = _steps(config, scale, method)
+    rates = _rates(config, scale, method.usual)
     return ResolvedConfig(
         run=config.run,
-        model=config.model,
+        model=model,
         constraint=config.constraint,
         method=config.method,
         data=ResolvedData(**_filled(config.data, max_tokens=min(scale.context, 512))),
@@ -60,7 +70,7 @@ def resolve(config: RunConfig, scale: Scale, usual: Usual) -> ResolvedConfig:
             **_filled(
                 config.sampler,
                 samples_per_round=steps.samples,
-                batch_size=256 if scale.parameters < 50_000_000 else 32,
+                batch_size=_size(scale.parameters).drawn_at_once,
             )
         ),
         value_model=ResolvedValueModel(
@@ -76,6 +86,7 @@ def resolve(config: RunConfig, scale: Scale, usual: Usual) -> ResolvedConfig:
                 config.learner,
                 steps_per_round=steps.policy,
                 batch_size=steps.batch_size,
+                corpus_rows_per_step=steps.corpus_rows,
                 learning_rate=min(2e-3, rates[0]),
                 threads=threads[0],
             )
@@ -85,29 +96,101 @@ def resolve(config: RunConfig, scale: Scale, usual: Usual) -> ResolvedConfig:
 
 
 @dataclass(frozen=True)
+class _Size:
+    """What a model's size decides.
+
+    Attributes:
+        below: parameters that are too many for this row.
+        most_samples: completions a round.
+        batch_size: samples of a step.
+        passes, value_passes: over a round's samples, by policy and by values: a tiny model gains
+            from more, a larger one is past the knee of the curve and they are what a run's time
+            goes into.
+        drawn_at_once: completions drawn side by side.
+    """
+
+    below: float
+    most_samples: int
+    batch_size: int
+    passes: int
+    value_passes: int
+    drawn_at_once: int
+
+
+_SIZES = (
+    _Size(1e6, 4992, 64, 8, 10, 256),
+    _Size(50e6, 4992, 32, 2, 4, 256),
+    # a first estimate of what ends within 45 minutes on two cores at 135 million under LoRA
+    _Size(float("inf"), 512, 8, 2, 4, 32),
+)
+
+
+def _size(parameters: int) -> _Size:
+    return next(size for size in _SIZES if parameters < size.below)
+
+
+@dataclass(frozen=True)
 class _StepCounts:
-    """Completions a round, and the steps on them."""
+    """Completions a round, the steps on them, and the corpus rows of a step."""
 
     samples: int
     batch_size: int
     policy: int
     values: int
+    corpus_rows: float
 
 
-def _steps(config: RunConfig, scale: Scale, usual: Usual) -> _StepCounts:
-    """Passes over a round's samples, by policy and by values: a tiny model gains from more, a
-    larger one is past the knee of the curve and they are what a run's time goes into."""
+def _steps(config: RunConfig, scale: Scale, method: BuiltInMethod) -> _StepCounts:
+    """Enough steps for the passes over a round's samples; few enough for those over the corpus."""
+    size, usual = _size(scale.parameters), method.usual
     millions = max(scale.parameters, 1) / 1e6
     samples = config.sampler.samples_per_round or (
-        usual.samples or _even(4096 * millions**-0.25, 256, 4992)
+        usual.samples or _even(4096 * millions**-0.25, 256, size.most_samples)
     )
-    batch = 64 if millions < 1 else 32 if millions < 50 else 8
-    passes, value_passes = (8, 10) if millions < 1 else (2, 4)
-    policy = max(50, samples * passes // batch)
+    policy = max(50, samples * size.passes // size.batch_size)
+    at_once = (config.learner.batch_size or size.batch_size) * config.learner.accumulation
     if usual.passes is not None:
-        at_once = (config.learner.batch_size or batch) * config.learner.accumulation
         policy = max(1, samples * usual.passes // at_once)
-    return _StepCounts(samples, batch, policy, max(50, samples * value_passes // 64))
+    rounds = _rounds(config.method, samples)
+    allowed = config.learner.corpus_passes_max * scale.corpus_rows / rounds
+    if scale.corpus_rows and method.needs.law == "none":  # no samples that would starve
+        policy = max(1, min(policy, int(allowed / at_once)))
+    if config.learner.steps_per_round is not None:
+        policy = config.learner.steps_per_round
+    rows = _corpus_rows(allowed, policy, at_once, alone=method.needs.law == "none")
+    values = max(50, samples * size.value_passes // 64)
+    return _StepCounts(samples, size.batch_size, policy, values, rows)
+
+
+def _rounds(section: MethodSection, samples: int) -> int:
+    """Rounds to expect: a budget of completions may end a run before its last one.
+
+    Of a budget of seconds nothing is known, so such a run counts as one of the usual length.
+    """
+    rounds = section.rounds
+    if section.samples_max is not None:
+        rounds = min(rounds, -(-section.samples_max // samples))
+    if section.seconds_max is not None:
+        rounds = min(rounds, type(section).model_fields["rounds"].default)
+    return rounds
+
+
+def _corpus_rows(allowed: float, steps: int, at_once: int, *, alone: bool) -> float:
+    """Corpus rows of a step: as many as samples, or fewer so that the corpus lasts.
+
+    A mean over fewer rows has the same expectation, so the corpus term weighs what it weighed, and
+    the samples' term keeps all its steps. Where there are more steps than rows left, some steps go
+    without any.
+
+    Args:
+        allowed: rows a round; 0: no corpus is known of.
+        steps: of a round.
+        at_once: samples of a step.
+        alone: whether steps are made of the corpus alone.
+    """
+    if alone or not allowed or not steps:
+        return float(at_once)
+    return min(float(at_once), allowed / steps)
 
 
 def _rates(config: RunConfig, scale: Scale, usual: Usual) -> tuple[float, float]:
@@ -130,11 +213,11 @@ def _even(value: float, low: int, high: int) -> int:
 
 
 def _threads(config: RunConfig, scale: Scale) -> tuple[int, int]:
-    """Learner's and actor's: half of the cores; beside an actor of its own an odd one goes to the
-    learner."""
-    cores = scale.cores
+    """Learner's and actor's: as many as are useful; beside an actor of its own half of the cores at
+    most, of which an odd one goes to the learner."""
+    cores, half, useful = scale.cores, max(1, scale.cores // 2), scale.useful_threads
     if scale.parameters < LEAST_FOR_THREADS:
         return 1, 1
     if config.method.schedule != "parallel":
-        return max(1, cores // 2), max(1, cores // 2)
-    return max(1, cores - cores // 2), max(1, cores // 2)
+        return useful or half, useful or half
+    return min(useful or cores, max(1, cores - cores // 2)), min(useful or cores, half)

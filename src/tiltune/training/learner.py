@@ -34,10 +34,11 @@ class LearnerSettings:
 
     Attributes:
         steps: optimizer steps a round.
-        batch_size: corpus rows, and as many samples, in a micro-batch.
+        batch_size: samples, and as many corpus rows, in a micro-batch.
         accumulation: micro-batches a step; their mean is over the whole step's tokens.
         learning_rate: peak; warmed up once, falling to a tenth within each round.
         value_rate: peak rate of the state values, where the method has them.
+        corpus_rows: corpus rows of a step on the average; None: as many as samples.
         most_tokens: padded tokens of one forward pass, which bound its activations in memory.
     """
 
@@ -46,12 +47,22 @@ class LearnerSettings:
     accumulation: int
     learning_rate: float
     value_rate: float = 0.0
+    corpus_rows: float | None = None
     most_tokens: int = 2**14
 
     @property
     def rows(self) -> int:
-        """Corpus rows, and as many samples, of a step."""
+        """Samples of a step."""
         return self.batch_size * self.accumulation
+
+    def corpus_rows_of(self, step: int) -> int:
+        """Corpus rows of the run's step with this number, from 0.
+
+        So many that all steps up to it have `corpus_rows` each, rounded down: a third a step is a
+        row in every third one.
+        """
+        each = self.rows if self.corpus_rows is None else self.corpus_rows
+        return math.floor((step + 1) * each) - math.floor(step * each)
 
 
 @dataclass(frozen=True)
@@ -153,8 +164,9 @@ class Learner:
         target = self._prepare(trained, totals)
         schedule = RateSchedule(steps, WARM_UP_STEPS, done=self.steps_done, floor=LEAST_RATE)
         for step in range(steps):
-            if self.corpus is not None:
-                self._corpus_backward(self.corpus, totals)
+            rows = self.settings.corpus_rows_of(self.steps_done)
+            if self.corpus is not None and rows:
+                self._corpus_backward(self.corpus, rows, totals)
             if target is not None:
                 self._method_backward(target, step, totals)
             if target is not None and self.value_optimiser is not None:
@@ -163,6 +175,7 @@ class Learner:
             self.steps_done += 1
         self.version += 1
         return totals.numbers() | {
+            "corpus_passes": self.corpus.cursor.passes if self.corpus is not None else None,
             "beta": self.beta if self.method.needs.law != "none" else None,
             "learning_seconds": time.perf_counter() - started,
         }
@@ -240,9 +253,10 @@ class Learner:
             return lambda rows: torch.tensor(passes.next(rows))
         return lambda rows: torch.randint(count, (rows,), generator=self.generator)
 
-    def _corpus_backward(self, corpus: CorpusTerm, totals: "_Totals") -> None:
+    def _corpus_backward(self, corpus: CorpusTerm, rows: int, totals: "_Totals") -> None:
         """The mean over the step's own trained tokens, a part at a time."""
-        examples = [corpus.rows[place] for place in corpus.cursor.next(self.settings.rows)]
+        totals.corpus_steps += 1
+        examples = [corpus.rows[place] for place in corpus.cursor.next(rows)]
         count = float(sum(len(example.ids) - example.prompt_length for example in examples))
         lengths = [len(example.ids) for example in examples]
         for part in length_parts(lengths, self._most_of(max(lengths))):
@@ -294,6 +308,7 @@ class _Totals:
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
+        self.corpus_steps = 0
         self.tokens = 0
         self.known: Mapping[str, float] = {}
         self.means: dict[str, float] = {}
@@ -318,6 +333,8 @@ class _Totals:
             for step, watched in parts:
                 steps.setdefault(step, []).append(watched.values)
             found[name] = parts[0][1].summary(list(steps.values()))
+        if self.corpus_steps:  # the others have no corpus loss that a mean could be of
+            found["corpus_loss_nats_per_token"] *= self.steps / self.corpus_steps
         own = {name: value for name, value in found.items() if name in METHOD_FIELDS}
         apart = {name: float(value) for name, value in found.items() if name not in own}
         return own | {"learner_tokens": self.tokens, "method_numbers": apart}

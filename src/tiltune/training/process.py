@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from tiltune import errors
 from tiltune.errors import RunError
+from tiltune.models import bfloat16
 from tiltune.models.checkpoint import contiguous
 from tiltune.training.actor import Actor, Pair
 
@@ -50,8 +51,13 @@ class RemoteActor:
         share_weights([lm.module for lm in actor.views()])
         context = torch_multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
+        # where both are on the processor its products have to be the learner's
+        quick = actor.policy.autocast if actor.policy.device.type == device.type == "cpu" else None
         self._process: Any = context.Process(
-            target=_serve, args=(actor, theirs, threads, device), name="tiltune-actor", daemon=True
+            target=_serve,
+            args=(actor, theirs, threads, device, quick),
+            name="tiltune-actor",
+            daemon=True,
         )
         try:
             with interrupts_held():
@@ -188,8 +194,11 @@ def share_weights(modules: list[nn.Module]) -> None:
                 place += value.numel()
 
 
-def _serve(actor: Actor, pipe: Connection, threads: int, device: torch.device) -> None:
+def _serve(
+    actor: Actor, pipe: Connection, threads: int, device: torch.device, quick: bool | None
+) -> None:
     """The child: own what is trained, then a round for every message until the pipe closes."""
+    bfloat16.settle(quick)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
     torch.set_num_threads(threads)

@@ -113,6 +113,14 @@ class Run:
             actor.close()
         self._finish()
 
+    def told(self) -> list[str]:
+        """What was chosen for this machine and corpus, and a warning where that is called for."""
+        prepared = self.prepared
+        lines = [*prepared.chosen, prepared.passes_told]
+        if prepared.passes_exceeded is not None:
+            lines.append(f"warning: {prepared.passes_exceeded}")
+        return [line for line in lines if line is not None]
+
     def cap(self, record: RoundRecord) -> str | None:
         """What kept violating rows cap the rate at, told once, with round 0."""
         tokens = record.completion_tokens_mean

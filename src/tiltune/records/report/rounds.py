@@ -61,6 +61,7 @@ GROUPS: tuple[tuple[str, tuple[RoundColumn, ...]], ...] = (
         (
             RoundColumn("beta", "β"),
             RoundColumn("corpus_loss_nats_per_token", "corpus loss, nats a token"),
+            RoundColumn("corpus_passes", "passes over the corpus so far", 2),
             RoundColumn("kl_target_policy_nats_per_token", "KL(target ‖ policy), nats a token", 4),
             RoundColumn("effective_sample_size_share", "effective sample size, share"),
             RoundColumn("weight_clipped_share", "weights clipped, share"),

@@ -1,0 +1,141 @@
+"""What a run will take: a miniature round, timed on few rows and scaled to the whole run.
+
+Few enough that it takes seconds, also where a step of the run's own size takes half a minute.
+"""
+
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+
+from tiltune.decoding.likelihood import nats_per_token
+from tiltune.models.lm import LanguageModel
+from tiltune.training.actor import Actor, ActorPlan
+from tiltune.training.assemble import Prepared
+from tiltune.training.learner import Learner, Trained
+from tiltune.training.measure import MOST_KL_SAMPLES, divergence_numbers
+from tiltune.training.probe import PROMPTS
+from tiltune.training.sampler import Scored
+from tiltune.values.fit import ValueLearner
+
+SAMPLES = 256
+FEW = 16
+"""Rows that a timed step, or a timed measurement, is made of at most."""
+AGAIN_BELOW = 0.5
+"""Seconds. What was quicker is timed once more, by several steps: a first call also sets up what
+later ones find ready."""
+AGAIN = 4
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Seconds of each phase over the whole run; peak resident bytes of the miniature."""
+
+    seconds: dict[str, float]
+    peak_bytes: int
+
+
+def forecast(prepared: Prepared, actor: Actor, learner: Learner, scored: Scored) -> Forecast:
+    """Time a step of everything and scale; the policy in memory is changed by it."""
+    config, plan = prepared.config, actor.plan
+    rounds = config.method.rounds
+    scale = draws(plan, rounds) / SAMPLES
+    seconds = {
+        "sampling": scored.sampling_seconds * scale,
+        "scoring": scored.scoring_seconds * scale,
+    }
+    values, law = None, actor.reference if plan.law == "reference" else actor.policy
+    if actor.value_learner is not None:
+        values = actor.value_learner.model
+        values.set_constant(0.5)
+        fits = rounds if plan.renew else 1
+        step = _value_step(actor.value_learner, scored, law)
+        seconds["values"] = step * fits * config.value_model.steps_per_round
+    seconds["measuring"] = _measuring(prepared, scored, plan.measured) * (rounds + 1)
+    trained = Trained(scored.samples, law, values) if plan.law != "none" else None
+    step = _policy_step(learner, trained)
+    seconds["policy"] = step * rounds * config.learner.steps_per_round
+    return Forecast(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def draws(plan: ActorPlan, rounds: int) -> int:
+    """Completions that a run draws: to train on, to measure each version, and the fixed prompts'.
+
+    Version 0 of the policy is the reference, so its first draw serves both.
+    """
+    trained = 0 if plan.law == "none" else plan.samples * (rounds if plan.renew else 1)
+    apart = {"none": rounds, "reference": rounds - 1, "snapshot": 0}[plan.law]
+    return trained + plan.measured * (apart + 1) + 2 * PROMPTS
+
+
+def per_step(run: Callable[[int], object], timer: Callable[[], float] = time.perf_counter) -> float:
+    """Seconds of a step.
+
+    Args:
+        run: takes so many steps.
+        timer: now, in seconds.
+    """
+
+    def timed(steps: int) -> float:
+        started = timer()
+        run(steps)
+        return (timer() - started) / steps
+
+    seconds = timed(1)
+    return timed(AGAIN) if seconds < AGAIN_BELOW else seconds
+
+
+def _value_step(learner: ValueLearner, scored: Scored, law: LanguageModel) -> float:
+    """Of the whole batch, by a step on a part of it."""
+    few = scored.samples.select(torch.arange(FEW))  # a fit measures itself on a tenth, too
+    stated = learner.settings
+    learner.settings = replace(stated, batch_size=min(FEW, stated.batch_size))
+    seconds = per_step(lambda steps: learner.fit(few, law, steps=steps))
+    rows, learner.settings = learner.settings.batch_size, stated
+    return seconds * stated.batch_size / rows
+
+
+def _policy_step(learner: Learner, trained: Trained | None) -> float:
+    """Of all rows of a step, by a step on a part of them."""
+    stated = learner.settings
+    rows = min(FEW, stated.rows)
+    share = rows / stated.rows
+    corpus_rows = None if stated.corpus_rows is None else stated.corpus_rows * share
+
+    def run(steps: int) -> None:
+        # what `prepare` does once a round is on as many samples as a step has, so that its share
+        # of the time is about what it is in a round of a pass or two
+        few = trained and replace(trained, samples=trained.samples.select(torch.arange(rows)))
+        learner.settings = replace(
+            stated, steps=steps, batch_size=rows, accumulation=1, corpus_rows=corpus_rows
+        )
+        learner.update(few)
+
+    return per_step(run) / share
+
+
+def _measuring(prepared: Prepared, scored: Scored, measured: int) -> float:
+    """Of one policy version: its distance to the reference, and its validation losses."""
+    policy, measurer = prepared.loaded.policy, prepared.measurer
+    few = scored.samples.select(torch.arange(FEW))
+    seconds = per_step(_each(lambda: divergence_numbers(policy, prepared.reference, few)))
+    total = seconds * min(measured, MOST_KL_SAMPLES) / FEW
+    for rows in (measurer.satisfying, measurer.violating):
+        part = rows[:: -(-len(rows) // FEW) or 1]
+        if part:
+            seconds = per_step(_each(partial(nats_per_token, policy, part, measurer.pad_id)))
+            total += seconds * len(rows) / len(part)
+    return total
+
+
+def _each(work: Callable[[], object]) -> Callable[[int], None]:
+    """So many calls."""
+
+    def run(times: int) -> None:
+        for _ in range(times):
+            work()
+
+    return run
