@@ -103,6 +103,8 @@ def fit(
         from tiltune.training.run import open_run
 
         run = open_run(given, resume=resume)
+        if dequantised := run.prepared.loaded.dequantised:
+            say(dequantised)
         if resume:
             say(f"{folder}: starting at round {run.next_round}")
             for changed in run.changed:
@@ -171,7 +173,9 @@ def score(
 
 @app.command()
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="A run or model folder.", metavar="RUN_OR_MODEL")],
+    model: Annotated[
+        Path, typer.Argument(help="A run, a model folder or a .gguf.", metavar="RUN_OR_MODEL")
+    ],
     config: Annotated[Path, typer.Argument(help="What to measure.", metavar="eval.toml")],
     out: Annotated[Path | None, typer.Option(help="Default: RUN/evaluation….")] = None,
     name: Annotated[str | None, typer.Option(help="How tables call the model.")] = None,
@@ -202,6 +206,8 @@ def evaluate(
     contender = open_contender(
         model, name=name, guided=guided, round=round_, best_of=best_of, base=base
     )
+    if contender.loaded.dequantised:
+        say(contender.loaded.dequantised)
     with _bar() as progress:
         try:
             done = run_evaluation(contender, given, folder, say=say, progress=progress)

@@ -1,11 +1,13 @@
 """The only door to transformers: load and save models, adapters, tokenizers, classifiers.
 
-Everything is local by default: a folder is read as it is, and only a path that is no folder is
-taken for a hub id. Weights are read and written as safetensors; code from a model's folder is never
-run.
+Everything is local by default: a folder or a `.gguf` file is read as it is, and only a path that is
+neither is taken for a hub id. Weights are read and written as safetensors; code from a model's
+folder is never run.
 """
 
 import contextlib
+import copy
+import io
 import logging
 import textwrap
 from collections.abc import Generator, Sequence
@@ -32,7 +34,9 @@ from transformers.pytorch_utils import Conv1D
 from tiltune.config import ModelSection
 from tiltune.errors import ConfigError, ConstraintError, ModelError
 from tiltune.models.bfloat16 import widen_frozen_layers
+from tiltune.models.gguf_file import is_gguf, mend_split, told
 from tiltune.models.lm import LanguageModel
+from tiltune.models.sources import check_source, named_to_transformers
 
 POLICY_ADAPTER = "policy"
 
@@ -48,6 +52,7 @@ class Loaded:
         pad_id: fills batches; masks, never this id, tell padding from text.
         context: most tokens the model reads at once.
         parameters: of the whole model.
+        dequantised: from what to what, in words; "" where the weights are as they were stored.
     """
 
     policy: LanguageModel
@@ -56,6 +61,7 @@ class Loaded:
     pad_id: int
     context: int
     parameters: int
+    dequantised: str = ""
 
 
 def device_named(name: str, side: str) -> torch.device:
@@ -79,13 +85,15 @@ def load(section: ModelSection, *, device: torch.device) -> Loaded:
     """Load the model and its tokenizer, and put a fresh adapter on it if the section says so.
 
     Raises:
-        ModelError: no such folder, no causal language model, unreadable weights, no EOS.
+        ModelError: no such folder or file, no causal language model, unreadable weights, no EOS.
     """
     with named("model.path"):
         _config(section.path)  # what is no language model at all is told first
         tokenizer: Any = load_tokenizer(section.path)
         module = load_module(section.path, dtype=_dtype(section))
         eos_ids = end_ids(tokenizer, module, section.path)
+        dtype = str(module.dtype).removeprefix("torch.")
+        dequantised = told(section.path, dtype) if is_gguf(section.path) else ""
     if section.adapter == "lora":
         module = _with_adapter(module, section)
     module.to(device)
@@ -111,19 +119,24 @@ def load(section: ModelSection, *, device: torch.device) -> Loaded:
         pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos_ids[0],
         context=_context(inner.config),
         parameters=sum(p.numel() for p in inner.parameters()),
+        dequantised=dequantised,
     )
 
 
 def load_module(path: str, *, dtype: torch.dtype) -> Any:
-    """The causal language model in the folder.
+    """The causal language model in the folder or the file, its weights plain numbers.
 
     Raises:
         ModelError: there is none, or weights are missing, which the library would draw at random.
     """
-    config = _config(path)
-    with _quiet(), _explained(path):
+    config, unpacked = _config(path), {}
+    if is_gguf(path) and (asked := getattr(transformers, "GgufConfig", None)) is not None:
+        unpacked["quantization_config"] = asked(dequantize=True)  # later versions keep the blocks
+    # reading a .gguf draws a bar on stderr that the library's own switch does not reach
+    with _quiet(), _explained(path), contextlib.redirect_stderr(io.StringIO()):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            path,
+            **named_to_transformers(path),
+            **unpacked,
             config=config,
             dtype=dtype,
             use_safetensors=True,
@@ -132,14 +145,18 @@ def load_module(path: str, *, dtype: torch.dtype) -> Any:
         )
     module, loading = loaded
     _check_whole(path, loading, "causal language model")
-    return module
+    return _plain(module, path) if is_gguf(path) else module
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """The tokenizer in the folder."""
-    check_folder(path)
+    """The tokenizer in the folder or the file."""
+    check_source(path)
     with _quiet(), _explained(path):
-        tokenizer: Any = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        tokenizer: Any = AutoTokenizer.from_pretrained(
+            **named_to_transformers(path), trust_remote_code=False
+        )
+    if is_gguf(path):
+        mend_split(tokenizer, path)
     # we cut rows at the context and refuse longer prompts: no warning of the library's about length
     tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
     return tokenizer
@@ -260,6 +277,19 @@ def build_llama(**shape: Any) -> Any:
     return LlamaForCausalLM(LlamaConfig(**shape))
 
 
+def _plain(module: Any, path: str) -> Any:
+    """The same weights in a model without the mark of quantisation, which forbids to save them."""
+    config = copy.deepcopy(module.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    config.name_or_path = path
+    with _explained(path), torch.random.fork_rng(devices=[]):  # it draws weights first
+        plain: Any = AutoModelForCausalLM.from_config(config, dtype=module.dtype)
+        plain.load_state_dict(module.state_dict())
+    plain.generation_config = module.generation_config
+    return plain
+
+
 def _with_adapter(module: Any, section: ModelSection) -> Any:
     targets = section.targets if isinstance(section.targets, str) else list(section.targets)
     scale: Any = section.alpha  # peft's annotation says int; it divides by the rank all the same
@@ -290,34 +320,16 @@ def _context(config: Any) -> int:
     return 2048
 
 
-def check_folder(path: str) -> None:
-    """Raises ModelError for what is neither a model's folder nor the shape of a hub id."""
-    folder = Path(path)
-    if folder.is_dir():
-        if not (folder / "config.json").exists():
-            held = ", ".join(sorted(p.name for p in folder.iterdir())[:6]) or "nothing"
-            raise ModelError(
-                f"{path} holds no config.json (it holds {held}); give a Hugging Face model folder"
-            )
-    elif (
-        folder.exists()
-        or path.startswith((".", "/", "~"))
-        or path.count("/") != 1
-        or folder.parent.is_dir()  # a slip of the pen, whose name the hub need not be asked for
-    ):
-        raise ModelError(
-            f"{path}: no such folder; give a local Hugging Face folder or a hub id such as org/name"
-        )
-
-
 def _config(path: str) -> Any:
     """The folder's config.json, if it is a causal language model's.
 
     The check goes by name: an encoder would load, and see the tokens that are to come.
     """
-    check_folder(path)
+    check_source(path)
     with _quiet(), _explained(path):
-        config: Any = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        config: Any = AutoConfig.from_pretrained(
+            **named_to_transformers(path), trust_remote_code=False
+        )
     named: list[str] = config.architectures or []
     known: set[str] = set()
     for names in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
@@ -356,7 +368,7 @@ def _explained(path: str) -> Generator[None]:
         yield
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         text = " ".join(str(error).split()) or type(error).__name__
-        where = "" if Path(path).is_dir() else " from the hub, and there is no such folder here"
+        where = "" if Path(path).exists() else " from the hub, and there is no such folder here"
         text = textwrap.shorten(text, 300)
         raise ModelError(f"{path}: cannot be loaded{where}: {text}") from error
 

@@ -149,9 +149,10 @@ def _print_settings(given: RunConfig, resolved: RunConfig, console: Console) -> 
 
 def _print_data(prepared: Prepared, console: Console) -> None:
     count, measurer = prepared.count, prepared.measurer
+    dequantised = f", {prepared.loaded.dequantised}" if prepared.loaded.dequantised else ""
     console.print(
         f"model: {prepared.loaded.parameters / 1e6:.2f} million parameters, context "
-        f"{prepared.loaded.context} tokens\n"
+        f"{prepared.loaded.context} tokens{dequantised}\n"
         f"prompts: {len(prepared.prompts)}\n"
         f"corpus: {counted(count.rows, 'row')} to train on, {count.violating} violating the "
         f"constraint, {count.dropped} of them dropped\n"
