@@ -45,7 +45,7 @@ def is_gguf(path: str) -> bool:
 
 
 def check_gguf(path: str) -> None:
-    """Raises ModelError where there is no such file, it is a part of one, or gguf is missing."""
+    """Raises ModelError for no such file, a part of one, a spoilt one, or where gguf is missing."""
     if not Path(path).is_file():
         raise ModelError(f"{path}: no such file; give a .gguf file or a Hugging Face model folder")
     if _PART.search(path):
@@ -55,6 +55,7 @@ def check_gguf(path: str) -> None:
         )
     if find_spec("gguf") is None:
         raise ModelError(f"{path}: {MISSING}")
+    header(path)
 
 
 def told(path: str, dtype: str) -> str:

@@ -88,9 +88,9 @@ def load(section: ModelSection, *, device: torch.device) -> Loaded:
         ModelError: no such folder or file, no causal language model, unreadable weights, no EOS.
     """
     with named("model.path"):
-        _config(section.path)  # what is no language model at all is told first
+        config = _config(section.path)  # what is no language model at all is told first
         tokenizer: Any = load_tokenizer(section.path)
-        module = load_module(section.path, dtype=_dtype(section))
+        module = load_module(section.path, dtype=_dtype(section), config=config)
         eos_ids = end_ids(tokenizer, module, section.path)
         dtype = str(module.dtype).removeprefix("torch.")
         dequantised = told(section.path, dtype) if is_gguf(section.path) else ""
@@ -123,13 +123,18 @@ def load(section: ModelSection, *, device: torch.device) -> Loaded:
     )
 
 
-def load_module(path: str, *, dtype: torch.dtype) -> Any:
+def load_module(path: str, *, dtype: torch.dtype, config: Any = None) -> Any:
     """The causal language model in the folder or the file, its weights plain numbers.
+
+    Args:
+        path: see `check_source`.
+        dtype: of the weights.
+        config: transformers' own, where it has been read already.
 
     Raises:
         ModelError: there is none, or weights are missing, which the library would draw at random.
     """
-    config, unpacked = _config(path), {}
+    unpacked: dict[str, Any] = {}
     if is_gguf(path) and (asked := getattr(transformers, "GgufConfig", None)) is not None:
         unpacked["quantization_config"] = asked(dequantize=True)  # later versions keep the blocks
     # reading a .gguf draws a bar on stderr that the library's own switch does not reach
@@ -137,7 +142,7 @@ def load_module(path: str, *, dtype: torch.dtype) -> Any:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             **named_to_transformers(path),
             **unpacked,
-            config=config,
+            config=config or _config(path),
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=False,
@@ -188,7 +193,10 @@ def save_model(policy: LanguageModel, tokenizer: PreTrainedTokenizerBase, folder
             module.save_pretrained(folder)
         else:
             apart = folder / "adapter"
-            module.save_pretrained(apart, selected_adapters=[policy.adapter])
+            # the vocabulary is the base's; peft, to find that out, would ask the hub for it
+            module.save_pretrained(
+                apart, selected_adapters=[policy.adapter], save_embedding_layers=False
+            )
             for path in (apart / policy.adapter).iterdir():  # peft makes a folder of the name
                 path.rename(apart / path.name)
             (apart / policy.adapter).rmdir()
