@@ -130,6 +130,7 @@ def fit(
 def sample(
     run: RunPath,
     prompt: Annotated[str, typer.Option(help="What to complete.")] = "",
+    chat: Annotated[bool, typer.Option(help="The prompt is a user's turn in a chat.")] = False,
     n: Annotated[int, typer.Option(min=1, help="How many completions.")] = 1,
     guided: Annotated[bool, typer.Option(help="Add the learnt values while decoding.")] = False,
     round_: Annotated[int | None, typer.Option("--round", help="0: the base model's pair.")] = None,
@@ -141,7 +142,7 @@ def sample(
     """Draw completions: from the tuned model, or from a round's model and values (--guided)."""
     from tiltune.serving.complete import Request, complete
 
-    request = Request(prompt, n, guided, round_, temperature, top_p, max_new_tokens, seed)
+    request = Request(prompt, chat, n, guided, round_, temperature, top_p, max_new_tokens, seed)
     with _stdout_for_rows() as write:
         for completion in complete(run, request, say):
             write(json.dumps(completion, ensure_ascii=False) + "\n")
