@@ -9,7 +9,7 @@ import contextlib
 import copy
 import io
 import logging
-import textwrap
+import warnings
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,6 @@ from typing import Any
 import torch
 import transformers
 from peft import LoraConfig, get_peft_model
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -36,7 +35,7 @@ from tiltune.errors import ConfigError, ConstraintError, ModelError
 from tiltune.models.bfloat16 import widen_frozen_layers
 from tiltune.models.gguf_file import is_gguf, mend_split, told
 from tiltune.models.lm import LanguageModel
-from tiltune.models.sources import check_source, named_to_transformers
+from tiltune.models.sources import check_source, explained, named, named_to_transformers
 
 POLICY_ADAPTER = "policy"
 
@@ -138,7 +137,7 @@ def load_module(path: str, *, dtype: torch.dtype, config: Any = None) -> Any:
     if is_gguf(path) and (asked := getattr(transformers, "GgufConfig", None)) is not None:
         unpacked["quantization_config"] = asked(dequantize=True)  # later versions keep the blocks
     # reading a .gguf draws a bar on stderr that the library's own switch does not reach
-    with _quiet(), _explained(path), contextlib.redirect_stderr(io.StringIO()):
+    with _quiet(), explained(path), contextlib.redirect_stderr(io.StringIO()):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             **named_to_transformers(path),
             **unpacked,
@@ -156,7 +155,7 @@ def load_module(path: str, *, dtype: torch.dtype, config: Any = None) -> Any:
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """The tokenizer in the folder or the file."""
     check_source(path)
-    with _quiet(), _explained(path):
+    with _quiet(), explained(path):
         tokenizer: Any = AutoTokenizer.from_pretrained(
             **named_to_transformers(path), trust_remote_code=False
         )
@@ -257,7 +256,7 @@ def load_sequence_classifier(path: str) -> SequenceClassifier:
     """A classifier folder; raises ConstraintError if there is none."""
     try:
         tokenizer = load_tokenizer(path)
-        with _quiet(), _explained(path):
+        with _quiet(), explained(path):
             loaded: Any = AutoModelForSequenceClassification.from_pretrained(
                 path, use_safetensors=True, trust_remote_code=False, output_loading_info=True
             )
@@ -291,7 +290,7 @@ def _plain(module: Any, path: str) -> Any:
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     config.name_or_path = path
-    with _explained(path), torch.random.fork_rng(devices=[]):  # it draws weights first
+    with explained(path), torch.random.fork_rng(devices=[]):  # it draws weights first
         plain: Any = AutoModelForCausalLM.from_config(config, dtype=module.dtype)
         plain.load_state_dict(module.state_dict())
     plain.generation_config = module.generation_config
@@ -309,7 +308,9 @@ def _with_adapter(module: Any, section: ModelSection) -> Any:
         fan_in_fan_out=any(isinstance(part, Conv1D) for part in module.modules()),
     )
     try:
-        return get_peft_model(module, config, adapter_name=POLICY_ADAPTER)
+        with warnings.catch_warnings():  # peft asks transformers by a name that it deprecates
+            warnings.simplefilter("ignore", FutureWarning)
+            return get_peft_model(module, config, adapter_name=POLICY_ADAPTER)
     except ValueError as error:
         raise ConfigError(f"model.targets = {section.targets!r}: {error}") from error
 
@@ -334,7 +335,7 @@ def _config(path: str) -> Any:
     The check goes by name: an encoder would load, and see the tokens that are to come.
     """
     check_source(path)
-    with _quiet(), _explained(path):
+    with _quiet(), explained(path):
         config: Any = AutoConfig.from_pretrained(
             **named_to_transformers(path), trust_remote_code=False
         )
@@ -358,27 +359,6 @@ def _check_whole(path: str, loading: dict[str, Any], kind: str) -> None:
             f"{path}: its weights lack {', '.join(missing[:3])}{' …' if missing[3:] else ''} "
             f"({len(missing)} in all), so it holds no whole {kind}; give one that does"
         )
-
-
-@contextlib.contextmanager
-def named(setting: str) -> Generator[None]:
-    """Puts the setting that holds the path before the message of a ModelError."""
-    try:
-        yield
-    except ModelError as error:
-        raise ModelError(f"{setting} = {error}") from error
-
-
-@contextlib.contextmanager
-def _explained(path: str) -> Generator[None]:
-    """Whatever the library raises for a bad folder, as one sentence."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        text = " ".join(str(error).split()) or type(error).__name__
-        where = "" if Path(path).exists() else " from the hub, and there is no such folder here"
-        text = textwrap.shorten(text, 300)
-        raise ModelError(f"{path}: cannot be loaded{where}: {text}") from error
 
 
 @contextlib.contextmanager

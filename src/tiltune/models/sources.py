@@ -1,6 +1,11 @@
 """Where a model is read from: a folder, a `.gguf` file or the hub; what is none is refused."""
 
+import contextlib
+import textwrap
+from collections.abc import Generator
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from tiltune.errors import ModelError
 from tiltune.models.gguf_file import check_gguf, is_gguf
@@ -32,6 +37,27 @@ def named_to_transformers(path: str) -> dict[str, str]:
         return {"pretrained_model_name_or_path": path}
     file = Path(path)
     return {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
+
+
+@contextlib.contextmanager
+def named(setting: str) -> Generator[None]:
+    """Puts the setting that holds the path before the message of a ModelError."""
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(f"{setting} = {error}") from error
+
+
+@contextlib.contextmanager
+def explained(path: str) -> Generator[None]:
+    """Whatever the library raises for a bad folder, as one sentence."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        where = "" if Path(path).exists() else " from the hub, and there is no such folder here"
+        text = textwrap.shorten(text, 300)
+        raise ModelError(f"{path}: cannot be loaded{where}: {text}") from error
 
 
 def _without_config(folder: Path) -> str:
