@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +173,6 @@ def test_a_spoilt_file_is_refused(file: Path, tmp_path: Path, keep: int) -> None
 def test_without_the_package_the_extra_is_named(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gguf_file, "find_spec", lambda name: None if name == "gguf" else sys)
+    monkeypatch.setattr(gguf_file, "gguf", None)
     with pytest.raises(ModelError, match=r"tiny.gguf: .*pip install 'tiltune\[gguf\]'"):
         load(file)

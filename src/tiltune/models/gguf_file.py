@@ -7,13 +7,17 @@ quantised to, and how text is split before merges apply, where it does not know 
 import functools
 import re
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from tokenizers import pre_tokenizers
 
 from tiltune.errors import ModelError
+
+try:  # the extra `gguf`
+    import gguf
+except ImportError:
+    gguf = None
 
 MISSING = "reading a .gguf file needs the package gguf: pip install 'tiltune[gguf]'"
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -53,7 +57,7 @@ def check_gguf(path: str) -> None:
             f"{path}: a part of a model in several files; make one of them, as "
             "`llama-gguf-split --merge` does, and give that"
         )
-    if find_spec("gguf") is None:
+    if gguf is None:
         raise ModelError(f"{path}: {MISSING}")
     header(path)
 
@@ -100,9 +104,8 @@ def header(path: str) -> Header:
 @functools.lru_cache(maxsize=4)
 def _header(path: str, changed_ns: int, size: int) -> Header:
     """Kept, since reading a vocabulary of 49,152 takes seconds; time and size tell a new file."""
-    import gguf  # the extra `gguf`
-
     try:
+        assert gguf is not None  # told by `check_gguf`
         reader: Any = gguf.GGUFReader(path)
         types = [tensor.tensor_type.name for tensor in reader.tensors]
         field = reader.fields.get("tokenizer.ggml.pre")
