@@ -24,10 +24,11 @@ SMALL = {
     "model.dtype": "float32",  # four times faster where bfloat16 is emulated, as on some servers
     "method.rounds": 1,
     "sampler.samples_per_round": 64,
-    "sampler.max_new_tokens": 24,
-    "value_model.steps_per_round": 4,
-    "value_model.batch_size": 16,
-    "learner.steps_per_round": 4,
+    "sampler.max_new_tokens": 16,
+    "value_model.steps_per_round": 2,
+    "value_model.batch_size": 8,
+    "learner.steps_per_round": 2,
+    "learner.batch_size": 4,
 }
 COUNT = 64
 CLOSE = 0.25
