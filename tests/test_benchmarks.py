@@ -93,3 +93,30 @@ def test_the_ideal_of_the_parallel_schedule(benchmarks: Any):
     run = schedules.Timed([None] * 8, 100.0, 1.0, None)
     assert schedules.ideal(run, 3.0, 5.0) == 3 + 7 * 5 + 5
     assert schedules.ideal(run, 5.0, 3.0) == 5 + 7 * 5 + 3
+
+
+def test_a_made_model_is_whole_or_not_there(
+    benchmarks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    files = pytest.importorskip("gguf_files")
+    file = files.write_gguf(tmp_path / "tiny.gguf", files.tied_llama())
+    module: ModuleType = benchmarks("make_smollm2")
+    folder, kept = tmp_path / "models" / "made", module.hub.load_tokenizer
+
+    def interrupted(path: str) -> Any:
+        tokenizer = kept(path)
+        monkeypatch.setattr(tokenizer, "save_pretrained", stop)
+        return tokenizer
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module.hub, "load_tokenizer", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        module.make(file, folder)
+    assert not folder.exists()
+    monkeypatch.setattr(module.hub, "load_tokenizer", kept)
+    module.make(file, folder)
+    assert [path.name for path in folder.parent.iterdir()] == ["made"]
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"}

@@ -106,6 +106,8 @@ def fit(
         from tiltune.training.run import open_run
 
         run = open_run(given, resume=resume)
+        if dequantised := run.prepared.loaded.dequantised:
+            say(dequantised)
         if resume:
             say(f"{folder}: starting at round {run.next_round}")
             for changed in run.changed:
@@ -133,6 +135,7 @@ def fit(
 def sample(
     run: RunPath,
     prompt: Annotated[str, typer.Option(help="What to complete.")] = "",
+    chat: Annotated[bool, typer.Option(help="The prompt is a user's turn in a chat.")] = False,
     n: Annotated[int, typer.Option(min=1, help="How many completions.")] = 1,
     guided: Annotated[bool, typer.Option(help="Add the learnt values while decoding.")] = False,
     round_: Annotated[int | None, typer.Option("--round", help="0: the base model's pair.")] = None,
@@ -144,7 +147,7 @@ def sample(
     """Draw completions: from the tuned model, or from a round's model and values (--guided)."""
     from tiltune.serving.complete import Request, complete
 
-    request = Request(prompt, n, guided, round_, temperature, top_p, max_new_tokens, seed)
+    request = Request(prompt, chat, n, guided, round_, temperature, top_p, max_new_tokens, seed)
     with _stdout_for_rows() as write:
         for completion in complete(run, request, say):
             write(json.dumps(completion, ensure_ascii=False) + "\n")
@@ -176,7 +179,9 @@ def score(
 
 @app.command()
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="A run or model folder.", metavar="RUN_OR_MODEL")],
+    model: Annotated[
+        Path, typer.Argument(help="A run, a model folder or a .gguf.", metavar="RUN_OR_MODEL")
+    ],
     config: Annotated[Path, typer.Argument(help="What to measure.", metavar="eval.toml")],
     out: Annotated[Path | None, typer.Option(help="Default: RUN/evaluation….")] = None,
     name: Annotated[str | None, typer.Option(help="How tables call the model.")] = None,
@@ -207,6 +212,8 @@ def evaluate(
     contender = open_contender(
         model, name=name, guided=guided, round=round_, best_of=best_of, base=base
     )
+    if contender.loaded.dequantised:
+        say(contender.loaded.dequantised)
     with _bar() as progress:
         try:
             done = run_evaluation(contender, given, folder, say=say, progress=progress)

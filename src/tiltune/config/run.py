@@ -23,7 +23,7 @@ class RunSection(Section):
 
 
 class ModelSection(Section):
-    path: str = Field(description="Local Hugging Face folder, or a hub id.")
+    path: str = Field(description="Local Hugging Face folder, a .gguf file, or a hub id.")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
         description="Of the weights; auto: float32, and under LoRA bfloat16 for the frozen base "
@@ -80,7 +80,8 @@ class ValueModelSection(Section):
         default="copy", description="What carries the values."
     )
     path: str | None = Field(
-        default=None, description="For kind 'separate': folder of a smaller LM, same vocabulary."
+        default=None,
+        description="For kind 'separate': folder or .gguf of a smaller LM, same vocabulary.",
     )
     steps_per_round: int | None = Field(default=None, ge=1, description="Optimizer steps a round.")
     batch_size: int | None = Field(default=None, ge=1, description="Completions a step.")

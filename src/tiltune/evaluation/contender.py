@@ -250,8 +250,10 @@ def _maker(path: Path) -> ConstraintConfig | None:
 
 
 def _weights_digest(section: ModelSection) -> str:
-    """SHA-256 of the files of a model folder that count; a hub id goes by its name."""
-    folder = Path(section.path)
-    files = sorted(p for p in folder.glob("*") if p.is_file() and p.suffix in WEIGHTS)
+    """SHA-256 of the files of a model that count; a hub id goes by its name."""
+    place = Path(section.path)
+    files = sorted(p for p in place.glob("*") if p.is_file() and p.suffix in WEIGHTS)
+    if place.is_file():
+        files = [place]
     shape = section.model_dump(exclude={"path"}, mode="json")
     return digest(files, json.dumps(shape) + ("" if files else section.path))

@@ -37,6 +37,7 @@ from tiltune.evaluation.metrics.likelihood import likelihood_judge, text_perplex
 from tiltune.evaluation.metrics.preference import preference
 from tiltune.evaluation.metrics.toxicity import toxicity
 from tiltune.models import hub
+from tiltune.models.sources import check_source, named
 from tiltune.records.manifest import digest
 from tiltune.records.measurements import Measurement, read_evaluation
 
@@ -87,8 +88,8 @@ def check_named(config: EvaluateConfig) -> None:
     for group in config.prompts:
         read_rows(group.path, setting="prompts.path")
     if config.protocol.reference is not None:
-        with hub.named("protocol.reference"):
-            hub.check_folder(config.protocol.reference)
+        with named("protocol.reference"):
+            check_source(config.protocol.reference)
     if config.protocol.before is not None:
         read_evaluation(Path(config.protocol.before))
     for section in config.utility:
@@ -97,8 +98,8 @@ def check_named(config: EvaluateConfig) -> None:
             raise DataError(f"utility.path = {path}: no such file or folder; give one that exists")
         for name in ("reference", "judge"):
             if (folder := getattr(section, name, None)) is not None:
-                with hub.named(f"utility.{name}"):
-                    hub.check_folder(folder)
+                with named(f"utility.{name}"):
+                    check_source(folder)
         if section.kind == "preference":
             read_manifest(_evaluation_folder(section.against))
         if section.kind == "tasks":

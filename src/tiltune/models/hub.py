@@ -1,13 +1,15 @@
 """The only door to transformers: load and save models, adapters, tokenizers, classifiers.
 
-Everything is local by default: a folder is read as it is, and only a path that is no folder is
-taken for a hub id. Weights are read and written as safetensors; code from a model's folder is never
-run.
+Everything is local by default: a folder or a `.gguf` file is read as it is, and only a path that is
+neither is taken for a hub id. Weights are read and written as safetensors; code from a model's
+folder is never run.
 """
 
 import contextlib
+import copy
+import io
 import logging
-import textwrap
+import warnings
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,6 @@ from typing import Any
 import torch
 import transformers
 from peft import LoraConfig, get_peft_model
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -32,7 +33,9 @@ from transformers.pytorch_utils import Conv1D
 from tiltune.config import ModelSection
 from tiltune.errors import ConfigError, ConstraintError, ModelError
 from tiltune.models.bfloat16 import widen_frozen_layers
+from tiltune.models.gguf_file import is_gguf, mend_split, told
 from tiltune.models.lm import LanguageModel, splits
+from tiltune.models.sources import check_source, explained, named, named_to_transformers
 
 POLICY_ADAPTER = "policy"
 
@@ -48,6 +51,7 @@ class Loaded:
         pad_id: fills batches; masks, never this id, tell padding from text.
         context: most tokens the model reads at once.
         parameters: of the whole model.
+        dequantised: from what to what, in words; "" where the weights are as they were stored.
     """
 
     policy: LanguageModel
@@ -56,6 +60,7 @@ class Loaded:
     pad_id: int
     context: int
     parameters: int
+    dequantised: str = ""
 
 
 def device_named(name: str, side: str) -> torch.device:
@@ -92,13 +97,15 @@ def load(section: ModelSection, *, device: torch.device) -> Loaded:
     """Load the model and its tokenizer, and put a fresh adapter on it if the section says so.
 
     Raises:
-        ModelError: no such folder, no causal language model, unreadable weights, no EOS.
+        ModelError: no such folder or file, no causal language model, unreadable weights, no EOS.
     """
     with named("model.path"):
-        _config(section.path)  # what is no language model at all is told first
+        config = _config(section.path)  # what is no language model at all is told first
         tokenizer: Any = load_tokenizer(section.path)
-        module = load_module(section.path, dtype=_dtype(section))
+        module = load_module(section.path, dtype=_dtype(section), config=config)
         eos_ids = end_ids(tokenizer, module, section.path)
+        dtype = str(module.dtype).removeprefix("torch.")
+        dequantised = told(section.path, dtype) if is_gguf(section.path) else ""
     if section.adapter == "lora":
         module = _with_adapter(module, section)
     module.to(device)
@@ -125,20 +132,30 @@ def load(section: ModelSection, *, device: torch.device) -> Loaded:
         pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos_ids[0],
         context=_context(inner.config),
         parameters=sum(p.numel() for p in inner.parameters()),
+        dequantised=dequantised,
     )
 
 
-def load_module(path: str, *, dtype: torch.dtype) -> Any:
-    """The causal language model in the folder.
+def load_module(path: str, *, dtype: torch.dtype, config: Any = None) -> Any:
+    """The causal language model in the folder or the file, its weights plain numbers.
+
+    Args:
+        path: see `check_source`.
+        dtype: of the weights.
+        config: transformers' own, where it has been read already.
 
     Raises:
         ModelError: there is none, or weights are missing, which the library would draw at random.
     """
-    config = _config(path)
-    with _quiet(), _explained(path):
+    unpacked: dict[str, Any] = {}
+    if is_gguf(path) and (asked := getattr(transformers, "GgufConfig", None)) is not None:
+        unpacked["quantization_config"] = asked(dequantize=True)  # later versions keep the blocks
+    # reading a .gguf draws a bar on stderr that the library's own switch does not reach
+    with _quiet(), explained(path), contextlib.redirect_stderr(io.StringIO()):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            path,
-            config=config,
+            **named_to_transformers(path),
+            **unpacked,
+            config=config or _config(path),
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=False,
@@ -146,14 +163,18 @@ def load_module(path: str, *, dtype: torch.dtype) -> Any:
         )
     module, loading = loaded
     _check_whole(path, loading, "causal language model")
-    return module
+    return _plain(module, path) if is_gguf(path) else module
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """The tokenizer in the folder."""
-    check_folder(path)
-    with _quiet(), _explained(path):
-        tokenizer: Any = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    """The tokenizer in the folder or the file."""
+    check_source(path)
+    with _quiet(), explained(path):
+        tokenizer: Any = AutoTokenizer.from_pretrained(
+            **named_to_transformers(path), trust_remote_code=False
+        )
+    if is_gguf(path):
+        mend_split(tokenizer, path)
     # we cut rows at the context and refuse longer prompts: no warning of the library's about length
     tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
     return tokenizer
@@ -185,7 +206,10 @@ def save_model(policy: LanguageModel, tokenizer: PreTrainedTokenizerBase, folder
             module.save_pretrained(folder)
         else:
             apart = folder / "adapter"
-            module.save_pretrained(apart, selected_adapters=[policy.adapter])
+            # the vocabulary is the base's; peft, to find that out, would ask the hub for it
+            module.save_pretrained(
+                apart, selected_adapters=[policy.adapter], save_embedding_layers=False
+            )
             for path in (apart / policy.adapter).iterdir():  # peft makes a folder of the name
                 path.rename(apart / path.name)
             (apart / policy.adapter).rmdir()
@@ -246,7 +270,7 @@ def load_sequence_classifier(path: str) -> SequenceClassifier:
     """A classifier folder; raises ConstraintError if there is none."""
     try:
         tokenizer = load_tokenizer(path)
-        with _quiet(), _explained(path):
+        with _quiet(), explained(path):
             loaded: Any = AutoModelForSequenceClassification.from_pretrained(
                 path, use_safetensors=True, trust_remote_code=False, output_loading_info=True
             )
@@ -274,6 +298,19 @@ def build_llama(**shape: Any) -> Any:
     return LlamaForCausalLM(LlamaConfig(**shape))
 
 
+def _plain(module: Any, path: str) -> Any:
+    """The same weights in a model without the mark of quantisation, which forbids to save them."""
+    config = copy.deepcopy(module.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    config.name_or_path = path
+    with explained(path), torch.random.fork_rng(devices=[]):  # it draws weights first
+        plain: Any = AutoModelForCausalLM.from_config(config, dtype=module.dtype)
+        plain.load_state_dict(module.state_dict())
+    plain.generation_config = module.generation_config
+    return plain
+
+
 def _with_adapter(module: Any, section: ModelSection) -> Any:
     targets = section.targets if isinstance(section.targets, str) else list(section.targets)
     scale: Any = section.alpha  # peft's annotation says int; it divides by the rank all the same
@@ -285,7 +322,9 @@ def _with_adapter(module: Any, section: ModelSection) -> Any:
         fan_in_fan_out=any(isinstance(part, Conv1D) for part in module.modules()),
     )
     try:
-        return get_peft_model(module, config, adapter_name=POLICY_ADAPTER)
+        with warnings.catch_warnings():  # peft asks transformers by a name that it deprecates
+            warnings.simplefilter("ignore", FutureWarning)
+            return get_peft_model(module, config, adapter_name=POLICY_ADAPTER)
     except ValueError as error:
         raise ConfigError(f"model.targets = {section.targets!r}: {error}") from error
 
@@ -304,34 +343,16 @@ def _context(config: Any) -> int:
     return 2048
 
 
-def check_folder(path: str) -> None:
-    """Raises ModelError for what is neither a model's folder nor the shape of a hub id."""
-    folder = Path(path)
-    if folder.is_dir():
-        if not (folder / "config.json").exists():
-            held = ", ".join(sorted(p.name for p in folder.iterdir())[:6]) or "nothing"
-            raise ModelError(
-                f"{path} holds no config.json (it holds {held}); give a Hugging Face model folder"
-            )
-    elif (
-        folder.exists()
-        or path.startswith((".", "/", "~"))
-        or path.count("/") != 1
-        or folder.parent.is_dir()  # a slip of the pen, whose name the hub need not be asked for
-    ):
-        raise ModelError(
-            f"{path}: no such folder; give a local Hugging Face folder or a hub id such as org/name"
-        )
-
-
 def _config(path: str) -> Any:
     """The folder's config.json, if it is a causal language model's.
 
     The check goes by name: an encoder would load, and see the tokens that are to come.
     """
-    check_folder(path)
-    with _quiet(), _explained(path):
-        config: Any = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    check_source(path)
+    with _quiet(), explained(path):
+        config: Any = AutoConfig.from_pretrained(
+            **named_to_transformers(path), trust_remote_code=False
+        )
     named: list[str] = config.architectures or []
     known: set[str] = set()
     for names in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
@@ -352,27 +373,6 @@ def _check_whole(path: str, loading: dict[str, Any], kind: str) -> None:
             f"{path}: its weights lack {', '.join(missing[:3])}{' …' if missing[3:] else ''} "
             f"({len(missing)} in all), so it holds no whole {kind}; give one that does"
         )
-
-
-@contextlib.contextmanager
-def named(setting: str) -> Generator[None]:
-    """Puts the setting that holds the path before the message of a ModelError."""
-    try:
-        yield
-    except ModelError as error:
-        raise ModelError(f"{setting} = {error}") from error
-
-
-@contextlib.contextmanager
-def _explained(path: str) -> Generator[None]:
-    """Whatever the library raises for a bad folder, as one sentence."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        text = " ".join(str(error).split()) or type(error).__name__
-        where = "" if Path(path).is_dir() else " from the hub, and there is no such folder here"
-        text = textwrap.shorten(text, 300)
-        raise ModelError(f"{path}: cannot be loaded{where}: {text}") from error
 
 
 @contextlib.contextmanager

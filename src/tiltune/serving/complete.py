@@ -24,6 +24,7 @@ class Request:
     """What to draw; see `tiltune sample --help`."""
 
     prompt: str = ""
+    chat: bool = False
     n: int = 1
     guided: bool = False
     round: int | None = None
@@ -40,7 +41,8 @@ def complete(run: Path, request: Request, warn: Callable[[str], None]) -> Iterat
 
     Raises:
         RunError: no run folder, not finished, or no values of that round.
-        DataError: the prompt is longer than the model's context allows.
+        DataError: the prompt is longer than the model's context allows; `chat`, and the model has
+            no chat template.
         ConstraintError: guidance knows that no completion of the prompt meets the constraint.
     """
     config = read_config(run)
@@ -52,7 +54,7 @@ def complete(run: Path, request: Request, warn: Callable[[str], None]) -> Iterat
         )
     contender = open_contender(run, guided=request.guided, round=request.round)
     loaded = contender.loaded
-    prompt = _prompt(request.prompt, loaded, limit)
+    prompt = _prompt(request, loaded, limit)
     contender.read_prompts([prompt])
     samples = contender.draw(
         [prompt.ids] * request.n,
@@ -80,6 +82,9 @@ def complete(run: Path, request: Request, warn: Callable[[str], None]) -> Iterat
         }
 
 
-def _prompt(text: str, loaded: hub.Loaded, limit: int) -> Prompt:
-    row = Row("--prompt", {"prompt": text})
+def _prompt(request: Request, loaded: hub.Loaded, limit: int) -> Prompt:
+    fields: dict[str, Any] = {"prompt": request.prompt}
+    if request.chat:
+        fields = {"messages": [{"role": "user", "content": request.prompt}]}
+    row = Row("--prompt", fields)
     return prompt_list([row], loaded.tokenizer, limit=loaded.context - limit, setting="--prompt")[0]

@@ -10,6 +10,7 @@ from tiltune.data.encode import Prompt
 from tiltune.errors import ConfigError, ConstraintError, ModelError
 from tiltune.models import hub
 from tiltune.models.lm import LanguageModel
+from tiltune.models.sources import named
 from tiltune.values.ends import Ends, Joint
 from tiltune.values.exact_ends import ExactEnds
 from tiltune.values.fit import ValueSettings
@@ -92,7 +93,7 @@ def make_values(
         return HeadValue(law).to(policy.device)
     if section.kind == "copy":
         return TrunkValue(policy.clone("values"), reference).to(policy.device)
-    with hub.named("value_model.path"):
+    with named("value_model.path"):
         smaller = hub.load_module(str(section.path), dtype=torch.float32).to(policy.device)
         tokenizer = hub.load_tokenizer(str(section.path))
     if tokenizer.get_vocab() != loaded.tokenizer.get_vocab():

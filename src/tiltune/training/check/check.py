@@ -107,9 +107,10 @@ def _short(value: Any) -> str:
 
 def _print_data(prepared: Prepared, console: Console) -> None:
     count, measurer = prepared.count, prepared.measurer
+    dequantised = f", {prepared.loaded.dequantised}" if prepared.loaded.dequantised else ""
     console.print(
         f"model: {prepared.loaded.parameters / 1e6:.2f} million parameters, context "
-        f"{prepared.loaded.context} tokens"
+        f"{prepared.loaded.context} tokens{dequantised}"
     )
     _print_lines(prepared.chosen, console)
     console.print(
