@@ -88,7 +88,7 @@ def parameter_count(path: str) -> int:
     """
     with named("model.path"):
         config = _config(path)
-        with torch.device("meta"), _quiet(), _explained(path):
+        with torch.device("meta"), _quiet(), explained(path):
             module: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     return sum(value.numel() for value in module.parameters())
 
