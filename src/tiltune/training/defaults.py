@@ -69,6 +69,7 @@ def resolve(config: RunConfig, scale: Scale, usual: Usual) -> ResolvedConfig:
                 steps_per_round=steps.values,
                 batch_size=64,
                 learning_rate=min(2e-3, rates[1]),
+                warm_start=200 if scale.parameters < 50_000_000 else 60,
             )
         ),
         learner=ResolvedLearner(

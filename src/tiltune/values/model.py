@@ -35,6 +35,10 @@ class FullOutput(nn.Linear):
         nn.init.zeros_(self.weight)
         nn.init.constant_(self.bias, logit)
 
+    @torch.no_grad()
+    def shift(self, logit: float) -> None:
+        self.bias += logit
+
     def run(self, states: Tensor, unembedding: Tensor) -> Tensor:
         return self(states.to(self.weight.dtype))
 
@@ -52,6 +56,10 @@ class TiedOutput(nn.Module):
         nn.init.zeros_(self.scalar.weight)
         nn.init.zeros_(self.projection.weight)
         nn.init.constant_(self.scalar.bias, logit)
+
+    @torch.no_grad()
+    def shift(self, logit: float) -> None:
+        self.scalar.bias += logit
 
     def run(self, states: Tensor, unembedding: Tensor) -> Tensor:
         states = states.to(self.scalar.weight.dtype)
@@ -101,6 +109,10 @@ class ValueModel(ABC, nn.Module):
     def set_constant(self, rate: float) -> None:
         """Start at `R = rate` everywhere."""
         self.output.set_constant(torch.logit(torch.tensor(rate, dtype=torch.float64)).item())
+
+    def shift(self, logit: float) -> None:
+        """Add this to every logit."""
+        self.output.shift(logit)
 
     def observe(self, samples: Samples) -> None:
         """Look at fresh completions before a fit; what is learnt by gradients alone does not."""
