@@ -16,7 +16,7 @@ from tiltune.models.lm import LanguageModel
 from tiltune.training.sampler import Sampler
 from tiltune.values.fit import ValueSettings
 from tiltune.values.model import ValueModel
-from tiltune.values.warm import fit_windows, learnt_part, shift_level, skill_of
+from tiltune.values.warm import WINDOWS_A_STEP, fit_windows, learnt_part, shift_level, skill_of
 from tiltune.values.warm_cache import Kept, WarmNumbers, key_of, load, store
 
 LONGEST_PROMPT = 24
@@ -69,6 +69,21 @@ class WarmStart:
             "warm_shift_logits": shift,
             "warm_brier_skill": skill_of(values, own, most_logits=self.settings.most_logits),
         }
+
+    def forecast(
+        self, values: ValueModel, law: LanguageModel, sampler: Sampler, *, steps: int
+    ) -> float:
+        """Seconds that `begin` would take, by so many steps; 0 where the cache spares them.
+
+        The values are changed by it.
+        """
+        learnt = learnt_part(values)
+        if load(self.key(learnt, law, sampler)) is not None:
+            return 0.0
+        started = time.perf_counter()
+        few = self.labelled(sampler, steps * WINDOWS_A_STEP)
+        fit_windows(learnt, few, law, replace(self.settings, steps=steps), seed=self.seed)
+        return (time.perf_counter() - started) * self.settings.steps / steps
 
     def labelled(self, sampler: Sampler, count: int | None = None) -> Samples:
         """The windows, or the first of them, scored by the constraint itself."""

@@ -102,6 +102,8 @@ def forecast(prepared: Prepared, actor: Actor, learner: Learner, scored: Scored)
     values, law = None, actor.reference if plan.law == "reference" else actor.policy
     if actor.value_learner is not None:
         values = actor.value_learner.model
+        if actor.warm is not None:
+            seconds["warm start"] = actor.warm.forecast(values, law, actor.sampler, steps=STEPS)
         values.set_constant(0.5)
         started = time.perf_counter()
         # few of them, since a fit also measures itself on a tenth and that is not a step's cost
