@@ -60,7 +60,7 @@ def key_of(texts: Iterable[str], tensors: Iterable[Tensor]) -> str:
         digest.update(f"{len(text)} {text}".encode("utf-8", "surrogatepass"))
     for tensor in tensors:
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(_bytes(tensor))
+        digest.update(_memory(tensor))
     return digest.hexdigest()
 
 
@@ -118,6 +118,7 @@ def _forget(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _bytes(tensor: Tensor) -> bytes:
-    """The tensor's memory; bfloat16 has no type of numpy's."""
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+def _memory(tensor: Tensor) -> memoryview:
+    """The tensor's bytes; bfloat16 has no type of numpy's."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return memoryview(flat.view(torch.uint8).numpy())
