@@ -4,19 +4,12 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Protocol
 
 import torch
 
 from tiltune.data.batches import left_padded
-from tiltune.data.encode import Example, Prompt
+from tiltune.data.encode import Decoder, Example, Prompt
 from tiltune.data.samples import Samples, SamplingLaw
-
-
-class Decoder(Protocol):
-    """What a window's prompt needs of a tokenizer to be text."""
-
-    def decode(self, token_ids: list[int], skip_special_tokens: bool = False) -> str: ...
 
 
 @dataclass(frozen=True)
