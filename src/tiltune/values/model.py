@@ -37,7 +37,7 @@ class FullOutput(nn.Linear):
 
     @torch.no_grad()
     def shift(self, logit: float) -> None:
-        self.bias += logit
+        self.bias.add_(logit)
 
     def run(self, states: Tensor, unembedding: Tensor) -> Tensor:
         return self(states.to(self.weight.dtype))
@@ -59,7 +59,7 @@ class TiedOutput(nn.Module):
 
     @torch.no_grad()
     def shift(self, logit: float) -> None:
-        self.scalar.bias += logit
+        self.scalar.bias.add_(logit)
 
     def run(self, states: Tensor, unembedding: Tensor) -> Tensor:
         states = states.to(self.scalar.weight.dtype)

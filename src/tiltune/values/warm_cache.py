@@ -121,4 +121,4 @@ def _forget(folder: Path) -> None:
 def _memory(tensor: Tensor) -> memoryview:
     """The tensor's bytes; bfloat16 has no type of numpy's."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy())
+    return flat.view(torch.uint8).numpy().data
