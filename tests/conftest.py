@@ -2,6 +2,7 @@
 
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 import jaxtyping
 import pytest
 
+# The user's cache is neither read nor written; children inherit it, and it goes with this process.
+_CACHE = tempfile.TemporaryDirectory(prefix="tiltune-tests-")
+os.environ["TILTUNE_CACHE"] = _CACHE.name
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, in child processes too
 
 # Shapes in signatures are checked where tensors cross borders, from tiltune's first import on.

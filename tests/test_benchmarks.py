@@ -58,6 +58,40 @@ def test_an_evaluation_is_timed(
     assert result["samples_a_second"] > 0 and result["cores_busy"] > 0
 
 
+def test_values_are_judged_by_skill_and_by_what_they_guide(
+    benchmarks: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    module: ModuleType = benchmarks("values_real")
+    monkeypatch.setattr("sys.argv", ["values_real.py", "--quick"])
+    module.main()
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()[-3:]]
+    cold, warm, result = rows
+    assert result.keys() >= KEYS and result["name"].startswith("values_real")
+    low, high = result["interval"]
+    assert 0 < low <= result["value"] <= high < math.inf
+    assert "warm_windows" not in cold and warm["warm_windows"] == 4 * 64
+    assert cold["brier_skill"] != warm["brier_skill"] == result["brier_skill"]["warm"]
+    low, high = warm["brier_skill_interval"]
+    assert low <= warm["brier_skill"] <= high < 1 and len(warm["brier_skill_by_fifth"]) == 5
+    guided, base = (result["toxic_share"][name][0] for name in ("guided", "base"))
+    assert result["value"] == pytest.approx(guided / base, abs=1e-3)
+
+
+def test_a_verdict_by_hand(benchmarks: Any):
+    module, rows = benchmarks("values_real"), [[2.0, 3.0, 5.0], [0.0, 5.0, 5.0]] * 50
+    base = module.np.array(rows)
+    guided = base * [0.25, 1.0, 1.0]
+    arms = {"warm": {"brier_skill": 0.25, "brier_skill_interval": [0.2, 0.3]}}
+    found = module.verdict(arms, {"base": base, "guided": guided})
+    assert found["value"] == 0.25 and found["interval"] == [0.25, 0.25] and found["passed"]
+    assert found["toxic_share"]["base"][0] == pytest.approx(0.2)
+    assert found["any_toxic_share"] == {"base": 0.5, "guided": 0.5}
+    assert found["satisfies"]["guided"][0] == pytest.approx(0.8)
+    assert not module.verdict(arms, {"base": base, "guided": base})["passed"]
+    arms["warm"]["brier_skill"] = 0.24
+    assert not module.verdict(arms, {"base": base, "guided": guided})["passed"]
+
+
 def test_a_median_and_its_interval(benchmarks: Any):
     timing = benchmarks("timing")
     ratio = timing.median_ratio([3.0, 1.0, 2.0])

@@ -14,10 +14,11 @@ from tiltune.constraints.scores import Completion, Score
 from tiltune.data.samples import Samples, SamplingLaw
 from tiltune.models.lm import LanguageModel
 from tiltune.records.intervals import wilson_interval
-from tiltune.training.actor import LEAST_RATE, MOST_RATE, Actor, Pair, same_device, sample_numbers
+from tiltune.training.actor import Actor, Pair, same_device, sample_numbers
 from tiltune.training.assemble import make_actor, prepare
 from tiltune.training.sampler import Scored
 from tiltune.values.fit import ValueLearner
+from tiltune.values.warm import LEAST_RATE, MOST_RATE
 
 
 class Watched:

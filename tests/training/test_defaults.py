@@ -13,7 +13,7 @@ from tiltune.training.precision import Hardware, choose_precision
 pytestmark = pytest.mark.quick
 
 DELIBERATE = {
-    *("data.corpus", "data.prompts", "data.valid", "value_model.path"),
+    *("data.corpus", "data.prompts", "data.valid", "value_model.path", "value_model.warm_text"),
     *("method.target_rate", "method.kl_max_nats", "method.samples_max", "method.seconds_max"),
 }
 """Settings whose None says that there is none."""

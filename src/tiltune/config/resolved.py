@@ -37,6 +37,7 @@ class ResolvedValueModel(ValueModelSection):
     steps_per_round: int
     batch_size: int
     learning_rate: float
+    warm_start: int
 
 
 class ResolvedLearner(LearnerSection):

@@ -19,11 +19,13 @@ from tiltune.errors import ConfigError
 
 @dataclass(frozen=True)
 class TextData:
-    """What a run reads: corpus rows for training and for validation, and prompts."""
+    """What a run reads: corpus rows for training and for validation, prompts, and further rows for
+    the values' warm start alone."""
 
     train: Sequence[Example]
     valid: Sequence[Example]
     prompts: Sequence[Prompt]
+    warm: Sequence[Example] = ()
 
 
 def read_data(config: ResolvedConfig, tokenizer: Tokenizer, *, context: int) -> TextData:
@@ -50,10 +52,14 @@ def read_data(config: ResolvedConfig, tokenizer: Tokenizer, *, context: int) -> 
         valid = read(section.valid, "data.valid")
     elif train:
         train, valid = hold_out(train)
+    further = config.value_model.warm_text
+    warm = read(further, "value_model.warm_text") if further is not None else []
     if section.prompts is None:
-        return TextData(train, valid, default_prompts([*train, *valid], tokenizer, limit=limit))
-    rows = read_rows(section.prompts, setting="data.prompts")
-    return TextData(train, valid, prompt_list(rows, tokenizer, limit=limit, setting="data.prompts"))
+        prompts = default_prompts([*train, *valid], tokenizer, limit=limit)
+    else:
+        rows = read_rows(section.prompts, setting="data.prompts")
+        prompts = prompt_list(rows, tokenizer, limit=limit, setting="data.prompts")
+    return TextData(train, valid, prompts, warm)
 
 
 def prompt_limit(config: RunConfig, context: int) -> int:

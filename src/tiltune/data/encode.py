@@ -42,6 +42,12 @@ class Tokenizer(Protocol):
     ) -> Any: ...
 
 
+class Decoder(Protocol):
+    """What decoding needs of a tokenizer."""
+
+    def decode(self, token_ids: list[int], skip_special_tokens: bool = False) -> str: ...
+
+
 @dataclass(frozen=True)
 class Example:
     """A corpus row as tokens.

@@ -1,17 +1,10 @@
 """Drawn tokens back to text."""
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from tiltune.constraints.scores import Completion
-from tiltune.data.encode import Prompt
+from tiltune.data.encode import Decoder, Prompt
 from tiltune.data.samples import Samples
-
-
-class Decoder(Protocol):
-    """What decoding needs of a tokenizer."""
-
-    def decode(self, token_ids: list[int], skip_special_tokens: bool = False) -> str: ...
 
 
 def texts(samples: Samples, prompts: Sequence[Prompt], decoder: Decoder) -> list[Completion]:

@@ -111,9 +111,8 @@ class _Sum(torch.autograd.Function):
             leaves = [part[names[place]].requires_grad_() for place in moved]
             with torch.enable_grad():
                 loss = function(part)
-            found: Sequence[Tensor | None] = torch.autograd.grad(
-                loss, [*leaves, *trained], allow_unused=True
-            )
+            # its type leaves out that what is not used has none
+            found: Any = torch.autograd.grad(loss, [*leaves, *trained], allow_unused=True)
             losses.append(loss.detach())
             inside = slice(number * rows, (number + 1) * rows)
             for place, gradient in zip(moved, found, strict=False):

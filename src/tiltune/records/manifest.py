@@ -89,6 +89,7 @@ def inputs(config: RunConfig) -> dict[str, str]:
         "data.prompts": config.data.prompts,
         "data.valid": config.data.valid,
         "value_model.path": config.value_model.path,
+        "value_model.warm_text": config.value_model.warm_text,
     }
     return {setting: path for setting, path in named.items() if path is not None}
 

@@ -63,12 +63,22 @@ class RoundRecord(BaseModel):
     validation_violating_nats_per_token: float | None = None
     validation_violating_interval: Interval | None = None
 
+    # The values' warm start on windows of text, before their first fit; seconds when it was made.
+    warm_seconds: float | None = None
+    warm_cached: bool | None = None  # taken from the cache, so that this run did not spend them
+    warm_windows: int | None = None
+    warm_rate: float | None = None  # share of the windows that satisfies
+    warm_shift_logits: float | None = None  # from the windows' level to the own completions'
+    warm_brier_skill: float | None = None  # on own completions, before the fit to them
+
     # The value model fitted to these samples, on held-out samples of the same round.
     value_loss_nats_per_token: float | None = None
     consistency_loss_nats_per_token: float | None = None
     value_steps_kept: int | None = None
     brier_score: float | None = None
     brier_score_constant: float | None = None
+    brier_skill: float | None = None  # 1 - Brier score / that of the constant
+    brier_skill_by_fifth: tuple[float | None, ...] = ()  # of the completions' tokens
     calibration_error: float | None = None
     calibration: tuple[CalibrationBin, ...] = ()
 

@@ -19,14 +19,14 @@ from tiltune.models.bfloat16 import quick_bfloat16
 from tiltune.models.lm import LanguageModel
 from tiltune.records.intervals import wilson_interval
 from tiltune.training.sampler import Sampler, Scored
+from tiltune.training.warm import WarmStart
 from tiltune.values.fit import ValueFit, ValueLearner
 from tiltune.values.model import ValueModel
+from tiltune.values.warm import start_rate
 
 Law = Literal["snapshot", "reference", "none"]
 MEASURED = 1024
 """Completions drawn to measure the final policy, or one whose round trains on another law's."""
-LEAST_RATE, MOST_RATE = 0.001, 0.999
-"""The values start at the observed rate, kept off 0 and 1 where its logit is infinite."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,7 @@ class Actor:
         policy: a view of its own, into which submitted weights are loaded.
         reference: the frozen base model.
         value_learner: fits the values; None for methods without.
+        warm: what they learn from before their first own completions; None: nothing.
     """
 
     def __init__(
@@ -125,12 +126,15 @@ class Actor:
         policy: LanguageModel,
         reference: LanguageModel,
         value_learner: ValueLearner | None,
+        *,
+        warm: WarmStart | None = None,
     ) -> None:
         self.plan = plan
         self.sampler = sampler
         self.policy = policy
         self.reference = reference
         self.value_learner = value_learner
+        self.warm = warm
         self.pool: Samples | None = None
         self._submitted: tuple[dict[str, Tensor], int] | None = None
 
@@ -251,15 +255,20 @@ class Actor:
     def _fit(self, samples: Samples, *, fresh: int) -> dict[str, Any]:
         if self.value_learner is None:
             return {}
-        count = len(samples)
-        self.value_learner.model.observe(samples.select(torch.arange(count - fresh, count)))
-        if self.value_learner.fits == 0:
-            rate = float(samples.labels.mean())
-            self.value_learner.model.set_constant(min(max(rate, LEAST_RATE), MOST_RATE))
+        count, values = len(samples), self.value_learner.model
+        values.observe(samples.select(torch.arange(count - fresh, count)))
         law = self.policy if self.plan.law == "snapshot" else self.reference
+        begun = self._begin(values, law, samples) if self.value_learner.fits == 0 else {}
         started = time.perf_counter()
         fitted = self.value_learner.fit(samples, law, fresh=fresh)
-        return value_numbers(fitted, time.perf_counter() - started)
+        return begun | value_numbers(fitted, time.perf_counter() - started)
+
+    def _begin(self, values: ValueModel, law: LanguageModel, samples: Samples) -> dict[str, Any]:
+        """Before the first fit: values of the completions' level, warm where there is text."""
+        if self.warm is not None:
+            return self.warm.begin(values, law, self.sampler, samples)
+        values.set_constant(start_rate(float(samples.labels.mean())))
+        return {}
 
 
 def on_device(generator: torch.Generator, device: torch.device) -> torch.Generator:
@@ -315,6 +324,8 @@ def value_numbers(fit: ValueFit, seconds: float) -> dict[str, Any]:
         "consistency_loss_nats_per_token": fit.consistency_loss,
         "brier_score": fit.calibration.brier_score,
         "brier_score_constant": fit.calibration.brier_score_constant,
+        "brier_skill": fit.calibration.skill,
+        "brier_skill_by_fifth": fit.calibration.skills,
         "calibration_error": fit.calibration.calibration_error,
         "calibration": fit.calibration.bins,
         "value_seconds": seconds,

@@ -19,6 +19,7 @@ from tiltune.data.batches import Cursor
 from tiltune.data.build import read_data
 from tiltune.data.encode import Example, Prompt
 from tiltune.data.samples import SamplingLaw
+from tiltune.data.windows import cut_windows, window_shape
 from tiltune.decoding.draw import Ending
 from tiltune.errors import DataError
 from tiltune.methods.base import BuiltInMethod
@@ -26,7 +27,7 @@ from tiltune.methods.kinds import make_method
 from tiltune.methods.refusals import refuse
 from tiltune.models import bfloat16, hub
 from tiltune.models.lm import LanguageModel
-from tiltune.records.manifest import check_apart
+from tiltune.records.manifest import check_apart, constraint_digest
 from tiltune.training.actor import Actor, make_plan
 from tiltune.training.corpus import (
     CorpusCount,
@@ -50,17 +51,21 @@ from tiltune.training.measure import Measurer
 from tiltune.training.precision import choose_precision
 from tiltune.training.sampler import Sampler
 from tiltune.training.seeds import Seeds, seeds_of
+from tiltune.training.warm import LONGEST_PROMPT, WarmStart
+from tiltune.training.warm_choice import WarmText, choose_warm_start
 from tiltune.values import build as values_build
 from tiltune.values.fit import ValueLearner
 from tiltune.values.state import StateValue
+from tiltune.values.warm import WINDOWS_A_STEP
 
 
 @dataclass(frozen=True)
 class Prepared:
     """Everything loaded and checked; nothing written.
 
-    `judged` holds all rows of the corpus, `corpus` those that are trained on; `chosen` says what
-    was chosen for this machine, and why.
+    `judged` holds all rows of the corpus, `corpus` those that are trained on, `warm_rows` those
+    that the values' warm start reads besides; `chosen` says what was chosen for this machine, and
+    why.
     """
 
     config: ResolvedConfig
@@ -75,6 +80,7 @@ class Prepared:
     measurer: Measurer
     devices: tuple[torch.device, torch.device]
     chosen: Sequence[str] = ()
+    warm_rows: Sequence[Example] = ()
 
     @property
     def seeds(self) -> Seeds:
@@ -140,6 +146,7 @@ def prepare(given: RunConfig, *, to_train: bool = True) -> Prepared:
         )
     # how often the corpus may be read is known when it has been read
     config = resolve(given, model, replace(scale, corpus_rows=len(corpus)), method)
+    config = choose_warm_start(given, config, method, WarmText(judged, data.warm), constraint)
     reference = loaded.policy.base("reference")
     valid = judge(data.valid, constraint)
     return Prepared(
@@ -155,6 +162,7 @@ def prepare(given: RunConfig, *, to_train: bool = True) -> Prepared:
         measurer=Measurer(reference, valid.satisfying, valid.violating, loaded.pad_id),
         devices=devices,
         chosen=chosen,
+        warm_rows=data.warm,
     )
 
 
@@ -198,7 +206,7 @@ def make_actor(prepared: Prepared) -> Actor:
         generator=torch.Generator(device).manual_seed(prepared.seeds.sampling),
         cursor=Cursor(len(prepared.prompts), seed=prepared.seeds.prompts),
     )
-    learner = None
+    learner = warm = None
     if prepared.method.needs.values == "prefix":
         values = values_build.build_values(
             config,
@@ -213,7 +221,34 @@ def make_actor(prepared: Prepared) -> Actor:
             values_build.value_settings(config.value_model, view),
             torch.Generator().manual_seed(prepared.seeds.values),
         )
-    return Actor(plan, sampler, view, prepared.reference, learner)
+        warm = make_warm_start(prepared)
+    return Actor(plan, sampler, view, prepared.reference, learner, warm=warm)
+
+
+def make_warm_start(prepared: Prepared) -> WarmStart | None:
+    """Windows of the corpus, violating rows too, and of further text; None: no warm start."""
+    config, section = prepared.config, prepared.config.value_model
+    if not section.warm_start:
+        return None
+    shape = window_shape(
+        prepared.prompts,
+        completion=config.sampler.max_new_tokens,
+        most=LONGEST_PROMPT,
+        bos=prepared.loaded.tokenizer.bos_token_id,
+    )
+    rows = [*prepared.judged.rows, *prepared.warm_rows]
+    count = section.warm_start * WINDOWS_A_STEP
+    windows = cut_windows(rows, count, shape, seed=prepared.seeds.warm)
+    if not windows:
+        raise DataError(
+            f"value_model.warm_start = {section.warm_start}: no row of data.corpus or "
+            "value_model.warm_text has two tokens to begin a window at; give longer rows, or set "
+            "it to 0"
+        )
+    law = prepared.loaded.policy
+    settings = replace(values_build.value_settings(section, law), steps=section.warm_start)
+    digest = constraint_digest(config.constraint)
+    return WarmStart(tuple(windows), settings, prepared.seeds.warm, digest)
 
 
 def make_learner(prepared: Prepared) -> Learner:

@@ -1,5 +1,6 @@
 """The corpus as the constraint sees it: what is trained on, what is dropped, what that caps."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,23 +21,32 @@ class CorpusCount:
 
 @dataclass(frozen=True)
 class JudgedRows:
-    """Rows that meet the constraint, and rows that do not."""
+    """Rows that meet the constraint, and rows that do not; seconds that asking took."""
 
     satisfying: Sequence[Example]
     violating: Sequence[Example]
+    seconds: float = 0.0
 
     @property
     def rows(self) -> list[Example]:
         """All of them, those that meet it first."""
         return [*self.satisfying, *self.violating]
 
+    @property
+    def seconds_a_row(self) -> float:
+        """What judging a row took; 0 without any."""
+        return self.seconds / max(1, len(self.satisfying) + len(self.violating))
+
 
 def judge(examples: Sequence[Example], constraint: Constraint) -> JudgedRows:
     """Ask the constraint of every row."""
+    started = time.perf_counter()
     scores = constraint.score(completions_of(examples))
+    seconds = time.perf_counter() - started
     satisfied = [constraint.satisfied(score) for score in scores]
     both = list(zip(examples, satisfied, strict=True))
-    return JudgedRows([e for e, good in both if good], [e for e, good in both if not good])
+    met, unmet = [e for e, good in both if good], [e for e, good in both if not good]
+    return JudgedRows(met, unmet, seconds)
 
 
 def completions_of(examples: Sequence[Example]) -> list[Completion]:

@@ -79,6 +79,7 @@ def resolve(
                 steps_per_round=steps.values,
                 batch_size=64,
                 learning_rate=min(2e-3, rates[1]),
+                warm_start=200 if scale.parameters < 50_000_000 else 60,
             )
         ),
         learner=ResolvedLearner(

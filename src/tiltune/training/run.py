@@ -301,9 +301,14 @@ def spent(records: Sequence[RoundRecord], method: MethodSection) -> bool:
 
 
 def training_seconds(record: RoundRecord) -> float:
-    """Seconds of value fit and policy update, and of the sampling and scoring they needed."""
+    """Seconds of value fit and policy update, and of the sampling and scoring they needed.
+
+    A warm start costs what making it cost, though a cache may have spared this run of it: else runs
+    that are compared would not be.
+    """
     drawing = (record.sampling_seconds, record.scoring_seconds) if record.samples_drawn else ()
-    return sum(part or 0.0 for part in (*drawing, record.value_seconds, record.learning_seconds))
+    fitting = (record.warm_seconds, record.value_seconds, record.learning_seconds)
+    return sum(part or 0.0 for part in (*drawing, *fitting))
 
 
 def sample_rows(pair: Pair, actor: Actor) -> list[dict[str, Any]]:

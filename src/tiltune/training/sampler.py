@@ -9,10 +9,10 @@ import torch
 from tiltune.constraints.base import Constraint
 from tiltune.constraints.scores import Completion, Score
 from tiltune.data.batches import Cursor
-from tiltune.data.encode import Prompt
+from tiltune.data.encode import Decoder, Prompt
 from tiltune.data.samples import Samples, SamplingLaw, concatenate
 from tiltune.decoding.draw import Ending, draw
-from tiltune.decoding.texts import Decoder, texts
+from tiltune.decoding.texts import texts
 from tiltune.models.lm import LanguageModel
 
 

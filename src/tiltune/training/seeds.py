@@ -11,6 +11,7 @@ class Seeds(NamedTuple):
     sampling: completions.
     values: samples of the value fit's steps.
     learner: samples of the policy's steps.
+    warm: windows of the values' warm start, and the order of its steps.
     """
 
     weights: int
@@ -19,6 +20,7 @@ class Seeds(NamedTuple):
     sampling: int
     values: int
     learner: int
+    warm: int
 
 
 def seeds_of(run_seed: int) -> Seeds:
@@ -30,4 +32,5 @@ def seeds_of(run_seed: int) -> Seeds:
         sampling=4 * run_seed + 1,
         values=4 * run_seed + 2,
         learner=4 * run_seed + 3,
+        warm=4 * run_seed,
     )

@@ -70,7 +70,8 @@ def refuse(section: ValueModelSection) -> None:
     """Settings of the kinds that contradict each other.
 
     Raises:
-        ConfigError: a smaller model that no kind reads, or a kind without one.
+        ConfigError: a smaller model that no kind reads, or a kind without one; text for a warm
+            start that is turned off.
     """
     if section.kind == "separate" and section.path is None:
         raise ConfigError(
@@ -80,6 +81,11 @@ def refuse(section: ValueModelSection) -> None:
         raise ConfigError(
             f"value_model.path = {section.path} is for value_model.kind = 'separate', "
             f"which is '{section.kind}'; change that, or leave the path out"
+        )
+    if section.warm_text is not None and section.warm_start == 0:
+        raise ConfigError(
+            f"value_model.warm_text = {section.warm_text} is read by the warm start alone, which "
+            "value_model.warm_start = 0 turns off; leave one of them out"
         )
 
 
@@ -114,6 +120,17 @@ def with_automaton(config: RunConfig, values: ValueModel, automaton: Ends) -> Ex
     if wanted and isinstance(automaton, TokenAutomaton):
         prior = StatePrior(automaton) if len(automaton.table.rows) <= MOST_STATES else None
     return ExactEnds(values, automaton, prior)
+
+
+def decided_exactly(config: RunConfig, constraint: TextConstraint) -> bool:
+    """Whether an automaton decides the whole constraint and the values start from its states'."""
+    if config.value_model.automaton != "prior" or config.constraint.threshold == "none":
+        return False
+    try:
+        rule = constraint.rule()
+    except ConstraintError:  # too large an automaton is none, as in `make_automaton`
+        return False
+    return rule is not None and rule.complete
 
 
 def make_automaton(config: RunConfig, constraint: Constraint, loaded: hub.Loaded) -> Ends | str:

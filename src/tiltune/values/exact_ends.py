@@ -134,6 +134,10 @@ class ExactEnds(ValueModel):
         """Start at `R = rate`; at `R = Φ(state)` with a prior, which knows the rate."""
         self.inner.set_constant(rate if self.prior is None else 0.5)
 
+    def shift(self, logit: float) -> None:
+        """Add this to every logit that is not known."""
+        self.inner.shift(logit)
+
     @property
     def corrects(self) -> bool:
         return self.prior is not None
@@ -236,6 +240,9 @@ class NoValues(ValueModel):
 
     def set_constant(self, rate: float) -> None:
         """There is no constant to set."""
+
+    def shift(self, logit: float) -> None:
+        """Nor one to shift."""
 
 
 class _Progress:

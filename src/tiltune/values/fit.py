@@ -1,9 +1,11 @@
 """One value-model update: a round's labelled completions in, fitted and measured values out."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
@@ -20,6 +22,7 @@ from tiltune.values.read import Law, ReadValues, kept_law, taken_values
 HELD_OUT_SHARE = 0.1
 CALIBRATION_BINS = 10
 WEIGHT_DECAY = 0.01
+POSITION_BINS = 5
 LOOKS = 8
 """How often the fit of a correction is compared on what is held out."""
 
@@ -37,12 +40,23 @@ class ValueSettings:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Held-out predictions against labels, weighted by token."""
+    """Held-out predictions against labels, weighted by token.
+
+    Attributes:
+        skills: the skill in each fifth of the completions' tokens, first to last; None where a
+            fifth holds no token, or the constant makes no error in it.
+    """
 
     brier_score: float
     brier_score_constant: float
     calibration_error: float
     bins: tuple[CalibrationBin, ...]
+    skills: tuple[float | None, ...] = ()
+
+    @property
+    def skill(self) -> float | None:
+        """`1 - Brier score / that of the constant`: 1 knows all, 0 no more than the rate."""
+        return brier_skill(self.brier_score, self.brier_score_constant)
 
 
 @dataclass(frozen=True)
@@ -74,14 +88,26 @@ class ValueLearner:
 
     The optimizer starts afresh with every fit and its rate falls to zero within it, so that the
     generator's state is all there is to save beside the weights.
+
+    Args:
+        model: what is fitted.
+        settings: how.
+        generator: of the completions' order.
+        called: what a message calls the fit; none: its number in the run.
     """
 
     def __init__(
-        self, model: ValueModel, settings: ValueSettings, generator: torch.Generator
+        self,
+        model: ValueModel,
+        settings: ValueSettings,
+        generator: torch.Generator,
+        *,
+        called: str | None = None,
     ) -> None:
         self.model = model
         self.settings = settings
         self.generator = generator
+        self.called = called
         self.fits = 0
 
     def fit(
@@ -141,7 +167,7 @@ class ValueLearner:
             [value for _, value in self.model.own_parameters()],
             rate=self.settings.learning_rate,
             weight_decay=WEIGHT_DECAY,
-            fitted=f"value fit {self.fits + 1} of this run",
+            fitted=self.called or f"value fit {self.fits + 1} of this run",
             lower="value_model.learning_rate",
         )
 
@@ -197,14 +223,62 @@ class ValueLearner:
     @torch.no_grad()
     def calibration(self, samples: Samples, train_rate: float) -> Calibration:
         """Reliability of `R_φ(s_t, y_{t+1})` against the label, over the policy's own tokens."""
-        predicted: list[Tensor] = []
-        observed: list[Tensor] = []
-        for part in micro_batches(samples, self.settings.most_tokens):
-            values = logsigmoid(taken_values(self.model, part)).exp()
-            labels = part.labels[:, None].expand_as(values)
-            predicted.append(values[part.written].double().cpu())
-            observed.append(labels[part.written].double().cpu())
-        return reliability(torch.cat(predicted), torch.cat(observed), train_rate)
+        said = labelled_values(self.model, samples, self.settings.most_tokens)
+        predicted = logsigmoid(said.logits.float()).exp().double()
+        found = reliability(predicted, said.labels, train_rate)
+        skills = skill_by_position(predicted, said.labels, train_rate, said.fifths)
+        return replace(found, skills=skills)
+
+
+class Taken(NamedTuple):
+    """Of every token that was written: `logit R`, its completion's label, its fifth from 0."""
+
+    logits: Float[Tensor, " M"]
+    labels: Float[Tensor, " M"]
+    fifths: Int[Tensor, " M"]
+
+
+@torch.no_grad()
+def labelled_values(model: ValueModel, samples: Samples, most_tokens: int) -> Taken:
+    """What the model says of the tokens that these completions took, in 64 bit on the CPU.
+
+    Args:
+        model: of which logits are asked.
+        samples: labelled completions.
+        most_tokens: padded tokens of one forward pass.
+    """
+    rows: list[tuple[Tensor, ...]] = []
+    for part in micro_batches(samples, most_tokens):
+        logits = taken_values(model, part)
+        labels = part.labels[:, None].expand_as(logits)
+        columns = (logits.double(), labels.double(), fifths(part.written))
+        rows.append(tuple(column[part.written].cpu() for column in columns))
+    return Taken(*(torch.cat(column) for column in zip(*rows, strict=True)))
+
+
+def fifths(written: Bool[Tensor, "N T"]) -> Int[Tensor, "N T"]:
+    """Which of five equal parts of its completion each written token is in: `⌊5 t / n⌋`."""
+    place = written.cumsum(1) - 1
+    return place * POSITION_BINS // written.sum(1, keepdim=True).clamp(min=1)
+
+
+def brier_skill(score: float, constant: float) -> float | None:
+    """`1 - score / constant`; None where the constant makes no error."""
+    return 1 - score / constant if constant > 0 else None
+
+
+def skill_by_position(
+    predicted: Tensor, observed: Tensor, constant: float, fifth: Tensor
+) -> tuple[float | None, ...]:
+    """`brier_skill` within each fifth of the completions' tokens, all arguments by token, [M]."""
+    errors, usual = (predicted - observed).square(), (constant - observed).square()
+    counts = [max(1, int((fifth == place).sum())) for place in range(POSITION_BINS)]
+    return tuple(
+        brier_skill(
+            float(errors[fifth == place].sum()) / count, float(usual[fifth == place].sum()) / count
+        )
+        for place, count in enumerate(counts)
+    )
 
 
 def reliability(predicted: Tensor, observed: Tensor, constant: float) -> Calibration:

@@ -52,6 +52,10 @@ class FullOutput(nn.Linear):
     def read_weights(self) -> list[nn.Parameter]:
         return list(self.parameters())
 
+    @torch.no_grad()
+    def shift(self, logit: float) -> None:
+        self.bias.add_(logit)
+
 
 class TiedOutput(nn.Module):
     """`logit(s, v) = b + a·h + u_v·(W h)`: a scalar a prefix plus a projection into frozen `u`."""
@@ -66,6 +70,10 @@ class TiedOutput(nn.Module):
         nn.init.zeros_(self.scalar.weight)
         nn.init.zeros_(self.projection.weight)
         nn.init.constant_(self.scalar.bias, logit)
+
+    @torch.no_grad()
+    def shift(self, logit: float) -> None:
+        self.scalar.bias.add_(logit)
 
     def columns(self, states: Float[Tensor, "*batch h"]) -> Columns:
         states = states.to(self.scalar.weight.dtype)
@@ -184,6 +192,10 @@ class ValueModel(ABC, nn.Module):
     def shares_law(self) -> bool:
         """Whether `columns_with_law` gets both from one forward pass."""
         return False
+
+    def shift(self, logit: float) -> None:
+        """Add this to every logit."""
+        self.output.shift(logit)
 
     def observe(self, samples: Samples) -> None:
         """Look at fresh completions before a fit; what is learnt by gradients alone does not."""

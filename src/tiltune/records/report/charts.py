@@ -1,6 +1,6 @@
 """Charts over rounds and of calibration: lines with interval bands, stacked bars, reliability.
 
-Colours come from the page's style (`s1` … `s6`), so that they follow light and dark.
+Colours come from the page's style (`s1` … `s8`), so that they follow light and dark.
 """
 
 import math

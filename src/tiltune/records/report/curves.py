@@ -81,6 +81,7 @@ CHARTS = (
 PHASES = (
     ("sampling", "s1", "sampling_seconds"),
     ("scoring", "s2", "scoring_seconds"),
+    ("warm start", "s8", "warm_seconds"),
     ("value model", "s3", "value_seconds"),
     ("learning", "s4", "learning_seconds"),
     ("measuring", "s5", "measuring_seconds"),
@@ -134,6 +135,8 @@ def _scores(fitted: Sequence[RoundRecord]) -> TextTable:
             "round",
             "Brier score",
             "Brier score of a constant",
+            "Brier skill",
+            "skill by fifth of the completion, first to last",
             "calibration error",
             "held-out tokens",
         ],
@@ -142,6 +145,8 @@ def _scores(fitted: Sequence[RoundRecord]) -> TextTable:
                 str(r.round),
                 number(r.brier_score, 4),
                 number(r.brier_score_constant, 4),
+                number(r.brier_skill),
+                " · ".join(number(skill, 2) for skill in r.brier_skill_by_fifth),
                 number(r.calibration_error),
                 number(sum(b.count for b in r.calibration) if r.calibration else None, 0),
             ]

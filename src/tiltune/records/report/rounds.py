@@ -46,6 +46,17 @@ GROUPS: tuple[tuple[str, tuple[RoundColumn, ...]], ...] = (
         ),
     ),
     (
+        "Warm start of the value model, on windows of text",
+        (
+            RoundColumn("warm_windows", "windows", 0),
+            RoundColumn("warm_rate", "satisfy, share"),
+            RoundColumn("warm_shift_logits", "shift to the own completions' rate, logits"),
+            RoundColumn("warm_brier_skill", "Brier skill on own completions, before their fit"),
+            RoundColumn("warm_cached", "taken from the cache (1)", 0),
+            RoundColumn("warm_seconds", "when it was made, s", 1),
+        ),
+    ),
+    (
         "Value model",
         (
             RoundColumn("value_loss_nats_per_token", "value loss, nats a token", 4),
@@ -53,6 +64,7 @@ GROUPS: tuple[tuple[str, tuple[RoundColumn, ...]], ...] = (
             RoundColumn("value_steps_kept", "value steps kept", 0),
             RoundColumn("brier_score", "Brier score", 4),
             RoundColumn("brier_score_constant", "Brier score of a constant", 4),
+            RoundColumn("brier_skill", "Brier skill"),
             RoundColumn("calibration_error", "calibration error"),
         ),
     ),

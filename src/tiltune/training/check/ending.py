@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.scores import Completion
-from tiltune.decoding.texts import Decoder
+from tiltune.data.encode import Decoder
 from tiltune.training.sampler import Scored
 
 TIMED = 16

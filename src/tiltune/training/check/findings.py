@@ -7,8 +7,7 @@ from typing import Protocol
 from tiltune.config import ConstraintConfig
 from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.conflicts import conflict
-from tiltune.data.encode import Prompt
-from tiltune.decoding.texts import Decoder
+from tiltune.data.encode import Decoder, Prompt
 from tiltune.records.intervals import Interval, wilson_interval
 from tiltune.records.rounds import ConstraintRecord
 from tiltune.training.check.border import Case, nearest

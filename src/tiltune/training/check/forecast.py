@@ -50,6 +50,8 @@ def forecast(prepared: Prepared, actor: Actor, learner: Learner, scored: Scored)
     values, law = None, actor.reference if plan.law == "reference" else actor.policy
     if actor.value_learner is not None:
         values = actor.value_learner.model
+        if actor.warm is not None:
+            seconds["warm start"] = actor.warm.forecast(values, law, actor.sampler, steps=2)
         values.set_constant(0.5)
         fits = rounds if plan.renew else 1
         step = _value_step(actor.value_learner, scored, law)

@@ -1,0 +1,139 @@
+"""The warm start of a run: windows of text, and how the values begin with them."""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tiltune.data.samples import Samples
+from tiltune.data.windows import Window, window_prompts, window_samples
+from tiltune.decoding.texts import texts
+from tiltune.models.lm import LanguageModel
+from tiltune.training.sampler import Sampler
+from tiltune.values.fit import ValueSettings
+from tiltune.values.model import ValueModel
+from tiltune.values.warm import WINDOWS_A_STEP, fit_windows, learnt_part, shift_level, skill_of
+from tiltune.values.warm_cache import Kept, WarmNumbers, key_of, load, store
+
+LONGEST_PROMPT = 24
+"""Most tokens of a window's prompt where its row has none."""
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """Windows of text, and how values are fitted to them before their first own completions.
+
+    Attributes:
+        windows: see `data/windows.py`.
+        settings: of the value fit, with the warm start's steps.
+        seed: of the windows' order.
+        constraint: digest of all that decides its scores.
+    """
+
+    windows: tuple[Window, ...]
+    settings: ValueSettings
+    seed: int
+    constraint: str
+
+    def begin(
+        self, values: ValueModel, law: LanguageModel, sampler: Sampler, own: Samples
+    ) -> dict[str, Any]:
+        """Warm values of these completions' level, and the record's fields about them.
+
+        Args:
+            values: untrained.
+            law: whose values they are to be.
+            sampler: scores the windows as it does samples.
+            own: labelled completions of the law, which give the level and measure the skill.
+
+        Raises:
+            TiltuneError: a window that cannot be scored, or a fit that diverged.
+        """
+        learnt = learnt_part(values)
+        key = self.key(learnt, law, sampler)
+        kept = load(key)
+        found = kept is not None and load_weights(learnt, kept.weights)
+        if kept is None or not found:
+            kept = self._made(learnt, law, sampler)
+            store(key, kept)
+        shift = shift_level(values, own, most_tokens=self.settings.most_tokens)
+        return {
+            "warm_seconds": kept.numbers.seconds,
+            "warm_cached": found,
+            "warm_windows": kept.numbers.windows,
+            "warm_rate": kept.numbers.rate,
+            "warm_shift_logits": shift,
+            "warm_brier_skill": skill_of(values, own, most_tokens=self.settings.most_tokens),
+        }
+
+    def forecast(
+        self, values: ValueModel, law: LanguageModel, sampler: Sampler, *, steps: int
+    ) -> float:
+        """Seconds that `begin` would take, by so many steps; 0 where the cache spares them.
+
+        The values are changed by it.
+        """
+        learnt = learnt_part(values)
+        if load(self.key(learnt, law, sampler)) is not None:
+            return 0.0
+        started = time.perf_counter()
+        few = self.labelled(sampler, steps * WINDOWS_A_STEP)
+        fit_windows(learnt, few, law, replace(self.settings, steps=steps), seed=self.seed)
+        return (time.perf_counter() - started) * self.settings.steps / steps
+
+    def labelled(self, sampler: Sampler, count: int | None = None) -> Samples:
+        """The windows, or the first of them, scored by the constraint itself."""
+        windows = self.windows[:count]
+        samples = window_samples(windows, sampler.ending.pad_id, sampler.law)
+        prompts = window_prompts(windows, sampler.decoder)
+        scores = sampler.constraint.score(texts(samples, prompts, sampler.decoder))
+        labels = [sampler.constraint.label(score) for score in scores]
+        return replace(samples, labels=torch.tensor(labels, dtype=torch.float32))
+
+    def key(self, learnt: ValueModel, law: LanguageModel, sampler: Sampler) -> str:
+        """The hash of all that the warm values depend on."""
+        settings = json.dumps(asdict(self.settings))
+        told = (settings, str(self.seed), self.constraint, *map(_told, self.windows))
+        samples = window_samples(self.windows, sampler.ending.pad_id, sampler.law)
+        return key_of((torch.__version__, *told), _tensors(learnt, law, samples))
+
+    def _made(self, learnt: ValueModel, law: LanguageModel, sampler: Sampler) -> Kept:
+        started = time.perf_counter()
+        windows = self.labelled(sampler)
+        fit_windows(learnt, windows, law, self.settings, seed=self.seed)
+        seconds = time.perf_counter() - started
+        numbers = WarmNumbers(float(windows.labels.mean()), len(windows), seconds)
+        weights = {name: value.detach() for name, value in learnt.own_parameters()}
+        return Kept(weights, numbers)
+
+
+@torch.no_grad()
+def load_weights(values: ValueModel, weights: dict[str, Tensor]) -> bool:
+    """Take over these weights; False, and nothing is, where names or shapes are others."""
+    own = dict(values.own_parameters())
+    if {name: value.shape for name, value in own.items()} != {
+        name: value.shape for name, value in weights.items()
+    }:
+        return False
+    for name, value in own.items():
+        value.copy_(weights[name])
+    return True
+
+
+def _told(window: Window) -> str:
+    """What of a window a constraint may read beside its tokens."""
+    row = window.example
+    return json.dumps([row.prompt, window.place, window.ended, dict(row.row)], default=repr)
+
+
+def _tensors(learnt: ValueModel, law: LanguageModel, samples: Samples) -> Iterator[Tensor]:
+    """The windows, the law's whole model and the values that it all starts from."""
+    yield from (samples.prompt_ids, samples.prompt_mask, samples.ids, samples.mask)
+    weights = law.module.state_dict()
+    yield from (weights[name] for name in sorted(weights))
+    state = learnt.state()
+    yield from (state[name] for name in sorted(state))
