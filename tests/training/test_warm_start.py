@@ -14,7 +14,7 @@ from tiltune.records.rounds import RoundRecord
 from tiltune.training import warm as warm_module
 from tiltune.training.actor import Actor
 from tiltune.training.assemble import make_actor, make_learner, prepare
-from tiltune.training.check.check import forecast
+from tiltune.training.check.forecast import forecast
 from tiltune.training.process import RemoteActor
 from tiltune.training.warm import WarmStart
 from tiltune.training.warm_choice import WarmFacts, count_places, usual_steps
