@@ -36,6 +36,8 @@ from tiltune.methods.sft import Sft
 from tiltune.methods.tilt import Tilt
 from tiltune.models import hub
 from tiltune.training.learner import BetaRule, CorpusTerm, Learner, LearnerSettings, Trained
+from tiltune.training.machine import hardware_for
+from tiltune.training.precision import choose_precision
 from tiltune.values.fit import ValueLearner, ValueSettings
 from tiltune.values.model import TrunkValue
 from tiltune.values.read import kept_law
@@ -99,7 +101,11 @@ def load(folder: Path, shape: dict[str, int]) -> hub.Loaded:
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     words = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<eos>", pad_token="<pad>")
     words.save_pretrained(folder)
-    loaded = hub.load(ModelSection(path=str(folder), adapter="lora"), device=torch.device("cpu"))
+    device, section = torch.device("cpu"), ModelSection(path=str(folder), adapter="lora")
+    hardware = hardware_for(hub.parameter_count(section.path), device)
+    model, told = choose_precision(section, hardware)
+    print(told)
+    loaded = hub.load(model, device=device)
     loaded.policy.owned = None
     return loaded
 

@@ -17,10 +17,12 @@ from tiltune.models.laws import (
     generalised_advantages,
     kl,
     kl_bernoulli,
+    kl_from,
     log_softmax,
     masked_mean,
     prefix_weights,
     tilt,
+    token_log_probs,
 )
 
 pytestmark = pytest.mark.quick
@@ -127,6 +129,24 @@ def test_kl_s_gradient_has_no_nan_where_p_is_0():
     kl(law(0.75, 0.25, 0.0), log_softmax(logits)).backward()
     assert logits.grad is not None
     close(logits.grad, logits.detach().softmax(-1) - doubles(0.75, 0.25, 0.0))
+
+
+def test_fused_laws_are_the_plain_formulas_and_so_are_their_gradients():
+    generator = torch.Generator().manual_seed(0)
+    logits, other = torch.randn(2, 3, 4, 5, generator=generator, dtype=torch.float64)
+    ids = torch.randint(5, (3, 4), generator=generator)
+    outer = torch.randn(3, 4, generator=generator, dtype=torch.float64)
+    log_q = log_softmax(other)
+    pairs = (
+        (lambda x: token_log_probs(x, ids), lambda x: gather(log_softmax(x), ids)),
+        (lambda x: kl_from(log_q, x), lambda x: kl(log_q, log_softmax(x))),
+    )
+    for fused, plain in pairs:
+        found, wanted = (side(logits.requires_grad_()) for side in (fused, plain))
+        close(found.detach(), wanted.detach())
+        one, two = (torch.autograd.grad((outer * y).sum(), logits)[0] for y in (found, wanted))
+        close(one, two)
+        assert one.abs().max() > 0.1
 
 
 def test_kl_bernoulli_is_of_the_first_from_the_second():

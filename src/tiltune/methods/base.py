@@ -17,7 +17,7 @@ from tiltune.config import RunConfig
 from tiltune.data.samples import Samples
 from tiltune.methods.losses import corpus_loss
 from tiltune.models.chunks import Part, again_chunks, sum_chunks
-from tiltune.models.laws import LossOutput, gather, log_softmax
+from tiltune.models.laws import LossOutput, token_log_probs
 from tiltune.models.lm import LanguageModel
 from tiltune.values.model import ValueModel
 from tiltune.values.state import StateValue
@@ -185,7 +185,7 @@ def taken_log_probs(lm: LanguageModel, samples: Samples) -> Float[Tensor, "N T"]
     states = lm.states(ids, mask, keep=samples.ids.shape[1]).flatten(0, 1)
 
     def taken(states: Tensor, ids: Tensor) -> Tensor:
-        return gather(log_softmax(lm.unembed(states))[None], ids[None])[0]
+        return token_log_probs(lm.unembed(states), ids)
 
     found = again_chunks(taken, states, samples.ids.flatten(), width=lm.width)
     return found.view(samples.ids.shape)

@@ -9,7 +9,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from tiltune.models.laws import LossOutput, at_least_float32, gather, kl, log_softmax, masked_mean
+from tiltune.models.laws import (
+    LossOutput,
+    at_least_float32,
+    gather,
+    kl_from,
+    log_softmax,
+    masked_mean,
+)
 
 
 def corpus_loss(
@@ -52,8 +59,7 @@ def target_loss(
         mask: prefixes that a real token follows.
         count: see the module.
     """
-    divergence = kl(log_q.detach(), log_softmax(logits))
-    loss = masked_mean(weights.detach() * divergence, mask, count=count)
+    loss = masked_mean(weights.detach() * kl_from(log_q.detach(), logits), mask, count=count)
     return LossOutput(loss, {"kl_target_policy_nats_per_token": loss.item()})
 
 

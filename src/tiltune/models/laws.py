@@ -7,7 +7,7 @@ names none: Tiltune's `docs/concepts.md`, after arXiv 2410.05559 and arXiv 2205.
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -65,6 +65,57 @@ def log_softmax(logits: Float[Tensor, "*batch V"]) -> Float[Tensor, "*batch V"]:
 def gather(values: Float[Tensor, "N T V"], ids: Int[Tensor, "N T"]) -> Float[Tensor, "N T"]:
     """Each position's entry for its own token: `values[n, t, ids[n, t]]`."""
     return values.gather(-1, ids.unsqueeze(-1)).squeeze(-1)
+
+
+def token_log_probs(
+    logits: Float[Tensor, "*batch V"], ids: Int[Tensor, "*batch"]
+) -> Float[Tensor, "*batch"]:
+    """`log p(id)` at each position, nats; the gradient `1[v = id] - p(v)` in one pass."""
+    return _TokenLogProbs.apply(at_least_float32(logits), ids)
+
+
+def kl_from(
+    log_q: Float[Tensor, "*batch V"], logits: Float[Tensor, "*batch V"]
+) -> Float[Tensor, "*batch"]:
+    """`KL(q ‖ softmax(logits))`, nats; the gradient `p(v) - q(v)` of the logits in one pass.
+
+    Args:
+        log_q: a law, normalised; no gradient reaches it.
+        logits: of the other.
+    """
+    return _KlFrom.apply(log_q, at_least_float32(logits))
+
+
+class _TokenLogProbs(torch.autograd.Function):
+    """Two passes over the vocabulary on the way back would be a tenth of a step."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, ids: Tensor) -> Tensor:
+        log_p = logits.log_softmax(-1)
+        ctx.save_for_backward(log_p, ids)
+        return log_p.gather(-1, ids.unsqueeze(-1)).squeeze(-1)
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None]:
+        log_p, ids = ctx.saved_tensors
+        weight = outer[0].unsqueeze(-1)
+        gradient = log_p.exp().mul_(-weight)
+        return gradient.scatter_add_(-1, ids.unsqueeze(-1), weight), None
+
+
+class _KlFrom(torch.autograd.Function):
+    """See `kl_from`."""
+
+    @staticmethod
+    def forward(ctx: Any, log_q: Tensor, logits: Tensor) -> Tensor:
+        log_p = logits.log_softmax(-1)
+        ctx.save_for_backward(log_q, log_p)
+        return kl(log_q, log_p)
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[None, Tensor]:
+        log_q, log_p = ctx.saved_tensors
+        return None, log_p.exp().sub_(log_q.exp()).mul_(outer[0].unsqueeze(-1))
 
 
 def masked_mean(
