@@ -2,16 +2,26 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from transformers import (
+    CohereConfig,
+    CohereForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
+    LlamaForCausalLM,
+)
 
 from small_models import WORDS, gpt2, gpt2_module, llama, llama_module, write_folder
 from tiltune.config import ModelSection
 from tiltune.data.batches import left_padded
 from tiltune.models import hub
-from tiltune.models.lm import LanguageModel, positions
+from tiltune.models.lm import LanguageModel, positions, splits
 
 ROWS = ([5, 9, 4], [7, 3, 11, 6, 8, 10, 4], [12, 4, 5, 6, 13])
 SHAPES = pytest.mark.parametrize("build", [llama, gpt2])
@@ -242,3 +252,77 @@ def test_autocast_computes_in_bfloat16_and_leaves_weights_alone() -> None:
         gap = (half.float() - full).abs().max()
         assert 1e-4 < gap < 0.2 * full.abs().max()
     assert all(p.dtype == torch.float32 for _, p in lm.named_parameters())
+
+
+# What logits are made of.
+
+
+@SHAPES
+def test_states_and_what_they_unembed_to_are_the_logits(build: Callable[[], LanguageModel]) -> None:
+    lm = build()
+    lm.owned = len(WORDS) - 2
+    ids, mask = left_padded(ROWS, 0)
+    whole = lm.forward(ids, mask).logits
+    assert splits(lm) and not lm.whole
+    torch.testing.assert_close(lm.unembed(lm.states(ids, mask)), whole, rtol=0, atol=1e-5)
+    some = lm.unembed(lm.states(ids, mask, keep=2))
+    torch.testing.assert_close(some, whole[:, -2:], rtol=0, atol=1e-5)
+    assert lm.states(ids, mask).shape[-1] == lm.hidden_size
+
+
+SCALED: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "gemma2": (Gemma2Config, Gemma2ForCausalLM, {"final_logit_softcapping": 0.5, "head_dim": 8}),
+    "granite": (GraniteConfig, GraniteForCausalLM, {"logits_scaling": 8.0}),
+    "cohere": (CohereConfig, CohereForCausalLM, {"logit_scale": 0.06}),
+}
+
+
+@pytest.mark.parametrize("name", SCALED)
+@torch.no_grad()
+def test_scales_and_caps_of_logits_are_those_of_the_model(name: str) -> None:
+    config, kind, further = SCALED[name]
+    shape = {
+        "vocab_size": len(WORDS),
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "initializer_range": 0.3,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    torch.manual_seed(0)
+    lm = LanguageModel(kind(config(**shape, **further)).eval())
+    ids, mask = left_padded(ROWS, 0)
+    whole = lm.forward(ids, mask).logits
+    torch.testing.assert_close(lm.unembed(lm.states(ids, mask)), whole, rtol=0, atol=1e-5)
+    plain = lm.inner.get_output_embeddings()(lm.states(ids, mask))
+    assert (plain - whole).abs().max() > 0.01  # there is something to do
+    assert splits(lm)
+
+
+def test_a_model_that_does_more_to_its_logits_is_read_by_its_logits(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write_folder(tmp_path, llama_module())
+    plain = LlamaForCausalLM.forward
+
+    def shifted(self: Any, *arguments: Any, **named: Any) -> Any:
+        output = plain(self, *arguments, **named)
+        output.logits = output.logits * 1.01
+        return output
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", shifted)
+    lm = hub.load(ModelSection(path=str(tmp_path), dtype="float32"), device=CPU).policy
+    assert lm.whole and lm.clone("copy").whole and lm.base("reference").whole
+    ids, mask = left_padded(ROWS, 0)
+    assert torch.equal(lm.unembed(lm.states(ids, mask)), lm.forward(ids, mask).logits)
+    split = LanguageModel(llama_module())
+    assert lm.most_tokens < split.most_tokens and lm.most_read == 2**23 // lm.width
+
+
+def test_tokens_of_a_pass_shrink_as_the_model_grows() -> None:
+    small, large = llama(), llama(num_hidden_layers=8)
+    assert 3 * large.most_tokens < small.most_tokens < 5 * large.most_tokens

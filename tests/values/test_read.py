@@ -1,0 +1,83 @@
+"""Values read at prefixes by columns: what the plain formulas say, whatever is kept."""
+
+import pytest
+import torch
+
+from small_models import EOS, WORDS, llama
+from tiltune.data.samples import Samples, SamplingLaw
+from tiltune.decoding.draw import Ending, draw
+from tiltune.models import chunks
+from tiltune.models.laws import gather
+from tiltune.models.lm import LanguageModel
+from tiltune.values import model as value_model
+from tiltune.values.losses import consistency_loss
+from tiltune.values.model import HeadValue, TrunkValue, ValueModel
+from tiltune.values.read import Law, ReadValues, kept_law, taken_values
+
+pytestmark = pytest.mark.quick
+
+KINDS = ("full", "tied", "head")
+
+
+@pytest.fixture
+def lm() -> LanguageModel:
+    return llama(owned=len(WORDS) - 1)
+
+
+def made(kind: str, lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> ValueModel:
+    if kind == "tied":
+        monkeypatch.setattr(value_model, "WIDE_VOCABULARY", 4)
+    torch.manual_seed(0)
+    values = HeadValue(lm) if kind == "head" else TrunkValue(lm.clone("values"), lm)
+    with torch.no_grad():
+        for _, weight in values.own_parameters():
+            weight += 0.2 * torch.randn_like(weight)
+    return values
+
+
+def drawn(lm: LanguageModel) -> Samples:
+    """Completions of unlike lengths, of unlike prompts; of one a token is not the policy's."""
+    prompts = [[1], [1, 5, 6, 7], [1, 8]] * 4
+    generator = torch.Generator().manual_seed(0)
+    samples = draw(lm, prompts, SamplingLaw(6), Ending((EOS, 9, 10), 0), generator=generator)
+    assert not samples.mask.all()
+    samples.written[1, 0] = False
+    samples.labels[:] = 1.0
+    return samples
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("keep_law", [False, True])
+def test_taken_values_and_consistency_are_those_of_the_whole_logits(
+    kind: str, keep_law: bool, lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values, samples = made(kind, lm, monkeypatch), drawn(lm)
+    (ids, mask), keep = samples.prefixes(), samples.ids.shape[1]
+    logits = values.logits(ids, mask, keep=keep)
+    log_p = lm.log_probs(ids, mask, keep=keep).detach()
+    whole = consistency_loss(logits, log_p, samples.ids, samples.written, count=1.0).loss
+    weights = [weight for _, weight in values.own_parameters()]
+    wanted = torch.autograd.grad(whole, weights, allow_unused=True, retain_graph=True)
+    monkeypatch.setattr(chunks, "LOGITS_AT_ONCE", 5 * lm.width)
+    law = kept_law(lm, samples) if keep_law else Law(lm)
+    read = ReadValues(values, samples, law)
+    torch.testing.assert_close(read.taken, gather(logits, samples.ids), rtol=0, atol=1e-5)
+    torch.testing.assert_close(taken_values(values, samples), read.taken, rtol=0, atol=1e-6)
+    found = read.consistency()
+    assert found.item() == pytest.approx(whole.item(), rel=1e-5) and whole > 1e-3
+    gradients = torch.autograd.grad(found, weights, allow_unused=True)
+    assert any(each is not None and each.abs().max() > 1e-4 for each in gradients)
+    for one, two in zip(gradients, wanted, strict=True):
+        assert (one is None) == (two is None)
+        if one is not None and two is not None:
+            torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-6)
+
+
+def test_a_kept_law_is_cut_as_the_samples_are(lm: LanguageModel) -> None:
+    samples = drawn(lm)
+    rows = torch.tensor([3, 1, 7])
+    part = samples.select(rows)
+    found = kept_law(lm, samples).select(rows, part.ids.shape[1]).states
+    assert found is not None
+    alone = lm.states(*part.prefixes(), keep=part.ids.shape[1])
+    torch.testing.assert_close(found[part.mask], alone[part.mask], rtol=0, atol=1e-5)
