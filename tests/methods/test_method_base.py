@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from small_models import llama
 from tiltune.data.batches import part_rows
 from tiltune.data.parts import by_parts
 from tiltune.data.samples import Samples, concatenate
-from tiltune.methods.base import Work, next_logits, taken_log_probs
+from tiltune.methods.base import Work, likelihood_loss, next_logits, taken_log_probs
 from tiltune.models.lm import LanguageModel
 from tiltune.worlds.testing import EnumerableModel, enumerate_completions
 
@@ -138,3 +139,25 @@ def test_laws_are_those_of_each_row_by_itself(most: int) -> None:
     with torch.no_grad():
         found = by_parts(samples, most, lambda part: taken_log_probs(lm, part))
     torch.testing.assert_close(torch.where(samples.mask, found, 0.0), expected, rtol=0, atol=1e-12)
+
+
+def test_the_likelihood_loss_reads_each_row_s_own_trained_tokens() -> None:
+    lm = llama()
+    rows = [([5, 9, 4, 7, 6], 2), ([7, 3, 11], 1), ([12, 4, 5, 6, 13, 8], 4)]
+    width = max(len(ids) for ids, _ in rows)
+    ids = torch.tensor([[*row, *[0] * (width - len(row))] for row, _ in rows])
+    mask = torch.arange(width) < torch.tensor([[len(row)] for row, _ in rows])
+    trained = mask & (torch.arange(width) >= torch.tensor([[prompt] for _, prompt in rows]))
+    nats = torch.tensor(0.0)
+    for row, prompt in rows:
+        alone = torch.tensor([row])
+        law = lm.log_probs(alone, torch.ones_like(alone).bool())[0]
+        nats = nats - sum(law[place - 1, row[place]] for place in range(prompt, len(row)))
+    weights = [weight for _, weight in lm.named_parameters()]
+    found = likelihood_loss(lm, ids, mask, trained, count=7.0)
+    assert found.item() == pytest.approx(nats.item() / 7, rel=1e-5)
+    pairs = zip(
+        torch.autograd.grad(found, weights), torch.autograd.grad(nats / 7, weights), strict=True
+    )
+    for one, two in pairs:
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-6)
