@@ -123,10 +123,39 @@ def test_windows_are_judged_by_the_constraint_with_their_rows(tmp_path: Path) ->
     assert actor.warm is not None and len(actor.warm.windows) == STEPS * 64
     labelled = actor.warm.labelled(actor.sampler)
     tokenizer = actor.sampler.decoder
-    for window, label in zip(actor.warm.windows, labelled.labels.tolist(), strict=True):
+    labels = labelled.samples.labels
+    for window, label in zip(actor.warm.windows, labels.tolist(), strict=True):
         text = tokenizer.decode(list(window.ids), skip_special_tokens=True)
         assert label == float(not set(text.split()) & set(tiny.FORBIDDEN))
-    assert 0.5 < labelled.labels.mean() < 1
+    assert 0.5 < labels.mean() < 1
+
+
+def test_beginnings_are_judged_as_completions_cut_there(tmp_path: Path) -> None:
+    actor = actor_of(tmp_path, **WARM)
+    assert actor.warm is not None
+    labelled, tokenizer = actor.warm.labelled(actor.sampler), actor.sampler.decoder
+    assert len(labelled) == STEPS * 64
+    for row, window in enumerate(actor.warm.windows):
+        places = labelled.scored[row].nonzero()[:, 0].tolist()
+        assert places[-1] == len(window.ids) - 1  # the whole window is scored, too
+        assert len(places) == 1 + min(warm_module.BEGINNINGS, len(window.ids) - 1)
+        for place in places:
+            text = tokenizer.decode(list(window.ids[: place + 1]), skip_special_tokens=True)
+            expected = float(not set(text.split()) & set(tiny.FORBIDDEN))
+            assert labelled.scores[row, place] == expected
+    assert 0 < float(labelled.scores[labelled.scored].mean()) < 1
+
+
+def test_beginnings_are_of_every_length_and_decided_by_the_seed(tmp_path: Path) -> None:
+    warm = actor_of(tmp_path, **WARM).warm
+    assert warm is not None
+    found = warm_module.beginnings(warm.windows, seed=0)
+    assert found == warm_module.beginnings(warm.windows, seed=0)
+    assert found != warm_module.beginnings(warm.windows, seed=1)
+    longest = max(len(window.ids) for window in warm.windows)
+    assert {length for _, length in found} == set(range(1, longest))
+    cut = warm_module.cut_short(warm.windows[0], 1)
+    assert cut.ids == warm.windows[0].ids[:1] and not cut.ended
 
 
 def test_the_first_fit_alone_begins_with_it_and_says_so(tmp_path: Path) -> None:
