@@ -10,6 +10,7 @@ import torch
 
 import tiny
 from tiltune.errors import ConfigError, DataError
+from tiltune.models.optimiser import Optimiser
 from tiltune.records.rounds import RoundRecord
 from tiltune.training import warm as warm_module
 from tiltune.training.actor import Actor
@@ -18,6 +19,7 @@ from tiltune.training.check.forecast import forecast
 from tiltune.training.process import RemoteActor
 from tiltune.training.warm import WarmStart
 from tiltune.training.warm_choice import WarmFacts, count_places, usual_steps
+from tiltune.values.windows_fit import BEGINNINGS
 
 STEPS = 3
 WARM: dict[str, Any] = {"value_model": {"warm_start": STEPS, "automaton": "none"}}
@@ -138,7 +140,7 @@ def test_beginnings_are_judged_as_completions_cut_there(tmp_path: Path) -> None:
     for row, window in enumerate(actor.warm.windows):
         places = labelled.scored[row].nonzero()[:, 0].tolist()
         assert places[-1] == len(window.ids) - 1  # the whole window is scored, too
-        assert len(places) == 1 + min(warm_module.BEGINNINGS, len(window.ids) - 1)
+        assert len(places) == 1 + min(BEGINNINGS, len(window.ids) - 1)
         for place in places:
             text = tokenizer.decode(list(window.ids[: place + 1]), skip_special_tokens=True)
             expected = float(not set(text.split()) & set(tiny.FORBIDDEN))
@@ -169,6 +171,28 @@ def test_the_first_fit_alone_begins_with_it_and_says_so(tmp_path: Path) -> None:
     assert len(first["brier_skill_by_fifth"]) == 5
     assert not [name for name in second if name.startswith("warm")]
     RoundRecord(round=0, policy_version=0, method="tilt", schedule="fixed", **first)
+
+
+def test_the_fit_after_a_warm_start_is_gentle_and_later_ones_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actor = actor_of(tmp_path, **WARM)
+    assert actor.value_learner is not None
+    rates: list[float] = []
+    step = Optimiser.step
+
+    def watched(optimiser: Optimiser, *arguments: Any) -> None:
+        if optimiser.fitted.startswith("value fit"):
+            rates.append(optimiser.rate)
+        step(optimiser, *arguments)
+
+    monkeypatch.setattr(Optimiser, "step", watched)
+    usual = actor.value_learner.settings
+    begin(actor)
+    assert rates == pytest.approx([usual.learning_rate / 10] * max(1, round(usual.steps / 4)))
+    rates.clear()
+    begin(actor, 1)
+    assert rates == [usual.learning_rate] * usual.steps
 
 
 def test_what_the_cache_holds_is_what_was_made(tmp_path: Path, folder: Path) -> None:

@@ -11,6 +11,7 @@ from small_models import START, T, llama, one_b_never_two
 from tiltune.data.samples import Samples, SamplingLaw
 from tiltune.errors import RunError
 from tiltune.models.lm import LanguageModel
+from tiltune.models.optimiser import Optimiser
 from tiltune.values import windows_fit
 from tiltune.values.fit import ValueSettings, labelled_values
 from tiltune.values.model import HeadValue, TrunkValue
@@ -111,7 +112,7 @@ def test_every_window_is_seen_before_one_is_seen_again(
 
     monkeypatch.setattr(Windows, "select", watched)
     monkeypatch.setattr(windows_fit, "part_rows", lambda *_: iter(()))  # no loss, no gradient
-    monkeypatch.setattr(windows_fit.Optimiser, "step", lambda *_: None)
+    monkeypatch.setattr(Optimiser, "step", lambda *_: None)
     given, count = windows(3 * WINDOWS_A_STEP), 3 * WINDOWS_A_STEP
     fit_windows(fresh(lm), given, lm, replace(SETTINGS, steps=6), seed=0)
     assert sorted(seen[:count]) == sorted(seen[count:]) == list(range(count))
