@@ -10,6 +10,7 @@ import torch
 
 import tiny
 from tiltune.errors import ConfigError, DataError
+from tiltune.models.optimiser import Optimiser
 from tiltune.records.rounds import RoundRecord
 from tiltune.training import warm as warm_module
 from tiltune.training.actor import Actor
@@ -18,6 +19,7 @@ from tiltune.training.check.forecast import forecast
 from tiltune.training.process import RemoteActor
 from tiltune.training.warm import WarmStart
 from tiltune.training.warm_choice import WarmFacts, count_places, usual_steps
+from tiltune.values.windows_fit import BEGINNINGS
 
 STEPS = 3
 WARM: dict[str, Any] = {"value_model": {"warm_start": STEPS, "automaton": "none"}}
@@ -123,10 +125,42 @@ def test_windows_are_judged_by_the_constraint_with_their_rows(tmp_path: Path) ->
     assert actor.warm is not None and len(actor.warm.windows) == STEPS * 64
     labelled = actor.warm.labelled(actor.sampler)
     tokenizer = actor.sampler.decoder
-    for window, label in zip(actor.warm.windows, labelled.labels.tolist(), strict=True):
+    labels = labelled.samples.labels
+    for window, label in zip(actor.warm.windows, labels.tolist(), strict=True):
         text = tokenizer.decode(list(window.ids), skip_special_tokens=True)
         assert label == float(not set(text.split()) & set(tiny.FORBIDDEN))
-    assert 0.5 < labelled.labels.mean() < 1
+    assert 0.5 < labels.mean() < 1
+
+
+def test_beginnings_are_judged_as_completions_cut_there(tmp_path: Path) -> None:
+    actor = actor_of(tmp_path, **WARM)
+    assert actor.warm is not None
+    labelled, tokenizer = actor.warm.labelled(actor.sampler), actor.sampler.decoder
+    assert len(labelled) == STEPS * 64
+    for row, window in enumerate(actor.warm.windows):
+        places = labelled.scored[row].nonzero()[:, 0].tolist()
+        assert places[-1] == len(window.ids) - 1  # the whole window is scored, too
+        assert len(places) == 1 + min(BEGINNINGS, len(window.ids) - 1)
+        for place in places:
+            text = tokenizer.decode(list(window.ids[: place + 1]), skip_special_tokens=True)
+            expected = float(not set(text.split()) & set(tiny.FORBIDDEN))
+            assert labelled.scores[row, place] == expected
+    assert 0 < float(labelled.scores[labelled.scored].mean()) < 1
+
+
+def test_beginnings_are_of_every_length_and_decided_by_the_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warm = actor_of(tmp_path, **WARM).warm
+    assert warm is not None
+    monkeypatch.setattr(warm_module, "BEGINNINGS", 1)  # of the few tokens that rows have here
+    found = warm_module.beginnings(warm.windows, seed=0)
+    assert found == warm_module.beginnings(warm.windows, seed=0)
+    assert found != warm_module.beginnings(warm.windows, seed=1)
+    longest = max(len(window.ids) for window in warm.windows)
+    assert {length for _, length in found} == set(range(1, longest))
+    cut = warm_module.cut_short(warm.windows[0], 1)
+    assert cut.ids == warm.windows[0].ids[:1] and not cut.ended
 
 
 def test_the_first_fit_alone_begins_with_it_and_says_so(tmp_path: Path) -> None:
@@ -137,6 +171,28 @@ def test_the_first_fit_alone_begins_with_it_and_says_so(tmp_path: Path) -> None:
     assert len(first["brier_skill_by_fifth"]) == 5
     assert not [name for name in second if name.startswith("warm")]
     RoundRecord(round=0, policy_version=0, method="tilt", schedule="fixed", **first)
+
+
+def test_the_fit_after_a_warm_start_is_gentle_and_later_ones_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actor = actor_of(tmp_path, **WARM)
+    assert actor.value_learner is not None
+    rates: list[float] = []
+    step = Optimiser.step
+
+    def watched(optimiser: Optimiser, *arguments: Any) -> None:
+        if optimiser.fitted.startswith("value fit"):
+            rates.append(optimiser.rate)
+        step(optimiser, *arguments)
+
+    monkeypatch.setattr(Optimiser, "step", watched)
+    usual = actor.value_learner.settings
+    begin(actor)
+    assert rates == pytest.approx([usual.learning_rate / 10] * max(1, round(usual.steps / 4)))
+    rates.clear()
+    begin(actor, 1)
+    assert rates == [usual.learning_rate] * usual.steps
 
 
 def test_what_the_cache_holds_is_what_was_made(tmp_path: Path, folder: Path) -> None:

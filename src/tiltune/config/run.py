@@ -83,9 +83,17 @@ class ValueModelSection(Section):
         default=None,
         description="For kind 'separate': folder or .gguf of a smaller LM, same vocabulary.",
     )
-    steps_per_round: int | None = Field(default=None, ge=1, description="Optimizer steps a round.")
+    steps_per_round: int | None = Field(
+        default=None,
+        ge=1,
+        description="Optimizer steps a round; a quarter of them in the first after a warm start.",
+    )
     batch_size: int | None = Field(default=None, ge=1, description="Completions a step.")
-    learning_rate: float | None = Field(default=None, gt=0, description="Peak rate.")
+    learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        description="Peak rate; a tenth of it for the own completions right after a warm start.",
+    )
     consistency: float = Field(default=0.5, ge=0, description="Weight of the consistency loss.")
     warm_start: int | None = Field(
         default=None,

@@ -25,6 +25,9 @@ from tiltune.values.model import ValueModel
 from tiltune.values.warm import start_rate
 
 Law = Literal["snapshot", "reference", "none"]
+WARM_STEPS, WARM_RATE = 0.25, 0.1
+"""Shares of a fit's steps and peak rate that the first one has after a warm start: it would unlearn
+more of the windows than so few completions tell."""
 MEASURED = 1024
 """Completions drawn to measure the final policy, or one whose round trains on another law's."""
 
@@ -260,7 +263,15 @@ class Actor:
         law = self.policy if self.plan.law == "snapshot" else self.reference
         begun = self._begin(values, law, samples) if self.value_learner.fits == 0 else {}
         started = time.perf_counter()
-        fitted = self.value_learner.fit(samples, law, fresh=fresh)
+        learner = self.value_learner
+        gentle = self.warm is not None and learner.fits == 0
+        fitted = learner.fit(
+            samples,
+            law,
+            fresh=fresh,
+            steps=max(1, round(learner.settings.steps * WARM_STEPS)) if gentle else None,
+            rate_share=WARM_RATE if gentle else 1.0,
+        )
         return begun | value_numbers(fitted, time.perf_counter() - started)
 
     def _begin(self, values: ValueModel, law: LanguageModel, samples: Samples) -> dict[str, Any]:

@@ -56,7 +56,7 @@ from tiltune.training.warm_choice import WarmText, choose_warm_start
 from tiltune.values import build as values_build
 from tiltune.values.fit import ValueLearner
 from tiltune.values.state import StateValue
-from tiltune.values.warm import WINDOWS_A_STEP
+from tiltune.values.windows_fit import WINDOWS_A_STEP
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,16 @@
 """The warm start of a run: windows of text, and how the values begin with them."""
 
 import json
+import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tiltune.constraints.scores import Score
 from tiltune.data.samples import Samples
 from tiltune.data.windows import Window, window_prompts, window_samples
 from tiltune.decoding.texts import texts
@@ -16,8 +18,9 @@ from tiltune.models.lm import LanguageModel
 from tiltune.training.sampler import Sampler
 from tiltune.values.fit import ValueSettings
 from tiltune.values.model import ValueModel
-from tiltune.values.warm import WINDOWS_A_STEP, fit_windows, learnt_part, shift_level, skill_of
+from tiltune.values.warm import learnt_part, shift_level, skill_of
 from tiltune.values.warm_cache import Kept, WarmNumbers, key_of, load, store
+from tiltune.values.windows_fit import BEGINNINGS, WINDOWS_A_STEP, Windows, fit_windows
 
 LONGEST_PROMPT = 24
 """Most tokens of a window's prompt where its row has none."""
@@ -30,7 +33,7 @@ class WarmStart:
     Attributes:
         windows: see `data/windows.py`.
         settings: of the value fit, with the warm start's steps.
-        seed: of the windows' order.
+        seed: of the windows' order and of their beginnings.
         constraint: digest of all that decides its scores.
     """
 
@@ -85,14 +88,21 @@ class WarmStart:
         fit_windows(learnt, few, law, replace(self.settings, steps=steps), seed=self.seed)
         return (time.perf_counter() - started) * self.settings.steps / steps
 
-    def labelled(self, sampler: Sampler, count: int | None = None) -> Samples:
-        """The windows, or the first of them, scored by the constraint itself."""
+    def labelled(self, sampler: Sampler, count: int | None = None) -> Windows:
+        """The windows, or the first of them, and of each some beginnings: all of them scored by the
+        constraint itself, a beginning as a completion that is cut there."""
         windows = self.windows[:count]
         samples = window_samples(windows, sampler.ending.pad_id, sampler.law)
-        prompts = window_prompts(windows, sampler.decoder)
-        scores = sampler.constraint.score(texts(samples, prompts, sampler.decoder))
-        labels = [sampler.constraint.label(score) for score in scores]
-        return replace(samples, labels=torch.tensor(labels, dtype=torch.float32))
+        whole = scored(windows, sampler)
+        labels = [sampler.constraint.label(score) for score in whole]
+        samples = replace(samples, labels=torch.tensor(labels, dtype=torch.float32))
+        cuts = beginnings(windows, seed=self.seed)
+        found = scored([cut_short(windows[row], length) for row, length in cuts], sampler)
+        scores, known = torch.zeros(samples.ids.shape), torch.zeros_like(samples.mask)
+        ends = [(row, len(window.ids)) for row, window in enumerate(windows)]
+        for (row, length), score in zip([*ends, *cuts], [*whole, *found], strict=True):
+            scores[row, length - 1], known[row, length - 1] = score.value, True
+        return Windows(samples, scores, known)
 
     def key(self, learnt: ValueModel, law: LanguageModel, sampler: Sampler) -> str:
         """The hash of all that the warm values depend on."""
@@ -106,9 +116,34 @@ class WarmStart:
         windows = self.labelled(sampler)
         fit_windows(learnt, windows, law, self.settings, seed=self.seed)
         seconds = time.perf_counter() - started
-        numbers = WarmNumbers(float(windows.labels.mean()), len(windows), seconds)
+        numbers = WarmNumbers(float(windows.samples.labels.mean()), len(windows), seconds)
         weights = {name: value.detach() for name, value in learnt.own_parameters()}
         return Kept(weights, numbers)
+
+
+def beginnings(windows: Sequence[Window], *, seed: int) -> list[tuple[int, int]]:
+    """Up to `BEGINNINGS` of each window at random, as its row and a length below its own."""
+    chance = random.Random(seed)
+    found: list[tuple[int, int]] = []
+    for row, window in enumerate(windows):
+        lengths = range(1, len(window.ids))
+        picks = chance.sample(lengths, min(BEGINNINGS, len(lengths)))
+        found += [(row, length) for length in sorted(picks)]
+    return found
+
+
+def cut_short(window: Window, length: int) -> Window:
+    """The window with a completion of so many tokens, which no end of sequence ends."""
+    return replace(window, ids=window.ids[:length], ended=False)
+
+
+def scored(windows: Sequence[Window], sampler: Sampler) -> list[Score]:
+    """The constraint's scores of the windows' completions."""
+    if not windows:
+        return []
+    samples = window_samples(windows, sampler.ending.pad_id, sampler.law)
+    prompts = window_prompts(windows, sampler.decoder)
+    return sampler.constraint.score(texts(samples, prompts, sampler.decoder))
 
 
 @torch.no_grad()

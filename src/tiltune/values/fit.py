@@ -117,6 +117,7 @@ class ValueLearner:
         *,
         fresh: int | None = None,
         steps: int | None = None,
+        rate_share: float = 1.0,
     ) -> ValueFit:
         """Fit to these completions' labels; a tenth of the fresh ones is held out to measure
         calibration.
@@ -130,6 +131,7 @@ class ValueLearner:
             snapshot: the law whose values are learnt; needed for the consistency loss.
             fresh: how many of them, at the end, no earlier fit has seen; None: all.
             steps: instead of the settings' number.
+            rate_share: of the settings' peak rate.
 
         Raises:
             RunError: the fit diverged, or a label is no number.
@@ -138,7 +140,7 @@ class ValueLearner:
         settings = self.settings
         steps = steps or settings.steps
         train, held = self._split(len(samples), len(samples) if fresh is None else fresh)
-        schedule, optimiser = one_cycle(steps), self._optimiser()
+        schedule, optimiser = one_cycle(steps), self._optimiser(rate_share)
         recent: list[tuple[float, float]] = []
         tokens = 0
         best = self._look(samples.select(held), 0) if self.model.corrects else None
@@ -162,10 +164,10 @@ class ValueLearner:
         self.fits += 1
         return ValueFit(value, consistency, tokens, measured, best.step if best else steps)
 
-    def _optimiser(self) -> Optimiser:
+    def _optimiser(self, rate_share: float) -> Optimiser:
         return Optimiser(
             [value for _, value in self.model.own_parameters()],
-            rate=self.settings.learning_rate,
+            rate=self.settings.learning_rate * rate_share,
             weight_decay=WEIGHT_DECAY,
             fitted=self.called or f"value fit {self.fits + 1} of this run",
             lower="value_model.learning_rate",

@@ -23,7 +23,7 @@ from tiltune.models.lm import Cache, LanguageModel
 Columns = Mapping[str, Tensor]
 """Numbers by name, of each prefix: [*batch, ...]."""
 
-WIDE_VOCABULARY = 16_384
+WIDE_VOCABULARY = 1024
 """Above this many ids the output is tied: a full-width layer would outweigh the model."""
 
 
@@ -126,6 +126,10 @@ class ValueModel(ABC, nn.Module):
     @abstractmethod
     def logits(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Float[Tensor, "N K V"]:
         """`logit R_φ(s, ·)` at the last `keep` prefixes (0: all), 32 bit; all of them at once."""
+
+    def states(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Float[Tensor, "N K h"] | None:
+        """What the output reads at the last `keep` prefixes (0: all); None: there is nothing."""
+        return None
 
     def columns(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Columns:
         """What the logits at the last `keep` prefixes (0: all) are read from, [N, K, ...]; the
@@ -240,8 +244,11 @@ class TrunkValue(ValueModel):
     def logits(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Float[Tensor, "N K V"]:
         return self.read(self.columns(ids, mask, keep=keep), ids, mask, keep)
 
+    def states(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Float[Tensor, "N K h"]:
+        return self.trunk.trunk(ids, mask)[0][:, -keep:]
+
     def columns(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Columns:
-        return self.output.columns(self.trunk.trunk(ids, mask)[0][:, -keep:])
+        return self.output.columns(self.states(ids, mask, keep=keep))
 
     def reader(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> ValueReader:
         return make_reader(self.output, self.unembedding_of)
@@ -292,10 +299,14 @@ class HeadValue(ValueModel):
     def logits(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Float[Tensor, "N K V"]:
         return self.read(self.columns(ids, mask, keep=keep), ids, mask, keep)
 
-    def columns(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Columns:
+    def states(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Float[Tensor, "N K h"]:
         with torch.no_grad():
             states, _ = self.snapshot.trunk(ids, mask)
-        return self._columns(ids, mask, states, keep)
+        features, _ = self._features(ids, mask, states, None)
+        return features[:, -keep:]
+
+    def columns(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Columns:
+        return self.output.columns(self.states(ids, mask, keep=keep))
 
     def columns_with_law(
         self, law: LanguageModel, ids: Tensor, mask: Tensor, *, keep: int

@@ -5,19 +5,15 @@ them. What differs most is the level, and the level is known: it is shifted to t
 rate before that fit. Measured: `LOG.md`.
 """
 
-from dataclasses import replace
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from tiltune.data.samples import Samples
-from tiltune.models.lm import LanguageModel
 from tiltune.values.exact_ends import ExactEnds
-from tiltune.values.fit import ValueFit, ValueLearner, ValueSettings, brier_skill, labelled_values
+from tiltune.values.fit import brier_skill, labelled_values
 from tiltune.values.model import ValueModel
 
-WINDOWS_A_STEP = 64
 LEAST_RATE, MOST_RATE = 0.001, 0.999
 """Values start at an observed rate, kept off 0 and 1 where its logit is infinite."""
 LARGEST_SHIFT = 30.0
@@ -32,35 +28,6 @@ def start_rate(rate: float) -> float:
 def learnt_part(values: ValueModel) -> ValueModel:
     """What learns from windows: without the ends, which a constraint's automaton tells anyway."""
     return values.without_ends() if isinstance(values, ExactEnds) else values
-
-
-def fit_windows(
-    values: ValueModel,
-    windows: Samples,
-    law: LanguageModel,
-    settings: ValueSettings,
-    *,
-    seed: int,
-) -> ValueFit:
-    """Fit the values to windows by the label loss alone.
-
-    No law drew the windows, so that agreement between prefixes would hold for none.
-
-    Args:
-        values: see `learnt_part`.
-        windows: labelled.
-        law: whose vocabulary the values are over.
-        settings: of the run's value fit, with the warm start's steps.
-        seed: of the windows' order.
-
-    Raises:
-        RunError: the fit diverged, or a label is no number.
-    """
-    values.set_constant(start_rate(float(windows.labels.mean())))
-    settings = replace(settings, consistency=0.0, batch_size=WINDOWS_A_STEP)
-    generator = torch.Generator().manual_seed(seed)
-    learner = ValueLearner(values, settings, generator, called="the warm start of the values")
-    return learner.fit(windows.to(law.device), law)
 
 
 @torch.no_grad()
