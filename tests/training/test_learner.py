@@ -78,7 +78,7 @@ def learner_with(
     method: Method | None = None,
     *,
     corpus: bool = True,
-    beta: float = 2.0,
+    beta: float | None = 2.0,
     **settings: Any,
 ) -> Learner:
     """A learner of a fresh copy of the model; equal arguments give equal learners.

@@ -22,6 +22,7 @@ from tiltune.config.resolved import (
     ResolvedValueModel,
 )
 from tiltune.methods.base import BuiltInMethod, Usual
+from tiltune.training.balance import LEAST
 
 LEAST_FOR_THREADS = 1_000_000
 """Parameters below which a second thread costs more in waiting than it computes."""
@@ -64,7 +65,7 @@ def resolve(
         run=config.run,
         model=model,
         constraint=config.constraint,
-        method=config.method,
+        method=_weighed(config),
         data=ResolvedData(**_filled(config.data, max_tokens=min(scale.context, 512))),
         sampler=ResolvedSampler(
             **_filled(
@@ -192,6 +193,13 @@ def _corpus_rows(allowed: float, steps: int, at_once: int, *, alone: bool) -> fl
     if alone or not allowed or not steps:
         return float(at_once)
     return min(float(at_once), allowed / steps)
+
+
+def _weighed(config: RunConfig) -> MethodSection:
+    """The method with a beta that scales its loss where there is no corpus to weigh it against."""
+    if config.method.beta is not None or config.data.corpus is not None:
+        return config.method
+    return config.method.model_copy(update={"beta": LEAST})
 
 
 def _rates(config: RunConfig, scale: Scale, usual: Usual) -> tuple[float, float]:
