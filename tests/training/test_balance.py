@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 import tiny
-from test_learner import Ending, drawn, learner_with
+from learners import Ending, drawn, learner_with
 from tiltune.data.batches import Cursor
 from tiltune.models.lm import LanguageModel
 from tiltune.records.rounds import RoundRecord

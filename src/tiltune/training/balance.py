@@ -47,5 +47,5 @@ def balance_told(*, lowest: float, highest: float) -> str:
     return (
         "beta: chosen at the first update, when the values are fitted, so that the samples' term "
         f"and the corpus pull alike (gradient norms over {STEPS} steps), from "
-        f"{min(max(LEAST, lowest), highest):g} to {highest:g}; method.beta states it"
+        f"{min(max(LEAST, lowest), highest):g} to {highest:g}"
     )

@@ -27,6 +27,10 @@ from tiltune.training.balance import LEAST
 LEAST_FOR_THREADS = 1_000_000
 """Parameters below which a second thread costs more in waiting than it computes."""
 
+BALANCED_RATE = 1 / 6
+"""Share of the policy's rate where beta is chosen: the KL term then has its say in every step, and
+a larger rate only carries the policy away from the base (real comments, see `LOG.md`)."""
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -207,6 +211,8 @@ def _rates(config: RunConfig, scale: Scale, usual: Usual) -> tuple[float, float]
     root = (max(scale.parameters, 1) / 1e6) ** -0.5
     lora = config.model.adapter == "lora"
     policy = 7e-4 * root * (10 if lora else 1) * usual.rate
+    if _weighed(config).beta is None:
+        policy *= BALANCED_RATE
     return policy, policy if usual.rate != 1 else 1.5e-3 * root * (3 if lora else 1)
 
 
