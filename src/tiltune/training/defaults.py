@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from tiltune.config import ResolvedConfig, RunConfig
-from tiltune.config.method import MethodSection
+from tiltune.config.method import MethodConfig, MethodSection
 from tiltune.config.resolved import (
     ResolvedActor,
     ResolvedData,
@@ -199,7 +199,7 @@ def _corpus_rows(allowed: float, steps: int, at_once: int, *, alone: bool) -> fl
     return min(float(at_once), allowed / steps)
 
 
-def _weighed(config: RunConfig) -> MethodSection:
+def _weighed(config: RunConfig) -> MethodConfig:
     """The method with a beta that scales its loss where there is no corpus to weigh it against."""
     if config.method.beta is not None or config.data.corpus is not None:
         return config.method
