@@ -14,7 +14,6 @@ from learners import Ending, drawn, learner_with
 from tiltune.data.batches import Cursor
 from tiltune.models.lm import LanguageModel
 from tiltune.records.rounds import RoundRecord
-from tiltune.training import balance
 from tiltune.training.assemble import Prepared, make_learner, prepare
 from tiltune.training.balance import Norms, balanced
 from tiltune.training.learner import Learner, Trained
@@ -30,18 +29,17 @@ def prepared(tmp_path: Path) -> Prepared:
 @pytest.mark.parametrize(
     ("norms", "bounds", "expected"),
     [
-        (Norms(1.5, 0.1), (0.05, 50.0), 15.0),
-        (Norms(1.5, 1.0), (0.05, 50.0), 2.0),  # never below what a corpus-free run has
+        (Norms(1.5, 0.1), (0.05, 50.0), 21.0),  # 1.4 · 1.5 / .1
+        (Norms(1.0, 1.0), (0.05, 50.0), 2.0),  # never below what a corpus-free run has
         (Norms(1.5, 0.01), (0.05, 50.0), 50.0),
         (Norms(1.5, 0.0), (0.05, 50.0), 50.0),
         (Norms(0.0, 0.0), (0.05, 50.0), 50.0),
-        (Norms(1.5, 0.5), (4.0, 50.0), 4.0),
+        (Norms(1.0, 0.5), (4.0, 50.0), 4.0),
         (Norms(1.5, 0.5), (0.05, 1.5), 1.5),
     ],
 )
 def test_the_rule_by_hand(norms: Norms, bounds: tuple[float, float], expected: float) -> None:
-    wanted = expected if expected != 15.0 else expected * balance.PULL
-    assert balanced(norms, lowest=bounds[0], highest=bounds[1]) == pytest.approx(wanted)
+    assert balanced(norms, lowest=bounds[0], highest=bounds[1]) == pytest.approx(expected)
 
 
 def vector(lm: LanguageModel, loss: Tensor) -> Tensor:
