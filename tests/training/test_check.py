@@ -11,6 +11,7 @@ import tiny
 from hand_made import ruled, shorter_than, somewhere, without
 from tiltune.automata import TextAutomaton
 from tiltune.constraints import regex
+from tiltune.records.rounds import read_records
 from tiltune.training.assemble import Prepared, make_actor, prepare
 from tiltune.training.check.check import check_run
 from tiltune.training.check.forecast import draws, per_step
@@ -47,11 +48,25 @@ def test_there_is_no_cap_where_nothing_caps(tmp_path: Path) -> None:
 
 
 def test_check_and_fit_say_the_cap_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tree = tiny.workplace(tmp_path, data={"violating": "keep"})
-    assert said(tree).count("cannot take the satisfaction rate above about") == 1
+    cap = "cannot take the satisfaction rate above about"
+    tree = tiny.workplace(tmp_path, data={"violating": "keep"}, method={"beta": 2.0})
+    told = said(tree)
+    assert told.count(cap) == 1 and "beta: chosen at the first update" not in told
     toml = tiny.write_toml(tree, tmp_path / "run.toml")
     assert tiny.tiltune("fit", str(toml)) == 0
-    assert capsys.readouterr().err.count("cannot take the satisfaction rate above about") == 1
+    assert capsys.readouterr().err.count(cap) == 1
+
+
+def test_the_cap_of_a_chosen_beta_is_said_when_it_is_chosen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = tiny.workplace(tmp_path, data={"violating": "keep"}, method={"rounds": 1})
+    told = said(tree)
+    assert "satisfaction rate above about" not in told
+    assert "beta: chosen at the first update" in told and "from 2 to 50" in told
+    assert tiny.tiltune("fit", str(tiny.write_toml(tree, tmp_path / "run.toml"))) == 0
+    beta = read_records(tmp_path / "run" / "records.jsonl")[0].beta
+    assert f"so at beta = {beta:g} training" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

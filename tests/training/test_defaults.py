@@ -189,6 +189,20 @@ def test_rounds_that_a_budget_cuts_short_do_not_count() -> None:
     assert rows_read(found, rounds=3) == pytest.approx(3 * 250)
 
 
+def test_a_chosen_beta_comes_with_a_lower_rate_and_nothing_else() -> None:
+    scale, corpus = Scale(10**6, context=1024, cores=2), {"corpus": "c.jsonl"}
+    chosen = resolved_for(config(data=corpus), scale)
+    stated = resolved_for(config(data=corpus, method={"beta": 2.0}), scale)
+    alone = resolved_for(config(), scale)  # nothing to weigh against: as if 2 were stated
+    assert (chosen.method.beta, stated.method.beta, alone.method.beta) == (None, 2.0, 2.0)
+    assert stated.learner == alone.learner and stated.learner.learning_rate == 7e-4
+    rate = {"learning_rate": pytest.approx(7e-4 / 6)}
+    assert chosen.learner.model_dump() == stated.learner.model_dump() | rate
+    assert chosen.value_model == stated.value_model
+    for kind in ("filter", "grpo", "ppo", "sft"):
+        assert resolved_for(config(data=corpus, method={"kind": kind}), scale).method.beta == 2.0
+
+
 @pytest.mark.parametrize("kind", ["ppo", "grpo"])
 def test_policy_gradients_have_choices_of_their_own(kind: str) -> None:
     scale = Scale(10**5, context=64, cores=2)

@@ -21,14 +21,18 @@ class MethodSection(Section):
     rounds: int = Field(
         default=3, ge=1, description="Rounds of sampling, value learning and training."
     )
-    beta: float = Field(
+    beta: float | None = Field(
         default=2.0,
         ge=0,
         description="Weight of KL(target || policy), per nat a token; of the policy-gradient loss, "
         "per score a token.",
     )
-    beta_min: float = Field(default=0.05, gt=0, description="Lower bound of an adapted beta.")
-    beta_max: float = Field(default=50.0, gt=0, description="Upper bound of an adapted beta.")
+    beta_min: float = Field(
+        default=0.05, gt=0, description="Lower bound of an adapted or chosen beta."
+    )
+    beta_max: float = Field(
+        default=50.0, gt=0, description="Upper bound of an adapted or chosen beta."
+    )
     target_rate: float | None = Field(
         default=None, gt=0, le=1, description="Satisfaction rate to reach; none: no target."
     )
@@ -82,6 +86,12 @@ class TiltSection(MethodSection):
     """The target of the snapshot's values, in closed form at every prefix."""
 
     kind: Literal["tilt"] = "tilt"
+    beta: float | None = Field(
+        default=None,
+        ge=0,
+        description="Weight of KL(target || policy), per nat a token; none: chosen at the first "
+        "update so that both terms' gradients are of one size, 2 or more; 2 without a corpus.",
+    )
     prefix_weight_clip: float = Field(
         default=10.0, gt=0, description="Upper bound of a prefix weight."
     )

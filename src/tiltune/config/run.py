@@ -137,7 +137,12 @@ class LearnerSection(Section):
         "a small corpus would else be read more often than corpus_passes_max.",
     )
     accumulation: int = Field(default=1, ge=1, description="Micro-batches a step.")
-    learning_rate: float | None = Field(default=None, gt=0, description="Peak rate.")
+    learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        description="Peak rate; none: by the model's size, a sixth of that where method.beta is "
+        "chosen.",
+    )
     device: str = Field(default="auto", description="'auto', 'cpu', 'cuda' or 'cuda:N'.")
     threads: int | None = Field(
         default=None,

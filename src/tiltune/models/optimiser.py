@@ -11,7 +11,7 @@ from typing import final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from tiltune.errors import RunError
 from tiltune.models.checkpoint import load_optimizer, optimizer_tensors
@@ -105,6 +105,19 @@ class Optimiser:
             )
         self.adam.step()
         self.adam.zero_grad(set_to_none=True)
+
+    def take_norm(self) -> float:
+        """The norm of the gradients that have been added up, which are forgotten; no step.
+
+        Raises:
+            RunError: a gradient is not finite.
+        """
+        gradients = [each.grad for each in self.parameters if each.grad is not None]
+        norm = get_total_norm(gradients)
+        self.adam.zero_grad(set_to_none=True)
+        if not norm.isfinite():
+            raise self.diverged("a gradient is not finite before the first step")
+        return norm.item()
 
     def diverged(self, found: str) -> RunError:
         """What stops the run, and what a user can do.

@@ -84,6 +84,8 @@ class RoundRecord(BaseModel):
 
     # The policy update on the round's target.
     beta: float | None = None
+    corpus_gradient_norm: float | None = None  # of a mean over steps, when beta was chosen by it
+    samples_gradient_norm: float | None = None  # of the method's loss, at beta 1
     corpus_loss_nats_per_token: float | None = None
     corpus_passes: float | None = None  # since the run's start
     kl_target_policy_nats_per_token: float | None = None

@@ -29,6 +29,7 @@ from tiltune.models import bfloat16, hub
 from tiltune.models.lm import LanguageModel
 from tiltune.records.manifest import check_apart, constraint_digest
 from tiltune.training.actor import Actor, make_plan
+from tiltune.training.balance import balance_told
 from tiltune.training.corpus import (
     CorpusCount,
     JudgedRows,
@@ -102,9 +103,24 @@ class Prepared:
         """What to change where that is more often than `learner.corpus_passes_max`."""
         return passes_exceeded(self.config, len(self.corpus)) if self.corpus else None
 
-    def cap_told(self, sample_tokens: float) -> str | None:
-        """See `corpus.cap_told`."""
-        beta = self.config.method.beta if self.method.needs.law != "none" else 0.0
+    @property
+    def balance_told(self) -> str | None:
+        """How beta will be chosen; None: it is stated, or there is nothing to weigh."""
+        method = self.config.method
+        if method.beta is not None or self.method.needs.law == "none":
+            return None
+        return balance_told(lowest=method.beta_min, highest=method.beta_max)
+
+    def cap_told(self, sample_tokens: float, beta: float | None = None) -> str | None:
+        """See `corpus.cap_told`.
+
+        Args:
+            sample_tokens: see there.
+            beta: what was chosen where none is stated; None: not yet, so that there is no cap yet.
+        """
+        beta = self.config.method.beta if self.config.method.beta is not None else beta
+        if beta is None or self.method.needs.law == "none":
+            return None
         return cap_told(self.corpus, self.count, beta=beta, sample_tokens=sample_tokens)
 
 

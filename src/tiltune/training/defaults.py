@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from tiltune.config import ResolvedConfig, RunConfig
-from tiltune.config.method import MethodSection
+from tiltune.config.method import MethodConfig, MethodSection
 from tiltune.config.resolved import (
     ResolvedActor,
     ResolvedData,
@@ -22,9 +22,14 @@ from tiltune.config.resolved import (
     ResolvedValueModel,
 )
 from tiltune.methods.base import BuiltInMethod, Usual
+from tiltune.training.balance import LEAST
 
 LEAST_FOR_THREADS = 1_000_000
 """Parameters below which a second thread costs more in waiting than it computes."""
+
+BALANCED_RATE = 1 / 6
+"""Share of the policy's rate where beta is chosen: the KL term then has its say in every step, and
+a larger rate only carries the policy away from the base (real comments, see `LOG.md`)."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ def resolve(
         run=config.run,
         model=model,
         constraint=config.constraint,
-        method=config.method,
+        method=_weighed(config),
         data=ResolvedData(**_filled(config.data, max_tokens=min(scale.context, 512))),
         sampler=ResolvedSampler(
             **_filled(
@@ -194,11 +199,20 @@ def _corpus_rows(allowed: float, steps: int, at_once: int, *, alone: bool) -> fl
     return min(float(at_once), allowed / steps)
 
 
+def _weighed(config: RunConfig) -> MethodConfig:
+    """The method with a beta that scales its loss where there is no corpus to weigh it against."""
+    if config.method.beta is not None or config.data.corpus is not None:
+        return config.method
+    return config.method.model_copy(update={"beta": LEAST})
+
+
 def _rates(config: RunConfig, scale: Scale, usual: Usual) -> tuple[float, float]:
     """The policy's and the values' peak rate."""
     root = (max(scale.parameters, 1) / 1e6) ** -0.5
     lora = config.model.adapter == "lora"
     policy = 7e-4 * root * (10 if lora else 1) * usual.rate
+    if _weighed(config).beta is None:
+        policy *= BALANCED_RATE
     return policy, policy if usual.rate != 1 else 1.5e-3 * root * (3 if lora else 1)
 
 

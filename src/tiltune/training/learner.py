@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 from typing import Any
@@ -20,6 +20,7 @@ from tiltune.models.laws import LossOutput, Watched
 from tiltune.models.lm import LanguageModel
 from tiltune.models.optimiser import Optimiser, RateSchedule
 from tiltune.records.rounds import METHOD_FIELDS
+from tiltune.training.balance import STEPS, Norms, balanced
 from tiltune.values.model import ValueModel
 from tiltune.values.state import StateValue
 
@@ -67,9 +68,9 @@ class LearnerSettings:
 
 @dataclass(frozen=True)
 class BetaRule:
-    """Beta, its bounds, and the rate it is steered to (None: constant)."""
+    """Beta (None: balanced at the first update), its bounds, the rate it is steered to, if any."""
 
-    beta: float
+    beta: float | None
     lowest: float
     highest: float
     target_rate: float | None = None
@@ -162,27 +163,36 @@ class Learner:
         steps = self.settings.steps
         totals = _Totals(steps)
         target = self._prepare(trained, totals)
+        balance: dict[str, float] = {}
+        if target is not None and self.beta is None:
+            balance = self._balance(target, totals)
         schedule = RateSchedule(steps, WARM_UP_STEPS, done=self.steps_done, floor=LEAST_RATE)
         for step in range(steps):
             rows = self.settings.corpus_rows_of(self.steps_done)
             if self.corpus is not None and rows:
                 self._corpus_backward(self.corpus, rows, totals)
-            if target is not None:
-                self._method_backward(target, step, totals)
+            if target is not None and self.beta is not None:
+                self._method_backward(target, step, totals, beta=self.beta)
             if target is not None and self.value_optimiser is not None:
                 self.value_optimiser.step(schedule, step)  # first: broken values break the policy
             self.optimiser.step(schedule, step)
             self.steps_done += 1
         self.version += 1
-        return totals.numbers() | {
-            "corpus_passes": self.corpus.cursor.passes if self.corpus is not None else None,
-            "beta": self.beta if self.method.needs.law != "none" else None,
-            "learning_seconds": time.perf_counter() - started,
-        }
+        return (
+            totals.numbers()
+            | balance
+            | {
+                "corpus_passes": self.corpus.cursor.passes if self.corpus is not None else None,
+                "beta": self.beta if self.method.needs.law != "none" else None,
+                "learning_seconds": time.perf_counter() - started,
+            }
+        )
 
     def adapt_beta(self, rate: float, interval: tuple[float, float]) -> None:
         """`log β ← clip(log β + step·(target - rate))`, if the target lies outside the interval."""
         rule = self.rule
+        if self.beta is None:  # no round had a target yet
+            return
         if rule.target_rate is None or interval[0] <= rule.target_rate <= interval[1]:
             return
         moved = math.log(self.beta) + rule.step * (rule.target_rate - rate)
@@ -267,13 +277,42 @@ class Learner:
             totals.add({"corpus_loss_nats_per_token": loss.item()})
         totals.tokens += sum(len(example.ids) for example in examples)
 
-    def _method_backward(self, target: "_Target", step: int, totals: "_Totals") -> None:
+    def _balance(self, target: "_Target", totals: "_Totals") -> dict[str, float]:
+        """Choose beta by the first steps' gradients; returns record fields.
+
+        Both terms have as many rows as a step has samples, so that a small corpus that is read
+        sparingly weighs as a large one. Cursor and generator are put back: the update then begins
+        with what was measured on, and is what it is with this beta stated.
+        """
+        if self.corpus is None:
+            raise RuntimeError("without a corpus there is nothing to balance beta against")
+        corpus, aside = self.corpus, _Totals(STEPS)
+        place, chance = corpus.cursor.state(), self.generator.get_state()
+        for _ in range(STEPS):
+            self._corpus_backward(corpus, self.settings.rows, aside)
+        corpus_norm = self.optimiser.take_norm() / STEPS
+        again = replace(target, order=self._order(len(target.work)))
+        for step in range(STEPS):
+            self._method_backward(again, step, aside, beta=1.0)
+        norms = Norms(corpus_norm, self.optimiser.take_norm() / STEPS)
+        if self.value_optimiser is not None:
+            self.value_optimiser.take_norm()
+        corpus.cursor.load_state(place)
+        self.generator.set_state(chance)
+        totals.tokens += aside.tokens
+        rule = self.rule
+        self.beta = balanced(norms, lowest=rule.lowest, highest=rule.highest)
+        return {"corpus_gradient_norm": norms.corpus, "samples_gradient_norm": norms.samples}
+
+    def _method_backward(
+        self, target: "_Target", step: int, totals: "_Totals", *, beta: float
+    ) -> None:
         """The method's loss on the step's samples, a part at a time."""
         picked = target.work.select(target.order(self.settings.rows))
         count = float(picked.samples.written.sum())
         for rows in part_rows(picked.samples, self._most_tokens(picked.samples)):
             losses = self.method.loss(picked.select(rows), target.models, count=count)
-            weights = {"policy": self.beta} | ({"values": 1.0} if self.state_values else {})
+            weights = {"policy": beta} | ({"values": 1.0} if self.state_values else {})
             if unknown := losses.keys() - weights.keys():
                 raise RunError(
                     f"the method's loss is of {', '.join(sorted(unknown))}; it can be of "

@@ -126,7 +126,7 @@ class Run:
         tokens = record.completion_tokens_mean
         if record.round > 0 or record.closing or tokens is None:
             return None
-        return self.prepared.cap_told(tokens)
+        return self.prepared.cap_told(tokens, record.beta)
 
     def _begin(self, resume: bool) -> None:
         manifest = make_manifest(self.config, asdict(self.prepared.count))

@@ -72,6 +72,8 @@ GROUPS: tuple[tuple[str, tuple[RoundColumn, ...]], ...] = (
         "Policy update",
         (
             RoundColumn("beta", "β"),
+            RoundColumn("corpus_gradient_norm", "corpus term's gradient, norm", 4),
+            RoundColumn("samples_gradient_norm", "samples' term's gradient at β = 1, norm", 4),
             RoundColumn("corpus_loss_nats_per_token", "corpus loss, nats a token"),
             RoundColumn("corpus_passes", "passes over the corpus so far", 2),
             RoundColumn("kl_target_policy_nats_per_token", "KL(target ‖ policy), nats a token", 4),

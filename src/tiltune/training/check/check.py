@@ -71,9 +71,9 @@ def _explain(prepared: Prepared, other: TextConstraint | None, console: Console)
         _print_agreement(prepared, scored, other, console)
     if refused:
         return
-    told = prepared.cap_told(scored.samples.tokens / SAMPLES)
-    if told:
-        console.print(told)
+    for told in (prepared.balance_told, prepared.cap_told(scored.samples.tokens / SAMPLES)):
+        if told is not None:
+            console.print(told)
     console.print("timing a step of everything …")
     _print_forecast(forecast(prepared, actor, learner, scored), prepared, console)
 

@@ -15,6 +15,7 @@ from tiltune.decoding.likelihood import nats_per_token
 from tiltune.models.lm import LanguageModel
 from tiltune.training.actor import Actor, ActorPlan
 from tiltune.training.assemble import Prepared
+from tiltune.training.balance import LEAST, STEPS
 from tiltune.training.learner import Learner, Trained
 from tiltune.training.measure import MOST_KL_SAMPLES, divergence_numbers
 from tiltune.training.probe import PROMPTS
@@ -58,8 +59,10 @@ def forecast(prepared: Prepared, actor: Actor, learner: Learner, scored: Scored)
         seconds["values"] = step * fits * config.value_model.steps_per_round
     seconds["measuring"] = _measuring(prepared, scored, plan.measured) * (rounds + 1)
     trained = Trained(scored.samples, law, values) if plan.law != "none" else None
-    step = _policy_step(learner, trained)
-    seconds["policy"] = step * rounds * config.learner.steps_per_round
+    steps = rounds * config.learner.steps_per_round
+    if learner.beta is None:  # choosing it, too, takes a forward and backward pass a step
+        learner.beta, steps = LEAST, steps + STEPS
+    seconds["policy"] = _policy_step(learner, trained) * steps
     return Forecast(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
