@@ -31,8 +31,8 @@ SMALL = {
     "learner.batch_size": 4,
 }
 COUNT = 64
-CLOSE = 0.25
-"""Most that logits of merged weights may differ by on average; rounding to bfloat16 takes some."""
+CLOSE = 0.1
+"""Share of the way from the base that merged weights and adapter may be apart, on the average."""
 
 
 def main() -> None:
@@ -90,7 +90,8 @@ def check_result() -> None:
     here, there = merged(**asked).logits, adapted(**asked).logits
     apart, moved = (here - there).abs().mean().item(), (there - before).abs().mean().item()
     print(f"logits: merged and adapter {apart:.3f} apart, both {moved:.3f} from the base")
-    expect(moved > 0 and apart < CLOSE, "merged weights and adapter are two models")
+    expect(moved > 0, "the adapter is the base")
+    expect(apart < CLOSE * moved, "merged weights and adapter are two models")
     answer = merged.generate(**asked, max_new_tokens=24, do_sample=False)[0]
     text = tokenizer.decode(answer[asked["input_ids"].shape[1] :], skip_special_tokens=True)
     print(f"transformers: {text!r}")

@@ -50,7 +50,8 @@ class Loaded:
         eos_ids: every id that ends a completion.
         pad_id: fills batches; masks, never this id, tell padding from text.
         context: most tokens the model reads at once.
-        parameters: of the whole model.
+        parameters: of the whole model as it is in its folder.
+        adapter_parameters: those that an adapter puts beside them; 0 without one.
         dequantised: from what to what, in words; "" where the weights are as they were stored.
     """
 
@@ -60,6 +61,7 @@ class Loaded:
     pad_id: int
     context: int
     parameters: int
+    adapter_parameters: int = 0
     dequantised: str = ""
 
 
@@ -90,7 +92,7 @@ def parameter_count(path: str) -> int:
         config = _config(path)
         with torch.device("meta"), _quiet(), explained(path):
             module: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    return sum(value.numel() for value in module.parameters())
+    return _count(module)
 
 
 def load(section: ModelSection, *, device: torch.device) -> Loaded:
@@ -106,6 +108,7 @@ def load(section: ModelSection, *, device: torch.device) -> Loaded:
         eos_ids = end_ids(tokenizer, module, section.path)
         dtype = str(module.dtype).removeprefix("torch.")
         dequantised = told(section.path, dtype) if is_gguf(section.path) else ""
+    parameters = _count(module)
     if section.adapter == "lora":
         module = _with_adapter(module, section)
     module.to(device)
@@ -131,7 +134,8 @@ def load(section: ModelSection, *, device: torch.device) -> Loaded:
         eos_ids=eos_ids,
         pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos_ids[0],
         context=_context(inner.config),
-        parameters=sum(p.numel() for p in inner.parameters()),
+        parameters=parameters,
+        adapter_parameters=_count(inner) - parameters,
         dequantised=dequantised,
     )
 
@@ -327,6 +331,10 @@ def _with_adapter(module: Any, section: ModelSection) -> Any:
             return get_peft_model(module, config, adapter_name=POLICY_ADAPTER)
     except ValueError as error:
         raise ConfigError(f"model.targets = {section.targets!r}: {error}") from error
+
+
+def _count(module: Any) -> int:
+    return sum(value.numel() for value in module.parameters())
 
 
 def _dtype(section: ModelSection) -> torch.dtype:
