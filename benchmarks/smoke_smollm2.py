@@ -22,6 +22,8 @@ TILTUNE = str(Path(sys.executable).parent / "tiltune")
 SMALL = {
     "run.dir": str(RUN),
     "model.dtype": "float32",  # four times faster where bfloat16 is emulated, as on some servers
+    "learner.threads": 1,  # to find the best number takes longer than it saves here
+    "actor.threads": 1,
     "method.rounds": 1,
     "sampler.samples_per_round": 64,
     "sampler.max_new_tokens": 16,

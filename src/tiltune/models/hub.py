@@ -33,7 +33,7 @@ from transformers.pytorch_utils import Conv1D
 from tiltune.config import ModelSection
 from tiltune.errors import ConfigError, ConstraintError, ModelError
 from tiltune.models.bfloat16 import widen_frozen_layers
-from tiltune.models.gguf_file import is_gguf, mend_split, told
+from tiltune.models.gguf_file import is_gguf, mend_split, read_once, told
 from tiltune.models.lm import LanguageModel, splits
 from tiltune.models.sources import check_source, explained, named, named_to_transformers
 
@@ -101,7 +101,7 @@ def load(section: ModelSection, *, device: torch.device) -> Loaded:
     Raises:
         ModelError: no such folder or file, no causal language model, unreadable weights, no EOS.
     """
-    with named("model.path"):
+    with named("model.path"), read_once():
         config = _config(section.path)  # what is no language model at all is told first
         tokenizer: Any = load_tokenizer(section.path)
         module = load_module(section.path, dtype=_dtype(section), config=config)

@@ -120,11 +120,11 @@ def _print_data(prepared: Prepared, console: Console) -> None:
     dequantised = f", {prepared.loaded.dequantised}" if prepared.loaded.dequantised else ""
     beside = prepared.loaded.adapter_parameters
     adapter = f" and {beside / 1e6:.2f} million of an adapter" if beside else ""
-    console.print(
+    model = (
         f"model: {prepared.loaded.parameters / 1e6:.2f} million parameters{adapter}, context "
         f"{prepared.loaded.context} tokens{dequantised}"
     )
-    _print_lines(prepared.chosen, console)
+    _print_lines([model, *prepared.chosen], console)
     console.print(
         f"prompts: {len(prepared.prompts)}\n"
         f"corpus: {counted(count.rows, 'row')} to train on, {count.violating} violating the "
