@@ -109,7 +109,9 @@ def test_fewer_completions_are_told_of_and_counted(
 ) -> None:
     monkeypatch.setattr(drawing, "affordable", lambda seconds: 80)
     told = said(tiny.workplace(tmp_path))
-    assert re.search(r"drew 80 completions and not 256, as they took \d+ s: intervals are 1.8 times", told)
+    assert re.search(
+        r"drew 80 completions and not 256, as they took \d+ s: intervals are 1.8 times", told
+    )
     assert " of 80 satisfy the constraint" in told
     monkeypatch.setattr(drawing, "affordable", lambda seconds: 256)
     told = said(tiny.workplace(tmp_path))

@@ -165,4 +165,6 @@ def _header(path: str, changed_ns: int, size: int) -> Header:
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise ModelError(f"{path}: cannot be read as a .gguf file: {error}") from error
     quantised = {name for name in types if name not in FLOATS}
-    return Header(architecture, tuple(sorted(quantised, key=lambda name: -types.count(name))), split)
+    return Header(
+        architecture, tuple(sorted(quantised, key=lambda name: -types.count(name))), split
+    )

@@ -1,4 +1,4 @@
-"""How many completions `tiltune check` looks at: as many as it draws and scores in about a minute."""
+"""How many completions `tiltune check` looks at: as many as a minute allows, within bounds."""
 
 from tiltune.data.samples import concatenate
 from tiltune.models.lm import LanguageModel

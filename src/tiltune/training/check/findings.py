@@ -1,4 +1,4 @@
-"""Everything `tiltune check` finds out about a constraint: by itself, and on samples of the model."""
+"""What `tiltune check` finds out about a constraint: by itself, and on samples of the model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
