@@ -92,7 +92,7 @@ def parameter_count(path: str) -> int:
         config = _config(path)
         with torch.device("meta"), _quiet(), explained(path):
             module: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    return _count(module)
+    return module.num_parameters()
 
 
 def load(section: ModelSection, *, device: torch.device) -> Loaded:
@@ -108,7 +108,7 @@ def load(section: ModelSection, *, device: torch.device) -> Loaded:
         eos_ids = end_ids(tokenizer, module, section.path)
         dtype = str(module.dtype).removeprefix("torch.")
         dequantised = told(section.path, dtype) if is_gguf(section.path) else ""
-    parameters = _count(module)
+    parameters = module.num_parameters()
     if section.adapter == "lora":
         module = _with_adapter(module, section)
     module.to(device)
@@ -135,7 +135,7 @@ def load(section: ModelSection, *, device: torch.device) -> Loaded:
         pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos_ids[0],
         context=_context(inner.config),
         parameters=parameters,
-        adapter_parameters=_count(inner) - parameters,
+        adapter_parameters=inner.num_parameters() - parameters,
         dequantised=dequantised,
     )
 
@@ -331,10 +331,6 @@ def _with_adapter(module: Any, section: ModelSection) -> Any:
             return get_peft_model(module, config, adapter_name=POLICY_ADAPTER)
     except ValueError as error:
         raise ConfigError(f"model.targets = {section.targets!r}: {error}") from error
-
-
-def _count(module: Any) -> int:
-    return sum(value.numel() for value in module.parameters())
 
 
 def _dtype(section: ModelSection) -> torch.dtype:

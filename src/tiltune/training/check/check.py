@@ -72,7 +72,7 @@ def _explain(prepared: Prepared, other: TextConstraint | None, console: Console)
     console.print(f"drawing up to {MOST} completions …")
     scored = draw_scored(actor.sampler, prepared.loaded.policy)
     if fewer := fewer_told(scored):
-        console.print(fewer)
+        _print_lines([fewer], console)
     refused = _print_findings(prepared, stated, scored, console)
     if actor.value_learner is not None:
         found = make_automaton(prepared.config, prepared.constraint, prepared.loaded)
