@@ -22,6 +22,8 @@ TILTUNE = str(Path(sys.executable).parent / "tiltune")
 SMALL = {
     "run.dir": str(RUN),
     "model.dtype": "float32",  # four times faster where bfloat16 is emulated, as on some servers
+    "learner.threads": 1,  # to find the best number takes longer than it saves here
+    "actor.threads": 1,
     "method.rounds": 1,
     "sampler.samples_per_round": 64,
     "sampler.max_new_tokens": 16,
@@ -31,8 +33,8 @@ SMALL = {
     "learner.batch_size": 4,
 }
 COUNT = 64
-CLOSE = 0.25
-"""Most that logits of merged weights may differ by on average; rounding to bfloat16 takes some."""
+CLOSE = 0.1
+"""Share of the way from the base that merged weights and adapter may be apart, on the average."""
 
 
 def main() -> None:
@@ -90,7 +92,8 @@ def check_result() -> None:
     here, there = merged(**asked).logits, adapted(**asked).logits
     apart, moved = (here - there).abs().mean().item(), (there - before).abs().mean().item()
     print(f"logits: merged and adapter {apart:.3f} apart, both {moved:.3f} from the base")
-    expect(moved > 0 and apart < CLOSE, "merged weights and adapter are two models")
+    expect(moved > 0, "the adapter is the base")
+    expect(apart < CLOSE * moved, "merged weights and adapter are two models")
     answer = merged.generate(**asked, max_new_tokens=24, do_sample=False)[0]
     text = tokenizer.decode(answer[asked["input_ids"].shape[1] :], skip_special_tokens=True)
     print(f"transformers: {text!r}")

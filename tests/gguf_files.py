@@ -64,9 +64,16 @@ def packed(weight: Tensor) -> Any:
     return gguf.quantize(weight.detach().numpy(), Q4_1)
 
 
-def write_gguf(path: Path, module: Any, *, split: str = "smollm", floats: bool = False) -> Path:
+def write_gguf(
+    path: Path,
+    module: Any,
+    *,
+    split: str = "smollm",
+    floats: bool = False,
+    architecture: str = "llama",
+) -> Path:
     """The file; matrices as Q4_1, or as they are if `floats`."""
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = gguf.GGUFWriter(path, architecture)
     shape = module.config
     writer.add_name("tiny")
     writer.add_block_count(shape.num_hidden_layers)

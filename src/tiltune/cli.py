@@ -80,7 +80,7 @@ def check(
         bool, typer.Option("--settings", help="List every setting, not only what was chosen.")
     ] = False,
 ) -> None:
-    """Validate, load, explain the constraint on 256 samples, estimate time and memory."""
+    """Validate, load, explain the constraint on samples, estimate time and memory."""
     given = load_config(config, tuple(settings or ()))
     other = load_constraint_config(against) if against is not None else None
     from tiltune.training.check.check import check_run

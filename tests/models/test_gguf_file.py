@@ -176,3 +176,35 @@ def test_without_the_package_the_extra_is_named(
     monkeypatch.setattr(gguf_file, "gguf", None)
     with pytest.raises(ModelError, match=r"tiny.gguf: .*pip install 'tiltune\[gguf\]'"):
         load(file)
+
+
+@pytest.mark.parametrize("architecture", ["bert", "nomic-bert-moe", "t5encoder"])
+def test_an_encoder_is_refused_by_its_name(tmp_path: Path, architecture: str) -> None:
+    path = write_gguf(tmp_path / "encoder.gguf", tied_llama(), architecture=architecture)
+    with pytest.raises(ModelError, match=f"architecture '{architecture}', which is no causal"):
+        load(path)
+
+
+def test_loading_reads_the_header_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", tied_llama())
+    gguf: Any = gguf_file.gguf
+    original, read = gguf.GGUFReader, list[str]()
+
+    def reader(path: Any) -> Any:
+        read.append(str(path))
+        return original(path)
+
+    monkeypatch.setattr(gguf, "GGUFReader", reader)
+    loaded = load(path)
+    assert read == [str(path)] and gguf.GGUFReader is reader
+    assert torch.equal(loaded.policy.module.state_dict()["model.norm.weight"], torch.ones(32))
+
+
+def test_a_file_that_has_changed_is_read_again(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", tied_llama())
+    with gguf_file.read_once():
+        gguf: Any = gguf_file.gguf
+        first = gguf.GGUFReader(path)
+        assert gguf.GGUFReader(path) is first
+        write_gguf(path, tied_llama(), floats=True)
+        assert gguf.GGUFReader(path) is not first

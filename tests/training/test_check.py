@@ -1,6 +1,8 @@
 """What `tiltune check` says of a run before it starts."""
 
 import io
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,11 @@ from hand_made import ruled, shorter_than, somewhere, without
 from tiltune.automata import TextAutomaton
 from tiltune.constraints import regex
 from tiltune.records.rounds import read_records
-from tiltune.training.assemble import Prepared, make_actor, prepare
+from tiltune.training.assemble import Prepared, make_actor, make_learner, prepare
+from tiltune.training.check import drawing
 from tiltune.training.check.check import check_run
-from tiltune.training.check.forecast import draws, per_step
+from tiltune.training.check.drawing import affordable
+from tiltune.training.check.forecast import draws, forecast, per_step
 
 
 def prepared_for(folder: Path, **tables: Any) -> Prepared:
@@ -101,11 +105,64 @@ def test_each_thing_is_said_in_its_order(tmp_path: Path) -> None:
     told = said(tiny.workplace(tmp_path))
     order = [
         *("loading ", "million parameters", "precision: weights in float32", "prompts: "),
-        *("corpus: ", "passes over the corpus in the whole run: ", "drawing 256 completions"),
+        *("corpus: ", "passes over the corpus in the whole run: ", " judges the completion"),
+        "drawing up to 256 completions",
         *("samples of the model: ", "timing a step", "estimated minutes", "settings chosen"),
     ]
     places = [told.index(each) for each in order]
     assert places == sorted(places)
+
+
+@pytest.mark.parametrize(("seconds", "count"), [(15.0, 256), (20.0, 192), (60.0, 64), (900.0, 64)])
+def test_slow_completions_are_fewer(seconds: float, count: int) -> None:
+    """64 of them in 15 s are 256 in a minute; never fewer than those that told."""
+    assert affordable(seconds) == count
+
+
+def test_fewer_completions_are_told_of_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drawing, "affordable", lambda seconds: 80)
+    told = said(tiny.workplace(tmp_path))
+    assert re.search(
+        r"drew 80 completions and not 256, as they took \d+ s: intervals are 1.8 times", told
+    )
+    assert " of 80 satisfy the constraint" in told
+    monkeypatch.setattr(drawing, "affordable", lambda seconds: 256)
+    told = said(tiny.workplace(tmp_path))
+    assert "and not 256" not in told and " of 256 satisfy the constraint" in told
+
+
+def test_the_estimate_scales_by_what_was_drawn(tmp_path: Path) -> None:
+    """A run of 3 · 32 completions and the probes, each at an eighth of a second."""
+    prepared = prepare(tiny.config(tiny.workplace(tmp_path, method={"rounds": 3})))
+    actor, learner = make_actor(prepared), make_learner(prepared)
+    drawn = actor.sampler.draw(prepared.loaded.policy, 80, policy_version=0)
+    told = forecast(prepared, actor, learner, replace(drawn, sampling_seconds=10.0))
+    assert told.seconds["sampling"] == pytest.approx(draws(actor.plan, 3) / 8)
+
+
+def test_a_model_and_its_adapter_are_counted_apart(tmp_path: Path) -> None:
+    whole = said(tiny.workplace(tmp_path))
+    assert "model: 0.01 million parameters, context 24" in whole
+    told = said(tiny.workplace(tmp_path, model={"adapter": "lora"}))
+    assert "model: 0.01 million parameters and 0.01 million of an adapter, context 24" in told
+
+
+def test_a_chat_model_that_is_given_plain_prompts_is_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = tiny.workplace(tmp_path)
+    warning = "prompts are not in the chat format"
+    assert warning not in said(tree)
+    template = "{% for m in messages %}{{ m['content'] }} . {% endfor %}"
+    (tmp_path / "model" / "chat_template.jinja").write_text(template, "utf-8")
+    assert f"warning: 40 of 40 {warning}" in said(tree)
+    assert tiny.tiltune("fit", str(tiny.write_toml(tree, tmp_path / "run.toml"))) == 0
+    assert capsys.readouterr().err.count(warning) == 1
+    question = {"messages": [{"role": "user", "content": "the cat"}]}
+    tree["data"]["prompts"] = str(tiny.write_rows(tmp_path / "prompts.jsonl", [question]))
+    assert warning not in said(tree)
 
 
 def test_what_was_chosen_is_listed_and_all_on_demand(tmp_path: Path) -> None:

@@ -20,9 +20,15 @@ from tiltune.records.intervals import wilson_interval
 from tiltune.training.check.agreement import Agreement, agreement, relation
 from tiltune.training.check.border import nearest
 from tiltune.training.check.ending import ending_effect
-from tiltune.training.check.findings import Count, Findings, find
+from tiltune.training.check.findings import Count, Findings, Statement, find, state
 from tiltune.training.check.judged import constraint_record
-from tiltune.training.check.lines import agreement_lines, findings_lines, warnings
+from tiltune.training.check.lines import (
+    agreement_lines,
+    findings_lines,
+    statement_lines,
+    statement_warnings,
+    warnings,
+)
 from tiltune.training.check.straddle import crossing, steps_read
 from tiltune.training.sampler import Scored
 
@@ -81,9 +87,19 @@ ENDS_WITH_STOP = ruled(reader(["."], [[1, 0], [1, 0]], [1]))
 ROWS = [(1, 3, 0), (1, 1, 3, 0), (2, 3, 0), (1, 1, 1)]
 
 
-def found(constraint: TextConstraint, rows: Sequence[tuple[int, ...]] = ROWS) -> Findings:
-    prompts = [Prompt("x", (1,)), Prompt("xb", (1,))]
+PROMPTS = [Prompt("x", (1,)), Prompt("xb", (1,))]
+
+
+def found(
+    constraint: TextConstraint,
+    rows: Sequence[tuple[int, ...]] = ROWS,
+    prompts: Sequence[Prompt] = PROMPTS,
+) -> Findings:
     return find(LEXICON, constraint, scored(constraint, rows), Count(3, 4), prompts, Words())
+
+
+def stated(constraint: TextConstraint) -> Statement:
+    return state(LEXICON, constraint, PROMPTS)
 
 
 def texts(*bodies: str) -> list[Completion]:
@@ -212,7 +228,20 @@ def test_findings_count_samples_by_their_ending() -> None:
     lines = "\n".join(findings_lines(outcome))
     assert "samples of the model: 3 of 4 satisfy the constraint (75.0% [30.1%, 95.4%])" in lines
     assert "those cut at the limit: 0 of 1" in lines and "rows of the corpus: 3 of 4" in lines
-    assert "2 states over 2 classes" in lines and ". → 1" in lines
+    said = "\n".join(statement_lines(stated(ENDS_WITH_STOP)))
+    assert "2 states over 2 classes" in said and ". → 1" in said
+
+
+def test_answers_that_are_cut_are_warned_of_by_their_share() -> None:
+    """Texts that go on from plain prompts are cut as a matter of course; answers are to end."""
+    asked = [Prompt("x", (1,), chat=True)]
+    safe = ruled(without("q"))
+    rows = [(1, 3, 0), (1, 1, 3, 0), (2, 3, 0), (1, 1)]
+    (told,) = [each for each in warnings(found(safe, rows, asked)) if "are cut" in each]
+    assert told.startswith("1 of 4 answers (25%) are cut by sampler.max_new_tokens = 4,")
+    assert not [each for each in warnings(found(safe, rows)) if "are cut" in each]
+    fewer = [*rows, (1, 3, 0)]
+    assert not [each for each in warnings(found(safe, fewer, asked)) if "are cut" in each]
 
 
 def test_warnings_are_raised_where_they_are_due() -> None:
@@ -226,7 +255,7 @@ def test_warnings_are_raised_where_they_are_due() -> None:
 
 
 def test_a_contradiction_is_a_warning_with_its_reason() -> None:
-    told = warnings(found(ruled(shorter_than(0), name="nothing")))
+    told = statement_warnings(stated(ruled(shorter_than(0), name="nothing")))
     assert "no text can satisfy it: the whole (nothing)" in told[0]
 
 
@@ -241,11 +270,12 @@ def test_tokens_across_borders_are_counted_where_they_are_drawn() -> None:
 def test_prompts_that_decide_the_verdict_are_counted() -> None:
     """Of the prompts "x" and "xb" the second has lost already."""
     constraint = ruled(without("b"), text="prompt+completion")
-    assert found(constraint).decided == 1
-    assert found(ruled(without("b"))).decided == 0
-    assert any(each.startswith("1 of 2 prompts decide") for each in warnings(found(constraint)))
+    assert stated(constraint).decided == 1
+    assert stated(ruled(without("b"))).decided == 0
+    (told,) = statement_warnings(stated(constraint))
+    assert told.startswith("1 of 2 prompts decide")
     partial = ruled(somewhere("b"), text="prompt+completion", complete=False)
-    assert found(partial).decided == 0  # not lost, and what satisfies is not known
+    assert stated(partial).decided == 0  # not lost, and what satisfies is not known
 
 
 def test_the_record_says_what_is_judged() -> None:

@@ -60,6 +60,7 @@ class Example:
         truncated: whether the row was cut.
         row: the further fields.
         location: where the row stands, for messages.
+        chat: whether the chat template wrote the prompt.
     """
 
     prompt: str
@@ -69,15 +70,18 @@ class Example:
     truncated: bool
     row: Mapping[str, Any] = field(default_factory=dict[str, Any])
     location: str = ""
+    chat: bool = False
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt as text and as at least one token; `row` holds the further fields of its row."""
+    """A prompt as text and as at least one token; `row` holds the further fields of its row, `chat`
+    tells whether the chat template wrote it."""
 
     text: str
     ids: tuple[int, ...]
     row: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    chat: bool = False
 
 
 def corpus_examples(
@@ -150,7 +154,7 @@ def default_prompts(
     for example in examples:
         # the context of a {text} row may be a token of the text, which is no prompt
         ids = example.ids[: example.prompt_length] if example.prompt else empty
-        prompts.append(Prompt(example.prompt, ids, example.row))
+        prompts.append(Prompt(example.prompt, ids, example.row, example.chat))
         with located("data.corpus", example.location):
             _check_length(prompts[-1], limit)
     return prompts
@@ -226,6 +230,7 @@ class _Encoder:
             truncated=len(ids) > max_tokens,
             row=_further(row.fields, shape),
             location=row.location,
+            chat=shape == MESSAGES,
         )
 
     def prompt(self, fields: Mapping[str, Any]) -> Prompt:
@@ -238,7 +243,7 @@ class _Encoder:
         else:
             text = "" if shape == TEXT else _string(fields, "prompt", blank=True)
             ids = self.context(text)
-        return Prompt(text, tuple(ids), _further(fields, shape))
+        return Prompt(text, tuple(ids), _further(fields, shape), shape == MESSAGES)
 
     def text(self, fields: Mapping[str, Any]) -> _Parts:
         text = _string(fields, "text", blank=False)

@@ -4,8 +4,10 @@ transformers makes a model and a tokenizer of it. Here is what it leaves open: w
 quantised to, and how text is split before merges apply, where it does not know the file's way.
 """
 
+import contextlib
 import functools
 import re
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,8 @@ DIGITS_APART = ("smollm",)
 pattern of GPT-2 alone: two line breaks before a "1" were two tokens, where the model learnt one."""
 AS_GPT2 = ("gpt-2", "default")
 """Values of it that mean GPT-2's pattern, which transformers takes where it knows no better."""
+ENCODERS = ("bert", "t5", "gemma-embedding", "clip")
+"""What the names of architectures hold, in llama.cpp, that see all of a text at once."""
 _PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
 
 
@@ -35,10 +39,12 @@ class Header:
     """What a file says of itself.
 
     Attributes:
+        architecture: what llama.cpp calls the model's; "" where it has none.
         quantised: types of its tensors that are no plain numbers, the most frequent first.
         split: its name for the way text is split; "" where it has none.
     """
 
+    architecture: str
     quantised: tuple[str, ...]
     split: str
 
@@ -49,7 +55,11 @@ def is_gguf(path: str) -> bool:
 
 
 def check_gguf(path: str) -> None:
-    """Raises ModelError for no such file, a part of one, a spoilt one, or where gguf is missing."""
+    """Whether it can be a language model at all.
+
+    Raises:
+        ModelError: no such file, a part of one, a spoilt one, an encoder, or gguf is missing.
+    """
     if not Path(path).is_file():
         raise ModelError(f"{path}: no such file; give a .gguf file or a Hugging Face model folder")
     if _PART.search(path):
@@ -59,7 +69,12 @@ def check_gguf(path: str) -> None:
         )
     if gguf is None:
         raise ModelError(f"{path}: {MISSING}")
-    header(path)
+    architecture = header(path).architecture
+    if any(name in architecture for name in ENCODERS):
+        raise ModelError(
+            f"{path}: holds a model of the architecture '{architecture}', which is no causal "
+            "language model: it reads a text and writes none; give one that writes, such as a llama"
+        )
 
 
 def told(path: str, dtype: str) -> str:
@@ -95,6 +110,41 @@ def mend_split(tokenizer: Any, path: str) -> None:
         )
 
 
+@contextlib.contextmanager
+def read_once() -> Generator[None]:
+    """Within it, the header of a file is read once, whoever asks.
+
+    Configuration, tokenizer and weights each have transformers read it, with the names of all
+    tokens and merges, which takes seconds for a vocabulary of 49,152. It asks the package for a
+    reader each time, and here gets the last one while the file is the same.
+    """
+    package: Any = gguf
+    if package is None or isinstance(package.GGUFReader, _Readers):
+        yield
+        return
+    original = package.GGUFReader
+    package.GGUFReader = _Readers(original)
+    try:
+        yield
+    finally:
+        package.GGUFReader = original  # and with the readers' end the file is closed
+
+
+class _Readers:
+    """Stands in the place of the package's class of readers, and keeps the last one."""
+
+    def __init__(self, original: Any) -> None:
+        self._original = original
+        self._last: tuple[object, Any] = (None, None)
+
+    def __call__(self, path: Any) -> Any:
+        found = Path(path).stat()
+        key = str(path), found.st_mtime_ns, found.st_size
+        if self._last[0] != key:
+            self._last = key, self._original(path)
+        return self._last[1]
+
+
 def header(path: str) -> Header:
     """What the file says of itself; raises ModelError where it cannot be read."""
     found = Path(path).stat()
@@ -108,9 +158,13 @@ def _header(path: str, changed_ns: int, size: int) -> Header:
         assert gguf is not None  # told by `check_gguf`
         reader: Any = gguf.GGUFReader(path)
         types = [tensor.tensor_type.name for tensor in reader.tensors]
-        field = reader.fields.get("tokenizer.ggml.pre")
-        split = field.contents() if field is not None else ""
+        architecture, split = (
+            field.contents() if (field := reader.fields.get(name)) is not None else ""
+            for name in ("general.architecture", "tokenizer.ggml.pre")
+        )
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise ModelError(f"{path}: cannot be read as a .gguf file: {error}") from error
     quantised = {name for name in types if name not in FLOATS}
-    return Header(tuple(sorted(quantised, key=lambda name: -types.count(name))), split)
+    return Header(
+        architecture, tuple(sorted(quantised, key=lambda name: -types.count(name))), split
+    )

@@ -33,7 +33,7 @@ from transformers.pytorch_utils import Conv1D
 from tiltune.config import ModelSection
 from tiltune.errors import ConfigError, ConstraintError, ModelError
 from tiltune.models.bfloat16 import widen_frozen_layers
-from tiltune.models.gguf_file import is_gguf, mend_split, told
+from tiltune.models.gguf_file import is_gguf, mend_split, read_once, told
 from tiltune.models.lm import LanguageModel, splits
 from tiltune.models.sources import check_source, explained, named, named_to_transformers
 
@@ -50,7 +50,8 @@ class Loaded:
         eos_ids: every id that ends a completion.
         pad_id: fills batches; masks, never this id, tell padding from text.
         context: most tokens the model reads at once.
-        parameters: of the whole model.
+        parameters: of the whole model as it is in its folder.
+        adapter_parameters: those that an adapter puts beside them; 0 without one.
         dequantised: from what to what, in words; "" where the weights are as they were stored.
     """
 
@@ -60,6 +61,7 @@ class Loaded:
     pad_id: int
     context: int
     parameters: int
+    adapter_parameters: int = 0
     dequantised: str = ""
 
 
@@ -90,7 +92,7 @@ def parameter_count(path: str) -> int:
         config = _config(path)
         with torch.device("meta"), _quiet(), explained(path):
             module: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    return sum(value.numel() for value in module.parameters())
+    return module.num_parameters()
 
 
 def load(section: ModelSection, *, device: torch.device) -> Loaded:
@@ -99,13 +101,14 @@ def load(section: ModelSection, *, device: torch.device) -> Loaded:
     Raises:
         ModelError: no such folder or file, no causal language model, unreadable weights, no EOS.
     """
-    with named("model.path"):
+    with named("model.path"), read_once():
         config = _config(section.path)  # what is no language model at all is told first
         tokenizer: Any = load_tokenizer(section.path)
         module = load_module(section.path, dtype=_dtype(section), config=config)
         eos_ids = end_ids(tokenizer, module, section.path)
         dtype = str(module.dtype).removeprefix("torch.")
         dequantised = told(section.path, dtype) if is_gguf(section.path) else ""
+    parameters = module.num_parameters()
     if section.adapter == "lora":
         module = _with_adapter(module, section)
     module.to(device)
@@ -131,7 +134,8 @@ def load(section: ModelSection, *, device: torch.device) -> Loaded:
         eos_ids=eos_ids,
         pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos_ids[0],
         context=_context(inner.config),
-        parameters=sum(p.numel() for p in inner.parameters()),
+        parameters=parameters,
+        adapter_parameters=inner.num_parameters() - parameters,
         dequantised=dequantised,
     )
 

@@ -17,6 +17,7 @@ from tiltune.constraints.conflicts import refuse_conflict
 from tiltune.constraints.scores import Completion
 from tiltune.data.batches import Cursor
 from tiltune.data.build import read_data
+from tiltune.data.chat_format import plain_told
 from tiltune.data.encode import Example, Prompt
 from tiltune.data.samples import SamplingLaw
 from tiltune.data.windows import cut_windows, window_shape
@@ -102,6 +103,11 @@ class Prepared:
     def passes_exceeded(self) -> str | None:
         """What to change where that is more often than `learner.corpus_passes_max`."""
         return passes_exceeded(self.config, len(self.corpus)) if self.corpus else None
+
+    @property
+    def plain_told(self) -> str | None:
+        """A warning where a chat model is to go on with plain text; None: it is not."""
+        return plain_told(self.prompts, self.loaded.tokenizer)
 
     @property
     def balance_told(self) -> str | None:

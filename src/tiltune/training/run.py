@@ -117,8 +117,8 @@ class Run:
         """What was chosen for this machine and corpus, and a warning where that is called for."""
         prepared = self.prepared
         lines = [*prepared.chosen, prepared.passes_told]
-        if prepared.passes_exceeded is not None:
-            lines.append(f"warning: {prepared.passes_exceeded}")
+        for warning in (prepared.plain_told, prepared.passes_exceeded):
+            lines.append(warning and f"warning: {warning}")
         return [line for line in lines if line is not None]
 
     def cap(self, record: RoundRecord) -> str | None:

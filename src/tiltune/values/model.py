@@ -23,7 +23,7 @@ from tiltune.models.lm import Cache, LanguageModel
 Columns = Mapping[str, Tensor]
 """Numbers by name, of each prefix: [*batch, ...]."""
 
-WIDE_VOCABULARY = 1024
+WIDE_VOCABULARY = 16_384
 """Above this many ids the output is tied: a full-width layer would outweigh the model."""
 
 

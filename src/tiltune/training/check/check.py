@@ -1,4 +1,4 @@
-"""`tiltune check`: load everything, explain the constraint on 256 samples, forecast, print.
+"""`tiltune check`: load everything, explain the constraint on samples, forecast, print.
 
 Nothing is changed, and each thing is said as soon as it is known.
 """
@@ -18,9 +18,16 @@ from tiltune.errors import counted
 from tiltune.training.actor import on_device
 from tiltune.training.assemble import Prepared, make_actor, make_learner, prepare
 from tiltune.training.check.agreement import agreement, relation
-from tiltune.training.check.findings import Count, find
-from tiltune.training.check.forecast import SAMPLES, Forecast, forecast
-from tiltune.training.check.lines import agreement_lines, findings_lines, warnings
+from tiltune.training.check.drawing import MOST, draw_scored, fewer_told
+from tiltune.training.check.findings import Count, Statement, find, state
+from tiltune.training.check.forecast import Forecast, forecast
+from tiltune.training.check.lines import (
+    agreement_lines,
+    findings_lines,
+    statement_lines,
+    statement_warnings,
+    warnings,
+)
 from tiltune.training.corpus import completions_of
 from tiltune.training.sampler import Scored
 from tiltune.values.build import automaton_told, make_automaton
@@ -61,9 +68,12 @@ def _explain(prepared: Prepared, other: TextConstraint | None, console: Console)
     actor, learner = make_actor(prepared), make_learner(prepared)
     device = prepared.loaded.policy.device  # the miniature is this process's alone
     actor.sampler.generator = on_device(actor.sampler.generator, device)
-    console.print(f"drawing {SAMPLES} completions …")
-    scored = actor.sampler.draw(prepared.loaded.policy, SAMPLES, policy_version=0)
-    refused = _print_findings(prepared, scored, console)
+    stated = _print_statement(prepared, console)
+    console.print(f"drawing up to {MOST} completions …")
+    scored = draw_scored(actor.sampler, prepared.loaded.policy)
+    if fewer := fewer_told(scored):
+        _print_lines([fewer], console)
+    refused = _print_findings(prepared, stated, scored, console)
     if actor.value_learner is not None:
         found = make_automaton(prepared.config, prepared.constraint, prepared.loaded)
         console.print(escape(automaton_told(found)))
@@ -71,7 +81,10 @@ def _explain(prepared: Prepared, other: TextConstraint | None, console: Console)
         _print_agreement(prepared, scored, other, console)
     if refused:
         return
-    for told in (prepared.balance_told, prepared.cap_told(scored.samples.tokens / SAMPLES)):
+    for told in (
+        prepared.balance_told,
+        prepared.cap_told(scored.samples.tokens / len(scored.completions)),
+    ):
         if told is not None:
             console.print(told)
     console.print("timing a step of everything …")
@@ -108,11 +121,13 @@ def _short(value: Any) -> str:
 def _print_data(prepared: Prepared, console: Console) -> None:
     count, measurer = prepared.count, prepared.measurer
     dequantised = f", {prepared.loaded.dequantised}" if prepared.loaded.dequantised else ""
-    console.print(
-        f"model: {prepared.loaded.parameters / 1e6:.2f} million parameters, context "
+    beside = prepared.loaded.adapter_parameters
+    adapter = f" and {beside / 1e6:.2f} million of an adapter" if beside else ""
+    model = (
+        f"model: {prepared.loaded.parameters / 1e6:.2f} million parameters{adapter}, context "
         f"{prepared.loaded.context} tokens{dequantised}"
     )
-    _print_lines(prepared.chosen, console)
+    _print_lines([model, *prepared.chosen], console)
     console.print(
         f"prompts: {len(prepared.prompts)}\n"
         f"corpus: {counted(count.rows, 'row')} to train on, {count.violating} violating the "
@@ -122,12 +137,24 @@ def _print_data(prepared: Prepared, console: Console) -> None:
     )
     if prepared.passes_told is not None:
         _print_lines([prepared.passes_told], console)
-    if prepared.passes_exceeded is not None:
-        _warn(prepared.passes_exceeded, console)
+    for warning in (prepared.plain_told, prepared.passes_exceeded):
+        if warning is not None:
+            _warn(warning, console)
 
 
-def _print_findings(prepared: Prepared, scored: Scored, console: Console) -> bool:
-    """What the constraint is and does; whether `fit` would refuse it."""
+def _print_statement(prepared: Prepared, console: Console) -> Statement:
+    """What the constraint is."""
+    stated = state(prepared.config.constraint, prepared.constraint, prepared.prompts)
+    _print_lines(statement_lines(stated), console)
+    for warning in statement_warnings(stated):
+        _warn(warning, console)
+    return stated
+
+
+def _print_findings(
+    prepared: Prepared, stated: Statement, scored: Scored, console: Console
+) -> bool:
+    """What the constraint does; whether `fit` would refuse it."""
     satisfying, violating = len(prepared.judged.satisfying), len(prepared.judged.violating)
     found = find(
         prepared.config.constraint,
@@ -141,14 +168,14 @@ def _print_findings(prepared: Prepared, scored: Scored, console: Console) -> boo
     for warning in warnings(found):
         _warn(warning, console)
     lost = violating > 0 and not prepared.corpus
-    if lost and found.conflict is None:
+    if lost and stated.conflict is None:
         _warn(
             "no row of the corpus satisfies; loosen the constraint, or set data.violating = 'keep'",
             console,
         )
-    if lost or found.conflict is not None:
+    if lost or stated.conflict is not None:
         console.print("`tiltune fit` refuses this run, so there is no estimate")
-    return lost or found.conflict is not None
+    return lost or stated.conflict is not None
 
 
 def _print_agreement(

@@ -22,7 +22,6 @@ from tiltune.training.probe import PROMPTS
 from tiltune.training.sampler import Scored
 from tiltune.values.fit import ValueLearner
 
-SAMPLES = 256
 FEW = 16
 """Rows that a timed step, or a timed measurement, is made of at most."""
 AGAIN_BELOW = 0.5
@@ -43,7 +42,7 @@ def forecast(prepared: Prepared, actor: Actor, learner: Learner, scored: Scored)
     """Time a step of everything and scale; the policy in memory is changed by it."""
     config, plan = prepared.config, actor.plan
     rounds = config.method.rounds
-    scale = draws(plan, rounds) / SAMPLES
+    scale = draws(plan, rounds) / len(scored.completions)
     seconds = {
         "sampling": scored.sampling_seconds * scale,
         "scoring": scored.scoring_seconds * scale,

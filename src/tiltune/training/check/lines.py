@@ -4,26 +4,45 @@ from collections.abc import Sequence
 
 from tiltune.training.check.agreement import Agreement, Difference
 from tiltune.training.check.border import Case
-from tiltune.training.check.findings import Count, Findings
+from tiltune.training.check.findings import Count, Findings, Statement
 
 FLIPS = 0.1
 """Share of samples whose verdict hangs on their last token, from which on it is worth a warning."""
+CUTS = 0.25
+"""Share of answers to chat prompts that are cut, from which on it is worth a warning."""
 LONGEST = 200
 """Characters of an example."""
 
 
+def statement_lines(stated: Statement) -> list[str]:
+    """The constraint and its automaton."""
+    lines = [stated.record.judged]
+    if stated.no_automaton:
+        lines.append(f"no automaton over characters: {stated.no_automaton}")
+    if stated.record.automaton is not None:
+        head = f"     state      after a {stated.record.automaton.reads}"
+        lines += [head, *stated.drawing.splitlines()]
+    return lines
+
+
+def statement_warnings(stated: Statement) -> list[str]:
+    """What no samples are needed to see."""
+    told = [stated.conflict] if stated.conflict is not None else []
+    if stated.decided:
+        told.append(
+            f"{stated.decided} of {stated.prompts} prompts decide the verdict, whatever completes "
+            "them: there is nothing to learn from those; constraint.text = 'completion' leaves "
+            "prompts out"
+        )
+    return told
+
+
 def findings_lines(found: Findings) -> list[str]:
-    """The constraint, its automaton, rates, cost and examples."""
-    lines = [found.record.judged]
-    if found.no_automaton:
-        lines.append(f"no automaton over characters: {found.no_automaton}")
-    if found.record.automaton is not None:
-        head = f"     state      after a {found.record.automaton.reads}"
-        lines += [head, *found.drawing.splitlines()]
+    """Rates, cost and examples."""
     rates = [("samples of the model", found.samples)]
     if found.ended.count and found.cut.count:
         rates += [("  those that ended", found.ended), ("  those cut at the limit", found.cut)]
-    lines += [f"{name}: {rate(count)}" for name, count in rates]
+    lines = [f"{name}: {rate(count)}" for name, count in rates]
     if found.corpus.count:
         lines.append(f"rows of the corpus: {rate(found.corpus)}")
     return [*lines, _cost(found), f"nearest to the border ({found.measure}):", *_cases(found.cases)]
@@ -39,8 +58,8 @@ def rate(count: Count) -> str:
 
 
 def warnings(found: Findings) -> list[str]:
-    """What a person should look at before training."""
-    told = [found.conflict] if found.conflict is not None else []
+    """What a person should look at before training, of what samples show."""
+    told: list[str] = []
     samples, ending = found.samples, found.ending
     if samples.satisfied in (0, samples.count):
         which = "all" if samples.satisfied else "none"
@@ -54,11 +73,11 @@ def warnings(found: Findings) -> list[str]:
             f"{ending.changed} of {ending.tried} samples, and {found.cut.count} of "
             f"{samples.count} are cut by sampler.max_new_tokens; such a text is judged as it stands"
         )
-    if found.decided:
+    if found.chat and found.cut.count >= CUTS * samples.count:
         told.append(
-            f"{found.decided} of {found.prompts} prompts decide the verdict, whatever completes "
-            "them: there is nothing to learn from those; constraint.text = 'completion' leaves "
-            "prompts out"
+            f"{found.cut.count} of {samples.count} answers ({found.cut.count / samples.count:.0%}) "
+            f"are cut by sampler.max_new_tokens = {found.limit}, and judged and trained on as they "
+            "stand; raise it until most answers end, or let the constraint ask for a whole one"
         )
     for each in found.straddling:
         examples = ", ".join(map(repr, each.examples))
