@@ -166,7 +166,7 @@ def test_a_chat_model_that_is_given_plain_prompts_is_warned_of(
 
 
 def test_what_was_chosen_is_listed_and_all_on_demand(tmp_path: Path) -> None:
-    tree = tiny.workplace(tmp_path, learner={"batch_size": None})
+    tree = tiny.workplace(tmp_path, learner={"batch_size": None}, method={"beta": 2.0})
     chosen, every = said(tree), said(tree, every=True)
     assert "learner.batch_size" in chosen and "model.dtype" in chosen
     for stated_or_fixed in ("learner.learning_rate", "method.beta", "run.dir"):

@@ -46,7 +46,7 @@ def balanced(norms: Norms, *, lowest: float, highest: float) -> float:
 def balance_told(*, lowest: float, highest: float) -> str:
     """What can be said before a run, as the values that make the samples' term are yet to learn."""
     return (
-        "beta: chosen at the first update, when the values are fitted, so that the samples' term "
-        f"and the corpus pull alike (gradient norms over {STEPS} steps), from "
+        "method.beta: chosen at the first update, when the values are fitted, so that the samples' "
+        f"term and the corpus pull alike (gradient norms over {STEPS} steps), from "
         f"{min(max(LEAST, lowest), highest):g} to {highest:g}"
     )
