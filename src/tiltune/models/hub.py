@@ -88,7 +88,7 @@ def parameter_count(path: str) -> int:
     Raises:
         ModelError: no such folder, no causal language model.
     """
-    with named("model.path"):
+    with named("model.path"), read_once():
         config = _config(path)
         with torch.device("meta"), _quiet(), explained(path):
             module: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
