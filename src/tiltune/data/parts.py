@@ -1,6 +1,7 @@
 """Numbers of all samples, a few rows at a time, and room for them: memory, or a file for many."""
 
 import math
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 
@@ -10,7 +11,10 @@ from torch import Tensor
 
 from tiltune.data.batches import part_rows
 from tiltune.data.samples import Samples
+from tiltune.errors import RunError
 
+ROWS = 64
+"""Copied at once from file to file."""
 IN_MEMORY = 2**30
 """Bytes of one tensor from which on it lies in a file, which the system reads as it is needed."""
 
@@ -50,12 +54,39 @@ def room(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tens
     puts temporary files (`TMPDIR`).
 
     Raises:
-        OSError: there is no space for it.
+        RunError: there is no space for it.
     """
     numbers = math.prod(shape)
     if numbers * dtype.itemsize <= IN_MEMORY:
         return torch.zeros(shape, dtype=dtype, device=device)
     with tempfile.NamedTemporaryFile(prefix="tiltune-") as file:
-        file.truncate(numbers * dtype.itemsize)
+        _reserve(file.fileno(), numbers * dtype.itemsize)
         mapped = torch.from_file(file.name, shared=True, size=numbers, dtype=dtype)
     return mapped.view(tuple(shape))
+
+
+def pick(column: Tensor, rows: Tensor) -> Tensor:
+    """These rows of the column, in room of their own."""
+    rows = rows.to(column.device)
+    shape = (len(rows), *column.shape[1:])
+    if math.prod(shape) * column.dtype.itemsize <= IN_MEMORY:
+        return column[rows]
+    picked = room(shape, column.dtype, column.device)
+    for first in range(0, len(rows), ROWS):
+        picked[first : first + ROWS] = column[rows[first : first + ROWS]]
+    return picked
+
+
+def _reserve(file: int, size: int) -> None:
+    """Take the space now: written to later, a full disk would kill the process."""
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file, 0, size)
+        else:
+            os.truncate(file, size)
+    except OSError as error:
+        raise RunError(
+            f"{size / 2**30:.1f} GiB that a round keeps do not fit into {tempfile.gettempdir()} "
+            f"({error.strerror}); name a folder with more space in the environment variable "
+            "TMPDIR, or lower sampler.samples_per_round or sampler.max_new_tokens"
+        ) from error

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tiltune.config import RunConfig
+from tiltune.data.parts import pick
 from tiltune.data.samples import Samples
 from tiltune.methods.losses import corpus_loss
 from tiltune.models.chunks import Part, again_chunks, sum_chunks
@@ -104,12 +105,8 @@ class Work:
         """These rows, without columns that are padding in all of them."""
         samples = self.samples.select(rows)
         width = samples.ids.shape[1]
-        columns = {
-            name: column[rows.to(column.device)][:, :width]
-            if column.dim() > 1
-            else column[rows.to(column.device)]
-            for name, column in self.columns.items()
-        }
+        picked = {name: pick(column, rows) for name, column in self.columns.items()}
+        columns = {n: each[:, :width] if each.dim() > 1 else each for n, each in picked.items()}
         return replace(self, samples=samples, columns=columns)
 
 

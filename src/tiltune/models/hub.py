@@ -34,7 +34,7 @@ from tiltune.config import ModelSection
 from tiltune.errors import ConfigError, ConstraintError, ModelError
 from tiltune.models.bfloat16 import widen_frozen_layers
 from tiltune.models.gguf_file import is_gguf, mend_split, read_once, told
-from tiltune.models.lm import LanguageModel, splits
+from tiltune.models.lm import LanguageModel
 from tiltune.models.sources import check_source, explained, named, named_to_transformers
 
 POLICY_ADAPTER = "policy"
@@ -88,7 +88,7 @@ def parameter_count(path: str) -> int:
     Raises:
         ModelError: no such folder, no causal language model.
     """
-    with named("model.path"):
+    with named("model.path"), read_once():
         config = _config(path)
         with torch.device("meta"), _quiet(), explained(path):
             module: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
@@ -127,7 +127,6 @@ def load(section: ModelSection, *, device: torch.device) -> Loaded:
         owned=len(tokenizer) if len(tokenizer) < width else None,
         autocast=device.type == "cuda" if section.autocast is None else section.autocast,
     )
-    policy.whole = policy.whole or not splits(policy)
     return Loaded(
         policy=policy,
         tokenizer=tokenizer,

@@ -29,6 +29,9 @@ SOFT_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_ca
 DIVISORS, FACTORS = ("logits_scaling",), ("logit_scale", "lm_head_multiplier")
 """Names under which a configuration holds what logits are divided by, or multiplied with."""
 
+PROBED = 16
+"""Tokens that a model is tried on."""
+
 Cache = Any
 """A module's key-value cache; only `batch_select_indices` is called on it."""
 
@@ -57,7 +60,7 @@ class LanguageModel:
         owned: ids below this number belong to the tokenizer; the rest get probability 0.
         autocast: run the forward pass in bfloat16 (weights stay as they are).
         whole: the module's logits are more than its output embedding of `trunk`'s states, or it has
-            no trunk: `states` are then the logits themselves, which costs memory.
+            no trunk: `states` are then the logits themselves, which costs memory. None: tried.
     """
 
     def __init__(
@@ -67,14 +70,21 @@ class LanguageModel:
         adapter: str | None = None,
         owned: int | None = None,
         autocast: bool = False,
-        whole: bool = False,
+        whole: bool | None = None,
     ) -> None:
         self.module: Any = module  # a wrapper with adapters has methods that nn.Module lacks
         self.adapter = adapter
         self.adapters = Adapters(module) if hasattr(module, "peft_config") else None
         self.owned = owned
         self.autocast = autocast
-        self.whole = whole or getattr(self.inner, "base_model", self.inner) is self.inner
+        self._whole = whole
+
+    @property
+    def whole(self) -> bool:
+        """Whether `states` are the logits themselves; tried on a few tokens when first asked."""
+        if self._whole is None:
+            self._whole = not splits(self)
+        return self._whole
 
     @property
     def inner(self) -> Any:
@@ -168,12 +178,13 @@ class LanguageModel:
     def most_tokens(self) -> int:
         """Padded tokens of one forward pass whose gradient is wanted: about `ACTIVATIONS` bytes.
 
-        Counted are inputs and outputs of the linear layers, which are kept for the way back; where
-        the states are logits, these too.
+        Counted are inputs and outputs of the matrices, which are kept for the way back; where the
+        states are logits, these too. Embeddings are none of them; of several experts each counts.
         """
-        layers = (part for part in self.inner.modules() if isinstance(part, nn.Linear))
-        narrow = (part for part in layers if part.out_features != self.width)
-        numbers = sum(part.in_features + part.out_features for part in narrow)
+        outside = {self.inner.get_output_embeddings().weight}
+        outside.add(getattr(self.inner.get_input_embeddings(), "weight", None))
+        sizes = [value.shape for value in self.inner.parameters() if value not in outside]
+        numbers = sum(sum(shape[-2:]) for shape in sizes if len(shape) > 1)
         numbers += 4 * self.width if self.whole else self.hidden_size
         return max(1, ACTIVATIONS // (4 * numbers))
 
@@ -285,12 +296,21 @@ def scaled(logits: Float[Tensor, "*batch V"], config: Any) -> Float[Tensor, "*ba
 
 @torch.no_grad()
 def splits(lm: LanguageModel) -> bool:
-    """Whether `unembed` of `states` is what the module itself answers, on a few tokens."""
-    ids = torch.arange(min(4, lm.width), device=lm.device)[None]
+    """Whether logits are the scaled output embedding of the trunk's states, on a few tokens.
+
+    Tokens without an owner are left out: what stands there is ours.
+    """
+    if getattr(lm.inner, "base_model", lm.inner) is lm.inner:
+        return False
+    owned = min(lm.width, lm.owned or lm.width)
+    ids = torch.linspace(0, owned - 1, min(PROBED, owned), device=lm.device).long()[None]
     mask = torch.ones_like(ids, dtype=torch.bool)
-    whole, split = lm.forward(ids, mask).logits, lm.unembed(lm.states(ids, mask))
-    bound = 1e-3 * float(whole.abs().max())
-    return whole.shape == split.shape and float((whole - split).abs().max()) <= bound
+    whole = lm.forward(ids, mask).logits[..., :owned].float()
+    tried = LanguageModel(
+        lm.module, adapter=lm.adapter, owned=lm.owned, autocast=lm.autocast, whole=False
+    )
+    split = tried.unembed(tried.states(ids, mask))[..., :owned].float()
+    return float((whole - split).abs().max()) <= 1e-3 * float(whole.abs().max())
 
 
 @functools.cache

@@ -28,7 +28,7 @@ from tiltune.methods.kinds import make_method
 from tiltune.methods.refusals import refuse
 from tiltune.models import bfloat16, hub
 from tiltune.models.lm import LanguageModel
-from tiltune.records.manifest import check_apart, constraint_digest
+from tiltune.records.manifest import check_apart
 from tiltune.training.actor import Actor, make_plan
 from tiltune.training.balance import balance_told
 from tiltune.training.corpus import (
@@ -269,8 +269,9 @@ def make_warm_start(prepared: Prepared) -> WarmStart | None:
         )
     law = prepared.loaded.policy
     settings = replace(values_build.value_settings(section, law), steps=section.warm_start)
-    digest = constraint_digest(config.constraint)
-    return WarmStart(tuple(windows), settings, prepared.seeds.warm, digest)
+    return WarmStart(
+        tuple(windows), settings, prepared.seeds.warm, config.model.model_dump_json()
+    )
 
 
 def make_learner(prepared: Prepared) -> Learner:

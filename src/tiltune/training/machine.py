@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 
@@ -34,8 +35,21 @@ def hardware_for(parameters: int, device: torch.device) -> Hardware:
         parameters=parameters,
         device=device.type,
         quick_bfloat16=measured and quick_bfloat16(),
-        memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        memory=memory(),
     )
+
+
+def memory(limit: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
+    """Bytes that this process may use: the machine's, or its container's where that has fewer.
+
+    Args:
+        limit: what says so of a container.
+    """
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(machine, int(limit.read_text()))
+    except (OSError, ValueError):  # no container, or "max"
+        return machine
 
 
 def thread_counts(available: int) -> list[int]:

@@ -34,13 +34,13 @@ class WarmStart:
         windows: see `data/windows.py`.
         settings: of the value fit, with the warm start's steps.
         seed: of the windows' order and of their beginnings.
-        constraint: digest of all that decides its scores.
+        model: all that is stated of the model, as text.
     """
 
     windows: tuple[Window, ...]
     settings: ValueSettings
     seed: int
-    constraint: str
+    model: str
 
     def begin(
         self, values: ValueModel, law: LanguageModel, sampler: Sampler, own: Samples
@@ -56,12 +56,13 @@ class WarmStart:
         Raises:
             TiltuneError: a window that cannot be scored, or a fit that diverged.
         """
-        learnt = learnt_part(values)
-        key = self.key(learnt, law, sampler)
+        started, learnt = time.perf_counter(), learnt_part(values)
+        windows = self.labelled(sampler)
+        key = self.key(learnt, law, windows)
         kept = load(key)
         found = kept is not None and load_weights(learnt, kept.weights)
         if kept is None or not found:
-            kept = self._made(learnt, law, sampler)
+            kept = self._made(learnt, law, windows, started)
             store(key, kept)
         shift = shift_level(values, own, most_tokens=self.settings.most_tokens)
         return {
@@ -76,15 +77,17 @@ class WarmStart:
     def forecast(
         self, values: ValueModel, law: LanguageModel, sampler: Sampler, *, steps: int
     ) -> float:
-        """Seconds that `begin` would take, by so many steps; 0 where the cache spares them.
+        """Seconds that `begin` would take, by so many steps; scoring alone where the cache spares
+        the rest.
 
         The values are changed by it.
         """
         learnt = learnt_part(values)
-        if load(self.key(learnt, law, sampler)) is not None:
-            return 0.0
         started = time.perf_counter()
+        if load(self.key(learnt, law, self.labelled(sampler))) is not None:
+            return time.perf_counter() - started
         few = self.labelled(sampler, steps * WINDOWS_A_STEP)
+        started = time.perf_counter()
         fit_windows(learnt, few, law, replace(self.settings, steps=steps), seed=self.seed)
         return (time.perf_counter() - started) * self.settings.steps / steps
 
@@ -104,16 +107,17 @@ class WarmStart:
             scores[row, length - 1], known[row, length - 1] = score.value, True
         return Windows(samples, scores, known)
 
-    def key(self, learnt: ValueModel, law: LanguageModel, sampler: Sampler) -> str:
-        """The hash of all that the warm values depend on."""
-        settings = json.dumps(asdict(self.settings))
-        told = (settings, str(self.seed), self.constraint, *map(_told, self.windows))
-        samples = window_samples(self.windows, sampler.ending.pad_id, sampler.law)
-        return key_of((torch.__version__, *told), _tensors(learnt, law, samples))
+    def key(self, learnt: ValueModel, law: LanguageModel, windows: Windows) -> str:
+        """The hash of all that the warm values depend on: labels and scores are among it, so that
+        what decides them need not be known."""
+        trunk = getattr(learnt, "trunk", None)
+        models = [self.model, *(_described(lm) for lm in (law, trunk) if lm is not None)]
+        told = (torch.__version__, json.dumps(asdict(self.settings)), str(self.seed), *models)
+        return key_of(told, _tensors(learnt, law, windows))
 
-    def _made(self, learnt: ValueModel, law: LanguageModel, sampler: Sampler) -> Kept:
-        started = time.perf_counter()
-        windows = self.labelled(sampler)
+    def _made(
+        self, learnt: ValueModel, law: LanguageModel, windows: Windows, started: float
+    ) -> Kept:
         fit_windows(learnt, windows, law, self.settings, seed=self.seed)
         seconds = time.perf_counter() - started
         numbers = WarmNumbers(float(windows.samples.labels.mean()), len(windows), seconds)
@@ -159,15 +163,18 @@ def load_weights(values: ValueModel, weights: dict[str, Tensor]) -> bool:
     return True
 
 
-def _told(window: Window) -> str:
-    """What of a window a constraint may read beside its tokens."""
-    row = window.example
-    return json.dumps([row.prompt, window.place, window.ended, dict(row.row)], default=repr)
+def _described(lm: LanguageModel) -> str:
+    """What a model computes beside its weights."""
+    config = getattr(lm.inner, "config", None)
+    shape = config.to_json_string() if hasattr(config, "to_json_string") else ""
+    return f"{lm.device} {lm.autocast} {lm.adapter} {shape}"
 
 
-def _tensors(learnt: ValueModel, law: LanguageModel, samples: Samples) -> Iterator[Tensor]:
-    """The windows, the law's whole model and the values that it all starts from."""
+def _tensors(learnt: ValueModel, law: LanguageModel, windows: Windows) -> Iterator[Tensor]:
+    """The windows with their scores, the law's whole model and the values that all starts from."""
+    samples = windows.samples
     yield from (samples.prompt_ids, samples.prompt_mask, samples.ids, samples.mask)
+    yield from (samples.labels, windows.scores, windows.scored)
     weights = law.module.state_dict()
     yield from (weights[name] for name in sorted(weights))
     state = learnt.state()

@@ -82,7 +82,9 @@ def refuse(section: ValueModelSection) -> None:
             f"value_model.path = {section.path} is for value_model.kind = 'separate', "
             f"which is '{section.kind}'; change that, or leave the path out"
         )
-    if section.warm_text is not None and section.warm_start == 0:
+    # in a run's own config.json a 0 may be what was chosen, of a method without such values
+    stated = section.warm_start == 0 and not isinstance(section, ResolvedValueModel)
+    if section.warm_text is not None and stated:
         raise ConfigError(
             f"value_model.warm_text = {section.warm_text} is read by the warm start alone, which "
             "value_model.warm_start = 0 turns off; leave one of them out"

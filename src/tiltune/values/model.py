@@ -87,8 +87,9 @@ class TiedOutput(nn.Module):
         self, columns: Columns, ids: Int[Tensor, "*batch"], unembedding: Tensor
     ) -> Float[Tensor, "*batch"]:
         narrow = columns["projected"].to(unembedding.dtype).float()
-        products = narrow * unembedding.detach()[ids].float()
-        return columns["scalar"].squeeze(-1) + products.sum(-1)
+        products = (narrow * unembedding.detach()[ids].float()).sum(-1)
+        # rounded as `read` rounds them: consistency compares the two
+        return columns["scalar"].squeeze(-1) + products.to(unembedding.dtype).float()
 
     def read_weights(self) -> list[nn.Parameter]:
         return []

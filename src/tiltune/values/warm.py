@@ -16,8 +16,10 @@ from tiltune.values.model import ValueModel
 
 LEAST_RATE, MOST_RATE = 0.001, 0.999
 """Values start at an observed rate, kept off 0 and 1 where its logit is infinite."""
-LARGEST_SHIFT = 30.0
-"""Logits; further away a rate of 32 bit is 0 or 1."""
+LARGEST_SHIFT = 7.0
+"""Logits: between the rates that values may start at."""
+CERTAIN = 1e3
+"""Logits beyond which R is known, and no shift moves it."""
 
 
 def start_rate(rate: float) -> float:
@@ -34,7 +36,7 @@ def learnt_part(values: ValueModel) -> ValueModel:
 def shift_level(values: ValueModel, samples: Samples, *, most_tokens: int) -> float:
     """Shift the values' level to these completions' rate, and say by how many logits.
 
-    `mean_t sigmoid(logit R_t + c) = mean_t C` over their own tokens: as `R = E[C | prefix]`, the
+    `mean_t sigmoid(logit R_t + c) = mean_t C` over their own tokens of which R is not certain: as `R = E[C | prefix]`, the
     two means are one in expectation. Nothing is learnt of a completion but the rate.
 
     Args:
@@ -43,7 +45,10 @@ def shift_level(values: ValueModel, samples: Samples, *, most_tokens: int) -> fl
         most_tokens: padded tokens of one forward pass.
     """
     said = labelled_values(values, samples, most_tokens)
-    shift = level_shift(said.logits, start_rate(float(said.labels.mean())))
+    moved = said.logits.abs() < CERTAIN
+    if not bool(moved.any()):
+        return 0.0
+    shift = level_shift(said.logits[moved], start_rate(float(said.labels[moved].mean())))
     values.shift(shift)
     return shift
 

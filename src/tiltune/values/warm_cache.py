@@ -66,15 +66,15 @@ def key_of(texts: Iterable[str], tensors: Iterable[Tensor]) -> str:
 
 def load(key: str) -> Kept | None:
     """What was kept under the key; None: nothing, or nothing that can be read whole."""
-    path = _path(key)
     try:
+        path = _path(key)
         with safe_open(path, "pt") as file:
             told = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if told["sha256"] != key_of((), _in_order(weights)):
             return None
         numbers = WarmNumbers(**json.loads(told["numbers"]))
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+    except (OSError, SafetensorError, KeyError, RuntimeError, TypeError, ValueError):
         return None
     with contextlib.suppress(OSError):
         os.utime(path)  # the newest are kept, and what is used is new
@@ -83,20 +83,24 @@ def load(key: str) -> Kept | None:
 
 def store(key: str, kept: Kept) -> None:
     """Keep it, whole or not at all, and forget the oldest of too many or too large ones."""
-    path = _path(key)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     weights = contiguous(kept.weights)
+    if sum(value.nbytes for value in weights.values()) > MOST_BYTES:
+        return
     told = {
         "sha256": key_of((), _in_order(weights)),
         "numbers": json.dumps(asdict(kept.numbers)),
     }
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(weights, partial, told)
-        partial.replace(path)
-        _forget(path.parent)
-    except (OSError, SafetensorError):
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, RuntimeError):  # such as no home of the user's
+        path = _path(key)
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(weights, partial, told)
+            partial.replace(path)
+            _forget(path.parent)
+        except SafetensorError:
+            return
+        finally:
             partial.unlink(missing_ok=True)
 
 
