@@ -117,7 +117,7 @@ def test_messages_go_through_the_chat_template(chat: Any):
     assert found.row == {"topic": "x", "prompt": "c", "completion": "c"}
     assert not found.truncated
     for answered in (messages, messages[:-1]):
-        assert prompt(chat, 99, messages=answered) == Prompt(found.prompt, asked)
+        assert prompt(chat, 99, messages=answered) == Prompt(found.prompt, asked, chat=True)
 
 
 def test_messages_are_cut_like_other_rows(chat: Any):

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from tiltune.data import parts
-from tiltune.data.parts import columns_by_parts, room
+from tiltune.data.parts import columns_by_parts, pick, room
 from tiltune.data.samples import Samples, SamplingLaw
+from tiltune.errors import RunError
 
 pytestmark = pytest.mark.quick
 
@@ -62,3 +63,21 @@ def test_room_in_a_file_is_as_room_in_memory(monkeypatch: pytest.MonkeyPatch) ->
     assert not small.any() and not large.any() and large.shape == (4, 5, 6)
     large[torch.tensor([3, 1]), :2] = 2.0
     assert large.sum() == 2 * 2 * 6 * 2 and large[3, 1, 5] == 2
+
+
+def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: int, offset: int, size: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(RunError, match=r"4\.0 GiB .* \(No space left on device\).*TMPDIR"):
+        room((2**30,), torch.float32, CPU)
+
+
+def test_picked_rows_of_much_lie_in_room_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    column = torch.arange(300 * 3).view(300, 3)
+    rows = torch.arange(299, 99, -1)
+    wanted = column[rows]
+    assert torch.equal(pick(column, rows), wanted)
+    monkeypatch.setattr(parts, "IN_MEMORY", 64)
+    assert torch.equal(pick(column, rows), wanted)

@@ -82,6 +82,14 @@ def test_an_end_is_the_row_s_own_and_no_completion_is_an_end_alone() -> None:
         assert joined == ids[window.place - len(window.prompt_ids) : window.place + len(window.ids)]
 
 
+def test_an_end_within_a_row_ends_the_window() -> None:
+    row = made(A, B, EOS, C, A, B, C, EOS)  # plain text may spell one
+    found = cut_windows([row], 400, WindowShape(4, 2, ends=(EOS,)), seed=0)
+    by_place = {each.place: (list(each.ids), each.ended) for each in found}
+    assert by_place[1] == ([B, EOS], True) and by_place[3] == ([C, A, B, C], False)
+    assert by_place[5] == ([B, C, EOS], True)
+
+
 def test_a_row_without_a_place_is_passed_over() -> None:
     word = made(A, EOS)
     assert not places_of(word, 3) and cut_windows([word], 5, SHAPE, seed=0) == []

@@ -169,7 +169,7 @@ def test_code_of_the_package_as_one_s_own_gives_the_same_weights(
     own = {"kind": "python", "path": path, "settings": settings}
     for name, table in (("built-in", {"kind": kind} | settings), ("own", own)):
         run = {"dir": str(tmp_path / name)}
-        tree = tiny.workplace(tmp_path, run=run, method={"rounds": 2} | table)
+        tree = tiny.workplace(tmp_path, run=run, method={"rounds": 2, "beta": 2.0} | table)
         opened = open_run(tiny.config(tree), resume=False)
         start = opened.learner.policy.state()
         list(opened.rounds())

@@ -307,7 +307,8 @@ def test_a_model_that_does_more_to_its_logits_is_read_by_its_logits(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     write_folder(tmp_path, llama_module())
-    plain = LlamaForCausalLM.forward
+    plain, split = LlamaForCausalLM.forward, llama()
+    assert not split.whole
 
     def shifted(self: Any, *arguments: Any, **named: Any) -> Any:
         output = plain(self, *arguments, **named)
@@ -316,10 +317,10 @@ def test_a_model_that_does_more_to_its_logits_is_read_by_its_logits(
 
     monkeypatch.setattr(LlamaForCausalLM, "forward", shifted)
     lm = hub.load(ModelSection(path=str(tmp_path), dtype="float32"), device=CPU).policy
+    lm.owned = len(WORDS) - 3  # the logits of the others are -10,000, which hides nothing
     assert lm.whole and lm.clone("copy").whole and lm.base("reference").whole
     ids, mask = left_padded(ROWS, 0)
     assert torch.equal(lm.unembed(lm.states(ids, mask)), lm.forward(ids, mask).logits)
-    split = LanguageModel(llama_module())
     assert lm.most_tokens < split.most_tokens and lm.most_read == 2**23 // lm.width
 
 

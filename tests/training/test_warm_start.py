@@ -23,7 +23,7 @@ from tiltune.values.windows_fit import BEGINNINGS
 
 STEPS = 3
 WARM: dict[str, Any] = {"value_model": {"warm_start": STEPS, "automaton": "none"}}
-FACTS = WarmFacts(wanted=True, asked=False, exact=False, cost=2, seconds_a_text=0.001, places=10**6)
+FACTS = WarmFacts(asked=False, exact=False, cost=2, seconds_a_text=0.001, places=10**6)
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +50,6 @@ def begin(actor: Actor, version: int = 0) -> dict[str, Any]:
     ("changes", "steps"),
     [
         ({}, 200),
-        ({"wanted": False}, 0),
         ({"exact": True}, 0),
         ({"cost": 3}, 0),
         ({"seconds_a_text": 20 / 12_800}, 200),
@@ -59,7 +58,7 @@ def begin(actor: Actor, version: int = 0) -> dict[str, Any]:
         ({"places": 160}, 10),  # 160 places, four times each, 64 a step
         ({"places": 161}, 11),
         ({"asked": True, "exact": True, "cost": 3, "seconds_a_text": 1.0}, 200),
-        ({"asked": True, "wanted": False}, 0),
+        ({"asked": True, "places": 0}, 1),  # `make_warm_start` tells what is wrong with the text
     ],
 )
 def test_the_rule_by_hand(changes: dict[str, Any], steps: int) -> None:
@@ -215,10 +214,10 @@ def test_what_the_cache_holds_is_what_was_made(tmp_path: Path, folder: Path) -> 
     "tables",
     [
         {"run": {"seed": 4}},
-        {"constraint": {"words": ["rude"]}},
         {"value_model": {**WARM["value_model"], "learning_rate": 1e-3}},
         {"sampler": {"max_new_tokens": 5}},
         {"value_model": {**WARM["value_model"], "kind": "head"}},
+        {"model": {"alpha": 8.0}},
     ],
 )
 def test_whatever_it_depends_on_is_in_the_key(tmp_path: Path, tables: dict[str, Any]) -> None:
@@ -226,21 +225,30 @@ def test_whatever_it_depends_on_is_in_the_key(tmp_path: Path, tables: dict[str, 
     for changes in (WARM, WARM | tables, WARM):
         actor = actor_of(tmp_path, **changes)
         assert actor.warm is not None and actor.value_learner is not None
-        keys.append(actor.warm.key(actor.value_learner.model, actor.policy, actor.sampler))
+        windows = actor.warm.labelled(actor.sampler)
+        keys.append(actor.warm.key(actor.value_learner.model, actor.policy, windows))
     assert keys[0] == keys[2] != keys[1]
 
 
-def test_fields_of_rows_and_the_model_s_weights_are_in_the_key(tmp_path: Path) -> None:
+def test_scores_and_the_model_are_in_the_key(tmp_path: Path) -> None:
     actor = actor_of(tmp_path, **WARM)
     assert actor.warm is not None and actor.value_learner is not None
-    asked = (actor.value_learner.model, actor.policy, actor.sampler)
-    first = actor.warm.key(*asked)
-    row = replace(actor.warm.windows[0].example, row={"field": 1})
-    windows = (replace(actor.warm.windows[0], example=row), *actor.warm.windows[1:])
-    assert replace(actor.warm, windows=windows).key(*asked) != first
+    asked = (actor.value_learner.model, actor.policy)
+    windows = actor.warm.labelled(actor.sampler)
+    first = actor.warm.key(*asked, windows)
+    for changed in (
+        replace(windows, samples=replace(windows.samples, labels=1 - windows.samples.labels)),
+        replace(windows, scores=windows.scores * 0.5),
+    ):
+        assert actor.warm.key(*asked, changed) != first
+    assert replace(actor.warm, model="another").key(*asked, windows) != first
+    actor.policy.autocast = True
+    assert actor.warm.key(*asked, windows) != first
+    actor.policy.autocast = False
+    assert actor.warm.key(*asked, windows) == first
     with torch.no_grad():
         next(iter(actor.policy.module.parameters()))[0] += 1e-3
-    assert actor.warm.key(*asked) != first
+    assert actor.warm.key(*asked, windows) != first
 
 
 def test_weights_of_another_shape_are_not_taken(tmp_path: Path) -> None:
@@ -304,13 +312,15 @@ def _stop() -> None:
 
 def test_check_forecasts_its_seconds_unless_they_are_spared(tmp_path: Path) -> None:
     tree = tiny.workplace(tmp_path, **WARM)
-    for spared in (False, True):
+    found: list[float] = []
+    for _ in range(2):
         prepared = prepare(tiny.config(tree))
         actor = make_actor(prepared)
         scored = actor.sampler.draw(prepared.loaded.policy, 32, policy_version=0)
         seconds = forecast(prepared, actor, make_learner(prepared), scored).seconds
-        assert (seconds["warm start"] == 0) == spared
+        found.append(seconds["warm start"])
         begin(actor_of(tmp_path, **WARM))
+    assert 0 < found[1] < found[0]  # scoring alone
     off = prepare(tiny.config(tiny.changed(tree, value_model={"warm_start": 0})))
     actor = make_actor(off)
     scored = actor.sampler.draw(off.loaded.policy, 32, policy_version=0)

@@ -1,9 +1,11 @@
 """The warm start's level and fit, and the skill that it is judged by; exact values are known."""
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from small_models import START, A, Enumerated, T, llama, one_b_never_two
@@ -206,3 +208,33 @@ def test_a_constant_has_no_skill_anywhere(lm: LanguageModel) -> None:
     found = learner.calibration(samples, 0.5)
     assert found.skill == pytest.approx(0, abs=1e-6) and len(found.skills) == 5
     assert all(abs(each) < 1e-6 for each in found.skills if each is not None)
+
+
+class Known(NoValues):
+    """R is known to be 0 of the first rows; of the others nothing is."""
+
+    def __init__(self, width: int, dead: int) -> None:
+        super().__init__(width)
+        self.dead = dead
+        self.moved: list[float] = []
+
+    def logits(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Tensor:
+        logits = super().logits(ids, mask, keep=keep)
+        logits[: self.dead] = -1e4
+        return logits
+
+    def shift(self, logit: float) -> None:
+        self.moved.append(logit)
+
+
+def test_what_is_certain_does_not_shift_the_rest(lm: LanguageModel) -> None:
+    """Rows of one length, so that they are read in their order."""
+    own = windows(40)
+    own = own.select((own.mask.sum(1) == LIMIT).nonzero()[:, 0])
+    half = len(own) // 2
+    satisfied = (torch.arange(len(own)) >= half).float()
+    every, some = Known(lm.width, len(own)), Known(lm.width, half)
+    nothing = replace(own, labels=torch.zeros(len(own)))
+    assert shift_level(every, nothing, most_tokens=MOST) == 0 and not every.moved
+    found = shift_level(some, replace(own, labels=satisfied), most_tokens=MOST)
+    assert some.moved == [found] and found == pytest.approx(math.log(999), abs=1e-4)

@@ -70,7 +70,7 @@ def test_the_newest_are_kept_and_what_is_used_is_new(
     assert {path.stem for path in folder.iterdir()} == {"0", "2", "3"}
 
 
-def test_they_are_bounded_in_bytes_but_the_last_one_stays(
+def test_they_are_bounded_in_bytes_and_what_is_larger_is_not_kept(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store("0", kept())
@@ -81,7 +81,7 @@ def test_they_are_bounded_in_bytes_but_the_last_one_stays(
     assert {path.stem for path in folder.iterdir()} == {"1"}
     monkeypatch.setattr(warm_cache, "MOST_BYTES", 1)
     store("2", kept())
-    assert {path.stem for path in folder.iterdir()} == {"2"}
+    assert {path.stem for path in folder.iterdir()} == {"1"}
 
 
 def test_a_folder_that_cannot_be_written_stops_nothing(

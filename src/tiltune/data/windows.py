@@ -20,11 +20,13 @@ class WindowShape:
         completion: most tokens of a completion, `sampler.max_new_tokens`.
         prompt: most tokens of a prompt where the row brings none of its own, at least one.
         lead: special tokens that every prompt of the run begins with, at most one.
+        ends: tokens that end a completion.
     """
 
     completion: int
     prompt: int
     lead: tuple[int, ...] = ()
+    ends: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,8 @@ class Window:
         example: the row.
         place: the token of the row that the completion begins with.
         prompt_ids: at least one token.
-        ids: at least one token; EOS stands there only as the row's own end.
-        ended: whether it does.
+        ids: at least one token, up to the first that ends a completion.
+        ended: whether there is one, or the row ends here.
     """
 
     example: Example
@@ -47,7 +49,12 @@ class Window:
 
 
 def window_shape(
-    prompts: Sequence[Prompt], *, completion: int, most: int, bos: int | None
+    prompts: Sequence[Prompt],
+    *,
+    completion: int,
+    most: int,
+    bos: int | None,
+    ends: tuple[int, ...] = (),
 ) -> WindowShape:
     """Windows like the run's own samples: prompts up to the median length of the run's prompts.
 
@@ -56,12 +63,12 @@ def window_shape(
         completion: most tokens of a completion.
         most: bound on a prompt's tokens, however long the run's are.
         bos: the tokenizer's beginning of sequence; None: it has none.
+        ends: tokens that end a completion.
     """
     usual = int(median(len(prompt.ids) for prompt in prompts))
     led = bos is not None and all(prompt.ids[0] == bos for prompt in prompts)
-    return WindowShape(
-        completion, max(1, min(most, usual)), (bos,) if led and bos is not None else ()
-    )
+    lead = (bos,) if led and bos is not None else ()
+    return WindowShape(completion, max(1, min(most, usual)), lead, ends)
 
 
 def places_of(row: Example, completion: int) -> range:
@@ -104,6 +111,9 @@ def cut_windows(
 def _window(row: Example, place: int, shape: WindowShape) -> Window:
     end = min(len(row.ids), place + shape.completion)
     ended = end == len(row.ids) and not row.truncated
+    first = next((at for at in range(place, end) if row.ids[at] in shape.ends), None)
+    if first is not None:  # rows of plain text may hold one in their middle
+        end, ended = first + 1, True
     return Window(row, place, _prompt_ids(row, place, shape), row.ids[place:end], ended)
 
 

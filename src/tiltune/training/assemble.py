@@ -168,7 +168,9 @@ def prepare(given: RunConfig, *, to_train: bool = True) -> Prepared:
         )
     # how often the corpus may be read is known when it has been read
     config = resolve(given, model, replace(scale, corpus_rows=len(corpus)), method)
-    config = choose_warm_start(given, config, method, WarmText(judged, data.warm), constraint)
+    config = choose_warm_start(
+        given, config, method, WarmText(judged, data.warm), constraint, loaded
+    )
     reference = loaded.policy.base("reference")
     valid = judge(data.valid, constraint)
     return Prepared(
@@ -257,6 +259,7 @@ def make_warm_start(prepared: Prepared) -> WarmStart | None:
         completion=config.sampler.max_new_tokens,
         most=LONGEST_PROMPT,
         bos=prepared.loaded.tokenizer.bos_token_id,
+        ends=prepared.loaded.eos_ids,
     )
     rows = [*prepared.judged.rows, *prepared.warm_rows]
     count = section.warm_start * WINDOWS_A_STEP
@@ -269,9 +272,7 @@ def make_warm_start(prepared: Prepared) -> WarmStart | None:
         )
     law = prepared.loaded.policy
     settings = replace(values_build.value_settings(section, law), steps=section.warm_start)
-    return WarmStart(
-        tuple(windows), settings, prepared.seeds.warm, config.model.model_dump_json()
-    )
+    return WarmStart(tuple(windows), settings, prepared.seeds.warm, config.model.model_dump_json())
 
 
 def make_learner(prepared: Prepared) -> Learner:

@@ -166,7 +166,7 @@ def load_weights(values: ValueModel, weights: dict[str, Tensor]) -> bool:
 def _described(lm: LanguageModel) -> str:
     """What a model computes beside its weights."""
     config = getattr(lm.inner, "config", None)
-    shape = config.to_json_string() if hasattr(config, "to_json_string") else ""
+    shape = "" if config is None else config.to_json_string()
     return f"{lm.device} {lm.autocast} {lm.adapter} {shape}"
 
 

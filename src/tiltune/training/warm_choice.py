@@ -9,6 +9,7 @@ from tiltune.data.encode import Example
 from tiltune.data.windows import places_of
 from tiltune.errors import ConfigError
 from tiltune.methods.base import BuiltInMethod
+from tiltune.models.hub import Loaded
 from tiltune.training.corpus import JudgedRows
 from tiltune.values.build import decided_exactly
 from tiltune.values.windows_fit import WINDOWS_A_STEP
@@ -27,7 +28,6 @@ class WarmFacts:
     """What decides whether a warm start is worth having.
 
     Attributes:
-        wanted: whether the method learns values of prefixes.
         asked: whether the user gave text for it, and so asked for it.
         exact: whether an automaton knows the whole constraint, so that its states' values, counted
             from own completions, are there before anything is learnt.
@@ -36,7 +36,6 @@ class WarmFacts:
         places: where a window may begin, in all rows together.
     """
 
-    wanted: bool
     asked: bool
     exact: bool
     cost: int
@@ -53,9 +52,10 @@ def usual_steps(steps: int, facts: WarmFacts) -> int:
     """
     cheap = facts.seconds_a_text * steps * WINDOWS_A_STEP <= MOST_SECONDS
     chosen = facts.asked or (not facts.exact and facts.cost <= MOST_COST and cheap)
-    if not (facts.wanted and chosen):
+    if not chosen:
         return 0
-    return min(steps, -(-MOST_VISITS * facts.places // WINDOWS_A_STEP))
+    enough = -(-MOST_VISITS * facts.places // WINDOWS_A_STEP)
+    return min(steps, max(enough, int(facts.asked)))  # of none at all the user is told later
 
 
 def count_places(rows: Sequence[Example], completion: int) -> int:
@@ -81,6 +81,7 @@ def choose_warm_start(
     method: BuiltInMethod,
     text: WarmText,
     constraint: TextConstraint,
+    loaded: Loaded,
 ) -> ResolvedConfig:
     """The configuration with the warm start's steps chosen.
 
@@ -90,6 +91,7 @@ def choose_warm_start(
         method: whose values they are.
         text: what there is.
         constraint: of the run.
+        loaded: the model, whose tokens an automaton is lifted to.
 
     Raises:
         ConfigError: a warm start that is asked for and has no text.
@@ -100,16 +102,15 @@ def choose_warm_start(
             f"value_model.warm_start = {given.value_model.warm_start} needs text to cut windows "
             "from; set data.corpus or value_model.warm_text, or leave it out"
         )
-    if given.value_model.warm_start is not None:
-        return config
+    if given.value_model.warm_start is not None or (section.warm_text is not None and not wanted):
+        return config  # nobody reads it then; a 0 beside text would be refused on resume
     facts = WarmFacts(
-        wanted=wanted,
         asked=section.warm_text is not None,
-        exact=decided_exactly(config, constraint),
+        exact=decided_exactly(config, constraint, loaded),
         cost=constraint.cost,
         seconds_a_text=text.corpus.seconds_a_row,
         places=count_places(text.rows, config.sampler.max_new_tokens),
     )
-    steps = usual_steps(section.warm_start, facts)
+    steps = usual_steps(section.warm_start, facts) if wanted else 0
     chosen = section.model_copy(update={"warm_start": steps})
     return config.model_copy(update={"value_model": chosen})

@@ -82,9 +82,7 @@ def refuse(section: ValueModelSection) -> None:
             f"value_model.path = {section.path} is for value_model.kind = 'separate', "
             f"which is '{section.kind}'; change that, or leave the path out"
         )
-    # in a run's own config.json a 0 may be what was chosen, of a method without such values
-    stated = section.warm_start == 0 and not isinstance(section, ResolvedValueModel)
-    if section.warm_text is not None and stated:
+    if section.warm_text is not None and section.warm_start == 0:
         raise ConfigError(
             f"value_model.warm_text = {section.warm_text} is read by the warm start alone, which "
             "value_model.warm_start = 0 turns off; leave one of them out"
@@ -117,14 +115,10 @@ def with_automaton(config: RunConfig, values: ValueModel, automaton: Ends) -> Ex
 
     An incomplete automaton has none: which of its states satisfy is not known. Nor has a grammar.
     """
-    prior = None
-    wanted = config.value_model.automaton == "prior" and automaton.complete
-    if wanted and isinstance(automaton, TokenAutomaton):
-        prior = StatePrior(automaton) if len(automaton.table.rows) <= MOST_STATES else None
-    return ExactEnds(values, automaton, prior)
+    return ExactEnds(values, automaton, prior_of(config, automaton))
 
 
-def decided_exactly(config: RunConfig, constraint: TextConstraint) -> bool:
+def decided_exactly(config: RunConfig, constraint: TextConstraint, loaded: hub.Loaded) -> bool:
     """Whether an automaton decides the whole constraint and the values start from its states'."""
     if config.value_model.automaton != "prior" or config.constraint.threshold == "none":
         return False
@@ -132,7 +126,19 @@ def decided_exactly(config: RunConfig, constraint: TextConstraint) -> bool:
         rule = constraint.rule()
     except ConstraintError:  # too large an automaton is none, as in `make_automaton`
         return False
-    return rule is not None and rule.complete
+    if rule is None or not rule.complete:  # which is soon known; to lift it takes a while
+        return False
+    return prior_of(config, make_automaton(config, constraint, loaded)) is not None
+
+
+def prior_of(config: RunConfig, automaton: Ends | str) -> StatePrior | None:
+    """What an automaton's states say of R; None: it is not wanted, there are too many of them, or
+    which of them satisfy is not known."""
+    if config.value_model.automaton != "prior" or not isinstance(automaton, TokenAutomaton):
+        return None
+    if not automaton.complete or len(automaton.table.rows) > MOST_STATES:
+        return None
+    return StatePrior(automaton)
 
 
 def make_automaton(config: RunConfig, constraint: Constraint, loaded: hub.Loaded) -> Ends | str:

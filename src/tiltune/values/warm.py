@@ -36,8 +36,9 @@ def learnt_part(values: ValueModel) -> ValueModel:
 def shift_level(values: ValueModel, samples: Samples, *, most_tokens: int) -> float:
     """Shift the values' level to these completions' rate, and say by how many logits.
 
-    `mean_t sigmoid(logit R_t + c) = mean_t C` over their own tokens of which R is not certain: as `R = E[C | prefix]`, the
-    two means are one in expectation. Nothing is learnt of a completion but the rate.
+    `mean_t sigmoid(logit R_t + c) = mean_t C` over their own tokens of which R is not certain: as
+    `R = E[C | prefix]`, the two means are one in expectation. Nothing is learnt of a completion but
+    the rate.
 
     Args:
         values: moved by c, wherever R is not certain.
