@@ -82,6 +82,13 @@ def test_it_is_off_where_an_automaton_decides_or_nothing_learns_prefixes(tmp_pat
     assert prepare(tiny.config(sft)).config.value_model.warm_start == 0
 
 
+def test_it_is_said_where_it_comes(tmp_path: Path) -> None:
+    warm = prepare(tiny.config(tiny.workplace(tmp_path, **WARM)))
+    assert warm.warm_told is not None and "3 steps of 64" in warm.warm_told
+    off = tiny.workplace(tmp_path / "off", value_model={"warm_start": 0})
+    assert prepare(tiny.config(off)).warm_told is None
+
+
 def test_text_of_its_own_turns_it_on_and_windows_come_of_both(tmp_path: Path) -> None:
     text = tiny.write_rows(tmp_path / "text.jsonl", [{"text": "cat cat cat cat cat cat"}] * 20)
     actor = actor_of(tmp_path, value_model={"warm_text": str(text)})

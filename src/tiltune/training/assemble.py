@@ -100,6 +100,18 @@ class Prepared:
         return passes_told(self.config, len(self.corpus)) if self.corpus else None
 
     @property
+    def warm_told(self) -> str | None:
+        """How the values begin; None: with the first own completions."""
+        steps = self.config.value_model.warm_start
+        if not steps or self.method.needs.values != "prefix":
+            return None
+        return (
+            f"warm start: the values first learn from windows of text, {steps} steps of "
+            f"{WINDOWS_A_STEP}, which takes a while before the first round; value_model.warm_start "
+            "sets their number"
+        )
+
+    @property
     def passes_exceeded(self) -> str | None:
         """What to change where that is more often than `learner.corpus_passes_max`."""
         return passes_exceeded(self.config, len(self.corpus)) if self.corpus else None

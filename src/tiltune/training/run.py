@@ -116,7 +116,7 @@ class Run:
     def told(self) -> list[str]:
         """What was chosen for this machine and corpus, and a warning where that is called for."""
         prepared = self.prepared
-        lines = [*prepared.chosen, prepared.passes_told]
+        lines = [*prepared.chosen, prepared.passes_told, prepared.warm_told]
         for warning in (prepared.plain_told, prepared.passes_exceeded):
             lines.append(warning and f"warning: {warning}")
         return [line for line in lines if line is not None]

@@ -135,8 +135,8 @@ def _print_data(prepared: Prepared, console: Console) -> None:
         f"validation: {len(measurer.satisfying)} rows that satisfy, {len(measurer.violating)} that "
         "do not"
     )
-    if prepared.passes_told is not None:
-        _print_lines([prepared.passes_told], console)
+    told = (prepared.passes_told, prepared.warm_told)
+    _print_lines([line for line in told if line is not None], console)
     for warning in (prepared.plain_told, prepared.passes_exceeded):
         if warning is not None:
             _warn(warning, console)
