@@ -113,7 +113,9 @@ def fitted(
 
 
 def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    """But for rounding: `fit` makes logits of flat rows of states, the loop of whole batches."""
+    gaps = [float((one[name] - other[name]).abs().max()) for name in one]
+    return one.keys() == other.keys() and max(gaps) < 1e-4
 
 
 def test_the_loop_is_fit(loop: Any, capsys: pytest.CaptureFixture[str]):

@@ -18,7 +18,7 @@ def test_sigint_stops_within_a_step_and_names_the_round(
     schedule: str,
 ) -> None:
     monkeypatch.setattr(torch.multiprocessing, "get_context", lambda _: tiny.FORK.context)
-    tree = tiny.workplace(tmp_path, method={"schedule": schedule})
+    tree = tiny.workplace(tmp_path, method={"schedule": schedule, "beta": 2.0})
     toml = tiny.write_toml(tree, tmp_path / "run.toml")
     step = "tiltune.training.learner.part_rows"
     with tiny.Nth(step, 4, lambda: signal.raise_signal(signal.SIGINT)) as steps:

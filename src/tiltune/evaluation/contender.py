@@ -256,4 +256,8 @@ def _weights_digest(section: ModelSection) -> str:
     if place.is_file():
         files = [place]
     shape = section.model_dump(exclude={"path"}, mode="json")
+    # a run's settings hold what was chosen, a folder's alone what is chosen without a run
+    shape["autocast"] = bool(section.autocast)
+    if section.dtype == "auto" and section.adapter == "none":
+        shape["dtype"] = "float32"
     return digest(files, json.dumps(shape) + ("" if files else section.path))
