@@ -70,7 +70,10 @@ def test_a_scorer_that_stopped_the_run_can_be_mended(
     fault = "    global calls\n    calls += 1\n    assert calls < 5, 'a fifth call'\n"
     module.write_text(source.format(fault), "utf-8")
     constraint = {"kind": "python", "path": "mended:score", "words": None}
-    toml = tiny.write_toml(tiny.workplace(tmp_path, constraint=constraint), Path("run.toml"))
+    toml = tiny.write_toml(
+        tiny.workplace(tmp_path, constraint=constraint, value_model={"warm_start": 0}),
+        Path("run.toml"),
+    )
     assert tiny.tiltune("fit", str(toml)) == 2
     assert "a fifth call" in capsys.readouterr().err
 
