@@ -26,10 +26,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
+from rows import random_samples
 from tiltune.config import ModelSection
 from tiltune.data.batches import Cursor
 from tiltune.data.encode import Example
-from tiltune.data.samples import Samples, SamplingLaw
+from tiltune.data.samples import SamplingLaw
 from tiltune.decoding.draw import Ending, draw
 from tiltune.methods.base import Method, Models
 from tiltune.methods.sft import Sft
@@ -125,7 +126,9 @@ class Bench:
         self.values = TrunkValue(self.policy.clone("values"), self.reference)
         self.values.set_constant(0.5)
         self.width = self.policy.width
-        self.samples = make_samples(4 * self.rows, self.width)
+        self.samples = random_samples(
+            4 * self.rows, width=self.width, prompt=PROMPT, completion=TOKENS - PROMPT
+        )
 
     def pairs(self) -> dict[str, Callable[[], Ratio]]:
         """What is measured, by name."""
@@ -250,25 +253,6 @@ class _Nowhere:
     """Takes what a round's sums would."""
 
     known: Any = None
-
-
-def make_samples(count: int, width: int) -> Samples:
-    """Completions of prompts; together as long as the corpus rows."""
-    shape = (count, TOKENS - PROMPT)
-    mask = torch.ones(shape, dtype=torch.bool)
-    return Samples(
-        prompt_ids=torch.randint(width, (count, PROMPT)),
-        prompt_mask=torch.ones(count, PROMPT, dtype=torch.bool),
-        ids=torch.randint(width, shape),
-        mask=mask,
-        written=mask,
-        proposal_logprobs=torch.full(shape, -8.0),
-        ended=torch.ones(count, dtype=torch.bool),
-        prompt_index=torch.arange(count),
-        policy_version=torch.zeros(count, dtype=torch.long),
-        labels=torch.ones(count),
-        law=SamplingLaw(TOKENS - PROMPT),
-    )
 
 
 if __name__ == "__main__":

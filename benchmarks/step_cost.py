@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
+from rows import random_samples
 from tiltune.data.batches import Cursor
 from tiltune.data.encode import Example
-from tiltune.data.samples import Samples, SamplingLaw
 from tiltune.methods.base import Method
 from tiltune.methods.sft import Sft
 from tiltune.methods.tilt import Tilt
@@ -64,7 +64,8 @@ def measure(kind: str, rows: int, repeats: int) -> Ratio:
     snapshot = make_lm()
     plain = make_learner(2 * rows, Sft())
     tilt = make_learner(rows, Tilt())
-    trained = Trained(make_samples(STEPS * rows // 2), snapshot, make_values(kind, snapshot))
+    samples = random_samples(STEPS * rows // 2, width=VOCABULARY, prompt=1, completion=TOKENS - 1)
+    trained = Trained(samples, snapshot, make_values(kind, snapshot))
     pairs = seconds_in_turn(
         lambda: tilt.update(trained), lambda: plain.update(None), repeats=repeats
     )
@@ -117,25 +118,6 @@ def make_values(kind: str, snapshot: LanguageModel) -> ValueModel:
         for parameter in values.output.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     return values
-
-
-def make_samples(count: int) -> Samples:
-    """Completions of a one-token prompt, as long as the corpus rows."""
-    shape = (count, TOKENS - 1)
-    mask = torch.ones(shape, dtype=torch.bool)
-    return Samples(
-        prompt_ids=torch.zeros(count, 1, dtype=torch.long),
-        prompt_mask=torch.ones(count, 1, dtype=torch.bool),
-        ids=torch.randint(VOCABULARY, shape),
-        mask=mask,
-        written=mask,
-        proposal_logprobs=torch.full(shape, -8.0),
-        ended=torch.ones(count, dtype=torch.bool),
-        prompt_index=torch.arange(count),
-        policy_version=torch.zeros(count, dtype=torch.long),
-        labels=torch.ones(count),
-        law=SamplingLaw(TOKENS - 1),
-    )
 
 
 if __name__ == "__main__":

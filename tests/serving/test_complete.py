@@ -130,6 +130,11 @@ def test_a_prompt_that_is_too_long(run: Path) -> None:
 
 
 @pytest.mark.quick
+def test_a_model_without_a_template_has_no_chat(run: Path) -> None:
+    with pytest.raises(DataError, match=r"^--chat: the model has no chat template; leave it out$"):
+        drawn(run, prompt="cat", chat=True)
+
+
 def test_what_is_no_finished_run(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"no config.json there, so it is no run folder"):
         drawn(tmp_path)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from small_models import START, A, Enumerated, T, llama, one_b_never_two
+from small_windows import windows
 from tiltune.data.samples import Samples, SamplingLaw
 from tiltune.decoding.draw import Ending, draw
 from tiltune.models.lm import LanguageModel
@@ -40,30 +41,6 @@ def labelled(lm: LanguageModel, count: int, seed: int = 0) -> Samples:
     for n in range(count):
         drawn.labels[n] = float(one_b_never_two(tuple(drawn.ids[n][drawn.mask[n]].tolist())))
     return drawn
-
-
-def windows(count: int) -> Samples:
-    """Text of another law: every next id as likely as any other, until the limit or T."""
-    chance = torch.Generator().manual_seed(5)
-    ids = torch.randint(3, (count, LIMIT), generator=chance)
-    ended = (ids == T).cumsum(1)
-    mask = (ended - (ids == T).long()) == 0
-    labels = [
-        float(one_b_never_two(tuple(row[m].tolist()))) for row, m in zip(ids, mask, strict=True)
-    ]
-    return Samples(
-        prompt_ids=torch.full((count, 1), START),
-        prompt_mask=torch.ones(count, 1, dtype=torch.bool),
-        ids=ids,
-        mask=mask,
-        written=mask.clone(),
-        proposal_logprobs=torch.zeros(count, LIMIT),
-        ended=(ended[:, -1] > 0),
-        prompt_index=torch.arange(count),
-        policy_version=torch.zeros(count, dtype=torch.int64),
-        labels=torch.tensor(labels),
-        law=SamplingLaw(LIMIT),
-    )
 
 
 def unscored(samples: Samples) -> Windows:
@@ -152,7 +129,7 @@ def test_windows_of_another_law_bring_values_nearer_to_the_exact_ones(lm: Langua
     for warm in (False, True):
         values = fresh(lm)
         if warm:
-            fit_windows(values, unscored(windows(2000)), lm, SETTINGS, seed=0)
+            fit_windows(values, unscored(windows(2000, LIMIT).samples), lm, SETTINGS, seed=0)
             shift_level(values, own, most_tokens=MOST)
         else:
             values.set_constant(rate)
@@ -167,7 +144,7 @@ def test_windows_of_another_law_bring_values_nearer_to_the_exact_ones(lm: Langua
 
 def test_the_shift_helps_where_the_windows_rate_is_another(lm: LanguageModel) -> None:
     values, own = fresh(lm), labelled(lm, 200)
-    text = windows(1500)
+    text = windows(1500, LIMIT).samples
     kept = torch.cat((text.labels.nonzero()[:40, 0], (text.labels == 0).nonzero()[:, 0]))
     fit_windows(values, unscored(text.select(kept)), lm, SETTINGS, seed=0)
     before = skill_of(values, own, most_tokens=MOST)
@@ -229,7 +206,7 @@ class Known(NoValues):
 
 def test_what_is_certain_does_not_shift_the_rest(lm: LanguageModel) -> None:
     """Rows of one length, so that they are read in their order."""
-    own = windows(40)
+    own = windows(40, LIMIT).samples
     own = own.select((own.mask.sum(1) == LIMIT).nonzero()[:, 0])
     half = len(own) // 2
     satisfied = (torch.arange(len(own)) >= half).float()

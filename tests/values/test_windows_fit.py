@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from small_models import START, T, llama, one_b_never_two
-from tiltune.data.samples import Samples, SamplingLaw
+from small_models import llama
+from small_windows import windows
 from tiltune.errors import RunError
 from tiltune.models.lm import LanguageModel
 from tiltune.models.optimiser import Optimiser
@@ -24,32 +24,6 @@ SETTINGS = ValueSettings(steps=30, batch_size=32, learning_rate=1e-2, consistenc
 @pytest.fixture(scope="module")
 def lm() -> LanguageModel:
     return llama(vocabulary=4, owned=3)
-
-
-def windows(count: int, seed: int = 5) -> Windows:
-    """Text of a law of its own, scored at every token: whether it had one b and no second."""
-    chance = torch.Generator().manual_seed(seed)
-    ids = torch.randint(3, (count, LIMIT), generator=chance)
-    ended = (ids == T).cumsum(1)
-    mask = (ended - (ids == T).long()) == 0
-    scores = torch.zeros(ids.shape)
-    for row in range(count):
-        for place in range(int(mask[row].sum())):
-            scores[row, place] = one_b_never_two(tuple(ids[row, : place + 1].tolist()))
-    samples = Samples(
-        prompt_ids=torch.full((count, 1), START),
-        prompt_mask=torch.ones(count, 1, dtype=torch.bool),
-        ids=ids,
-        mask=mask,
-        written=mask.clone(),
-        proposal_logprobs=torch.zeros(count, LIMIT),
-        ended=(ended[:, -1] > 0),
-        prompt_index=torch.arange(count),
-        policy_version=torch.zeros(count, dtype=torch.int64),
-        labels=scores[torch.arange(count), mask.sum(1) - 1],
-        law=SamplingLaw(LIMIT),
-    )
-    return Windows(samples, scores, mask)
 
 
 def without_scores(given: Windows) -> Windows:
@@ -68,7 +42,7 @@ def label_error(values: TrunkValue, held: Windows) -> float:
 
 
 def test_scores_of_beginnings_teach_what_few_labels_do_not(lm: LanguageModel) -> None:
-    held, few = windows(400, seed=1), windows(64)
+    held, few = windows(400, LIMIT, seed=1), windows(64, LIMIT)
     noisy = replace(few, samples=replace(few.samples, labels=few.samples.labels.clone()))
     errors: list[float] = []
     for given in (noisy, without_scores(noisy)):
@@ -94,7 +68,7 @@ def test_micro_batches_do_not_matter(lm: LanguageModel) -> None:
     for most in (2**14, 40):
         values = fresh(lm)
         few = replace(SETTINGS, steps=2, most_tokens=most)
-        fit_windows(values, windows(100), lm, few, seed=0)
+        fit_windows(values, windows(100, LIMIT), lm, few, seed=0)
         states.append(values.state())
     for name, value in states[0].items():
         torch.testing.assert_close(value, states[1][name], rtol=1e-3, atol=2e-4)
@@ -113,7 +87,7 @@ def test_every_window_is_seen_before_one_is_seen_again(
     monkeypatch.setattr(Windows, "select", watched)
     monkeypatch.setattr(windows_fit, "part_rows", lambda *_: iter(()))  # no loss, no gradient
     monkeypatch.setattr(Optimiser, "step", lambda *_: None)
-    given, count = windows(3 * WINDOWS_A_STEP), 3 * WINDOWS_A_STEP
+    given, count = windows(3 * WINDOWS_A_STEP, LIMIT), 3 * WINDOWS_A_STEP
     fit_windows(fresh(lm), given, lm, replace(SETTINGS, steps=6), seed=0)
     assert sorted(seen[:count]) == sorted(seen[count:]) == list(range(count))
     assert seen[:count] != seen[count:]
@@ -123,21 +97,21 @@ def test_the_seed_decides_and_nothing_else_does(lm: LanguageModel) -> None:
     states: list[dict[str, Tensor]] = []
     for seed in (0, 0, 1):
         values = fresh(lm)
-        fit_windows(values, windows(200), lm, replace(SETTINGS, steps=3), seed=seed)
+        fit_windows(values, windows(200, LIMIT), lm, replace(SETTINGS, steps=3), seed=seed)
         states.append(values.state())
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
     assert any(not torch.equal(value, states[2][name]) for name, value in states[0].items())
 
 
 def test_few_windows_are_enough_for_a_step(lm: LanguageModel) -> None:
-    losses = fit_windows(fresh(lm), windows(10), lm, replace(SETTINGS, steps=3), seed=0)
+    losses = fit_windows(fresh(lm), windows(10, LIMIT), lm, replace(SETTINGS, steps=3), seed=0)
     assert len(losses) == 3
 
 
 def test_a_warm_start_that_diverges_says_so(lm: LanguageModel) -> None:
     settings = replace(SETTINGS, learning_rate=float("inf"), steps=1)
     with pytest.raises(RunError, match=r"^the warm start of the values diverged"):
-        fit_windows(fresh(lm), windows(100), lm, settings, seed=0)
+        fit_windows(fresh(lm), windows(100, LIMIT), lm, settings, seed=0)
 
 
 def kinds(lm: LanguageModel) -> Iterator[TrunkValue | HeadValue]:
@@ -146,7 +120,7 @@ def kinds(lm: LanguageModel) -> Iterator[TrunkValue | HeadValue]:
 
 
 def test_the_output_reads_the_states(lm: LanguageModel) -> None:
-    ids, mask = windows(5).samples.prefixes()
+    ids, mask = windows(5, LIMIT).samples.prefixes()
     for values in kinds(lm):
         torch.nn.init.normal_(values.output.weight, std=0.5)  # type: ignore[arg-type]
         states = values.states(ids, mask, keep=3)
@@ -155,6 +129,6 @@ def test_the_output_reads_the_states(lm: LanguageModel) -> None:
 
 
 def test_no_score_no_second_output(lm: LanguageModel) -> None:
-    given = windows(10)
+    given = windows(10, LIMIT)
     assert windows_fit.second_output(fresh(lm), given, lm) is not None
     assert windows_fit.second_output(fresh(lm), without_scores(given), lm) is None

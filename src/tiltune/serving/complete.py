@@ -13,7 +13,7 @@ from tiltune.data.encode import Prompt, prompt_list
 from tiltune.data.rows import Row
 from tiltune.data.samples import SamplingLaw
 from tiltune.decoding.texts import texts
-from tiltune.errors import ConstraintError
+from tiltune.errors import ConstraintError, DataError
 from tiltune.evaluation.contender import open_contender
 from tiltune.models import hub
 from tiltune.records.run_folder import read_config
@@ -85,6 +85,8 @@ def complete(run: Path, request: Request, warn: Callable[[str], None]) -> Iterat
 def _prompt(request: Request, loaded: hub.Loaded, limit: int) -> Prompt:
     fields: dict[str, Any] = {"prompt": request.prompt}
     if request.chat:
+        if loaded.tokenizer.chat_template is None:
+            raise DataError("--chat: the model has no chat template; leave it out")
         fields = {"messages": [{"role": "user", "content": request.prompt}]}
     row = Row("--prompt", fields)
     return prompt_list([row], loaded.tokenizer, limit=loaded.context - limit, setting="--prompt")[0]

@@ -47,6 +47,6 @@ def balance_told(*, lowest: float, highest: float) -> str:
     """What can be said before a run, as the values that make the samples' term are yet to learn."""
     return (
         "method.beta: chosen at the first update, when the values are fitted, so that the samples' "
-        f"term and the corpus pull alike (gradient norms over {STEPS} steps), from "
-        f"{min(max(LEAST, lowest), highest):g} to {highest:g}"
+        f"term pulls {PULL:g} times as much as the corpus (gradient norms over {STEPS} steps), "
+        f"from {min(max(LEAST, lowest), highest):g} to {highest:g}"
     )
