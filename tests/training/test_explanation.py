@@ -254,6 +254,18 @@ def test_warnings_are_raised_where_they_are_due() -> None:
     assert len(told) == 1 and told[0].startswith("none of 4 samples satisfy")
 
 
+def test_a_rare_verdict_is_warned_of_down_from_one_in_fifty() -> None:
+    good, bad = (1, 0), (2, 0)
+    without_b = ruled(without("b"))
+
+    def told(rows: list[tuple[int, ...]]) -> list[str]:
+        return [each for each in warnings(found(without_b, rows)) if "samples satisfy" in each]
+
+    assert told([good] * 49 + [bad])[0].startswith("49 of 50 samples satisfy already")
+    assert told([bad] * 49 + [good])[0].startswith("1 of 50 samples satisfy, so values learn from")
+    assert told([good] * 48 + [bad]) == told([bad] * 48 + [good]) == []
+
+
 def test_a_contradiction_is_a_warning_with_its_reason() -> None:
     told = statement_warnings(stated(ruled(shorter_than(0), name="nothing")))
     assert "no text can satisfy it: the whole (nothing)" in told[0]

@@ -10,6 +10,8 @@ FLIPS = 0.1
 """Share of samples whose verdict hangs on their last token, from which on it is worth a warning."""
 CUTS = 0.25
 """Share of answers to chat prompts that are cut, from which on it is worth a warning."""
+RARE = 0.02
+"""Share of samples with the rarer verdict, down from which little can be gained or learnt."""
 LONGEST = 200
 """Characters of an example."""
 
@@ -67,6 +69,8 @@ def warnings(found: Findings) -> list[str]:
             f"{which} of {samples.count} samples satisfy, so all samples agree and there may be "
             "nothing to learn; look at the constraint and its threshold"
         )
+    elif min(samples.satisfied, samples.count - samples.satisfied) <= RARE * samples.count:
+        told.append(_one_sided(samples))
     if ending.tried and ending.changed / ending.tried >= FLIPS:
         told.append(
             f"the verdict depends on where a text ends: without its last token it changes for "
@@ -87,6 +91,20 @@ def warnings(found: Findings) -> list[str]:
             "constraint decides in their middle shows only after them"
         )
     return told
+
+
+def _one_sided(samples: Count) -> str:
+    """What few samples of one verdict mean."""
+    counted = f"{samples.satisfied} of {samples.count} samples satisfy"
+    if samples.rate > 0.5:
+        return (
+            f"{counted} already, so there is little to gain; give data.prompts on which the model "
+            "fails, or raise constraint.threshold"
+        )
+    return (
+        f"{counted}, so values learn from few that do; raise sampler.samples_per_round, or lower "
+        "constraint.threshold"
+    )
 
 
 def agreement_lines(where: str, found: Agreement, names: tuple[str, str]) -> list[str]:
