@@ -189,7 +189,7 @@ def test_a_finished_run_refuses_a_changed_setting_too(
 ) -> None:
     toml = tiny.write_toml(whole[0], tmp_path / "run.toml")
     assert tiny.tiltune("fit", str(toml), "--resume", "--set", "method.beta=9") == 2
-    assert "method.beta is 9.0, the run was started with None" in capsys.readouterr().err
+    assert "method.beta is 9.0, the run left it open" in capsys.readouterr().err
 
 
 def _no_space() -> None:

@@ -105,7 +105,8 @@ def _differences(stored: RunConfig, given: RunConfig) -> Iterator[str]:
         for name in sorted(asked.model_fields_set.difference(free)):
             value, was = _outline(getattr(asked, name)), _outline(getattr(before, name, None))
             if value not in (None, "auto", was):  # which ask for nothing
-                yield f"{key}.{name} is {value!r}, the run was started with {was!r}"
+                started = "left it open" if was is None else f"was started with {was!r}"
+                yield f"{key}.{name} is {value!r}, the run {started}"
 
 
 def _tables(config: RunConfig) -> Iterator[tuple[str, Any]]:
