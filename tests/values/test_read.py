@@ -9,14 +9,14 @@ from tiltune.decoding.draw import Ending, draw
 from tiltune.models import chunks
 from tiltune.models.laws import gather
 from tiltune.models.lm import LanguageModel
-from tiltune.values import model as value_model
+from tiltune.values import outputs
 from tiltune.values.losses import consistency_loss
 from tiltune.values.model import HeadValue, TrunkValue, ValueModel
 from tiltune.values.read import Law, ReadValues, kept_law, taken_values
 
 pytestmark = pytest.mark.quick
 
-KINDS = ("full", "tied", "head")
+KINDS = ("full", "joint", "tied", "head")
 
 
 @pytest.fixture
@@ -25,8 +25,10 @@ def lm() -> LanguageModel:
 
 
 def made(kind: str, lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> ValueModel:
+    if kind in ("joint", "tied"):
+        monkeypatch.setattr(outputs, "NARROW_VOCABULARY", 4)
     if kind == "tied":
-        monkeypatch.setattr(value_model, "WIDE_VOCABULARY", 4)
+        monkeypatch.setattr(outputs, "WIDE_VOCABULARY", 4)
     torch.manual_seed(0)
     values = HeadValue(lm) if kind == "head" else TrunkValue(lm.clone("values"), lm)
     with torch.no_grad():

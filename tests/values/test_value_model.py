@@ -12,7 +12,7 @@ from tiltune.config import ModelSection
 from tiltune.data.batches import left_padded
 from tiltune.models import hub
 from tiltune.models.lm import LanguageModel
-from tiltune.values import model as value_model
+from tiltune.values import outputs
 from tiltune.values.model import HeadValue, TrunkValue, ValueModel
 
 ROWS = ([5, 9, 4], [7, 3, 11, 6, 8, 10, 4], [12, 4, 5, 6, 13])
@@ -43,10 +43,12 @@ def separate(build: Callable[[], LanguageModel], folder: Path) -> Made:
     return TrunkValue(llama(hidden_size=8, seed=7), lm := build()), lm
 
 
-@pytest.fixture(params=["full", "tied"])
+@pytest.fixture(params=["full", "joint", "tied"])
 def output(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param in ("joint", "tied"):
+        monkeypatch.setattr(outputs, "NARROW_VOCABULARY", len(WORDS) - 1)
     if request.param == "tied":
-        monkeypatch.setattr(value_model, "WIDE_VOCABULARY", len(WORDS) - 1)
+        monkeypatch.setattr(outputs, "WIDE_VOCABULARY", len(WORDS) - 1)
     return request.param
 
 
@@ -61,8 +63,8 @@ def made(
 ) -> Made:
     """Weights moved off their start, so that every part of the model matters."""
     values, lm = make(request.param, tmp_path)
-    kind = {"full": value_model.FullOutput, "tied": value_model.TiedOutput}[output]
-    assert isinstance(values.output, kind)
+    kinds = {"full": outputs.FullOutput, "joint": outputs.JointOutput, "tied": outputs.TiedOutput}
+    assert isinstance(values.output, kinds[output])
     shake(values, 1)
     return values, lm
 
@@ -175,20 +177,6 @@ def test_state_goes_to_a_twin(make: Callable[..., Made], output: str, tmp_path: 
     state.pop(next(iter(state)))
     with pytest.raises(ValueError, match="value weights do not match"):
         second.load_state(state)
-
-
-@torch.no_grad()
-def test_the_tied_output_is_a_scalar_and_a_projection() -> None:
-    output = value_model.TiedOutput(3, 2)
-    output.scalar.weight[:] = torch.tensor([1.0, 2.0, 0.0])
-    output.scalar.bias[:] = 0.5
-    output.projection.weight[:] = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-    unembedding = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, -1.0]])
-    columns = output.columns(torch.tensor([[1.0, -1.0, 3.0]]))
-    # 0.5 + 1 - 2 = -0.5, and the state projects to (1, 3)
-    assert output.read(columns, unembedding).tolist() == [[0.5, 2.5, -1.5]]
-    for token, value in enumerate((0.5, 2.5, -1.5)):
-        assert output.taken(columns, torch.tensor([token]), unembedding).tolist() == [value]
 
 
 def test_a_copy_of_tied_embeddings_trains_them_and_of_separate_ones_leaves_the_output() -> None:

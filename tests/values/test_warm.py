@@ -15,7 +15,8 @@ from tiltune.decoding.draw import Ending, draw
 from tiltune.models.lm import LanguageModel
 from tiltune.values.exact_ends import NoValues
 from tiltune.values.fit import ValueLearner, ValueSettings, fifths, reliability, skill_by_position
-from tiltune.values.model import FullOutput, TiedOutput, TrunkValue, ValueModel
+from tiltune.values.model import TrunkValue, ValueModel
+from tiltune.values.outputs import FullOutput, JointOutput, TiedOutput
 from tiltune.values.warm import LARGEST_SHIFT, level_shift, shift_level, skill_of
 from tiltune.values.windows_fit import Windows, fit_windows
 
@@ -98,7 +99,7 @@ def test_a_rate_of_0_or_1_leaves_a_finite_level(lm: LanguageModel, label: float)
 
 def test_every_kind_of_output_shifts_by_a_constant() -> None:
     states, unembedding = torch.randn(2, 3, 8), torch.randn(5, 6)
-    for output in (FullOutput(8, 5), TiedOutput(8, 6)):
+    for output in (FullOutput(8, 5), TiedOutput(8, 6), JointOutput(8, 5, 6)):
         before = output.read(output.columns(states), unembedding).detach()
         output.shift(0.75)
         moved = output.read(output.columns(states), unembedding).detach() - before

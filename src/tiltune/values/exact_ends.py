@@ -17,7 +17,8 @@ from tiltune.data.samples import Samples
 from tiltune.models.chunks import Part, map_chunks
 from tiltune.models.lm import Cache, LanguageModel
 from tiltune.values.ends import Ends, Facts
-from tiltune.values.model import Columns, ValueModel, ValueReader
+from tiltune.values.model import ValueModel, ValueReader
+from tiltune.values.outputs import Columns
 from tiltune.values.prior import StatePrior
 
 CERTAIN_LOGIT = 1e4

@@ -8,7 +8,7 @@ Source: arXiv 2205.14219 (auxiliary model); where the output starts and what car
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -17,89 +17,8 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from tiltune.data.samples import Samples
-from tiltune.models.bfloat16 import frozen_product
 from tiltune.models.lm import Cache, LanguageModel
-
-Columns = Mapping[str, Tensor]
-"""Numbers by name, of each prefix: [*batch, ...]."""
-
-WIDE_VOCABULARY = 16_384
-"""Above this many ids the output is tied: a full-width layer would outweigh the model."""
-
-
-class FullOutput(nn.Linear):
-    """`hidden -> V logits`, zero weights: it starts at the constant that its bias holds."""
-
-    def __init__(self, hidden: int, width: int) -> None:
-        super().__init__(hidden, width)
-        nn.init.zeros_(self.weight)
-
-    def set_constant(self, logit: float) -> None:
-        nn.init.zeros_(self.weight)
-        nn.init.constant_(self.bias, logit)
-
-    def columns(self, states: Float[Tensor, "*batch h"]) -> Columns:
-        return {"states": states.to(self.weight.dtype)}
-
-    def read(self, columns: Columns, unembedding: Tensor) -> Float[Tensor, "*batch V"]:
-        return self(columns["states"])
-
-    def taken(
-        self, columns: Columns, ids: Int[Tensor, "*batch"], unembedding: Tensor
-    ) -> Float[Tensor, "*batch"]:
-        return (columns["states"] * self.weight[ids]).sum(-1) + self.bias[ids]
-
-    def read_weights(self) -> list[nn.Parameter]:
-        return list(self.parameters())
-
-    @torch.no_grad()
-    def shift(self, logit: float) -> None:
-        self.bias.add_(logit)
-
-
-class TiedOutput(nn.Module):
-    """`logit(s, v) = b + a·h + u_v·(W h)`: a scalar a prefix plus a projection into frozen `u`."""
-
-    def __init__(self, hidden: int, unembedding_size: int) -> None:
-        super().__init__()
-        self.scalar = nn.Linear(hidden, 1)
-        self.projection = nn.Linear(hidden, unembedding_size, bias=False)
-        self.set_constant(0.0)
-
-    def set_constant(self, logit: float) -> None:
-        nn.init.zeros_(self.scalar.weight)
-        nn.init.zeros_(self.projection.weight)
-        nn.init.constant_(self.scalar.bias, logit)
-
-    @torch.no_grad()
-    def shift(self, logit: float) -> None:
-        self.scalar.bias.add_(logit)
-
-    def columns(self, states: Float[Tensor, "*batch h"]) -> Columns:
-        states = states.to(self.scalar.weight.dtype)
-        return {"scalar": self.scalar(states), "projected": self.projection(states)}
-
-    def read(self, columns: Columns, unembedding: Tensor) -> Float[Tensor, "*batch V"]:
-        narrow = columns["projected"].to(unembedding.dtype)
-        return columns["scalar"] + frozen_product(narrow, unembedding).float()
-
-    def taken(
-        self, columns: Columns, ids: Int[Tensor, "*batch"], unembedding: Tensor
-    ) -> Float[Tensor, "*batch"]:
-        narrow = columns["projected"].to(unembedding.dtype).float()
-        products = (narrow * unembedding.detach()[ids].float()).sum(-1)
-        # rounded as `read` rounds them: consistency compares the two
-        return columns["scalar"].squeeze(-1) + products.to(unembedding.dtype).float()
-
-    def read_weights(self) -> list[nn.Parameter]:
-        return []
-
-
-def make_output(hidden: int, lm: LanguageModel) -> "FullOutput | TiedOutput":
-    """The output layer for states of this size over the LM's vocabulary."""
-    if lm.width <= WIDE_VOCABULARY:
-        return FullOutput(hidden, lm.width)
-    return TiedOutput(hidden, lm.hidden_size)
+from tiltune.values.outputs import Columns, Output, make_output
 
 
 class ValueReader(NamedTuple):
@@ -122,7 +41,7 @@ class ValueModel(ABC, nn.Module):
     are apart: the first is computed for whole rows, and can be kept; the second a chunk at a time.
     """
 
-    output: FullOutput | TiedOutput
+    output: Output
 
     @abstractmethod
     def logits(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Float[Tensor, "N K V"]:
@@ -370,7 +289,7 @@ class HeadValue(ValueModel):
         return self.after(features + self.block(features)), (key, value)
 
 
-def make_reader(output: FullOutput | TiedOutput, lm: LanguageModel) -> ValueReader:
+def make_reader(output: Output, lm: LanguageModel) -> ValueReader:
     """Of a kind whose columns alone say what the values are.
 
     Args:

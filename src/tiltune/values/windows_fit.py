@@ -18,7 +18,8 @@ from tiltune.models.lm import LanguageModel
 from tiltune.models.optimiser import Optimiser, one_cycle
 from tiltune.values.fit import WEIGHT_DECAY, ValueSettings
 from tiltune.values.losses import label_loss
-from tiltune.values.model import FullOutput, TiedOutput, ValueModel, make_output, make_reader
+from tiltune.values.model import ValueModel, make_reader
+from tiltune.values.outputs import Output, make_output
 from tiltune.values.read import taken_values
 from tiltune.values.warm import start_rate
 
@@ -106,9 +107,7 @@ def fit_windows(
     return losses
 
 
-def second_output(
-    values: ValueModel, windows: Windows, law: LanguageModel
-) -> FullOutput | TiedOutput | None:
+def second_output(values: ValueModel, windows: Windows, law: LanguageModel) -> Output | None:
     """What learns the scores of beginnings, at their mean; None: none is scored, or values of this
     kind have no states to read."""
     one = windows.samples.select(torch.zeros(1, dtype=torch.int64))
@@ -145,7 +144,7 @@ def score_loss(
 
 def _backward(
     values: ValueModel,
-    second: FullOutput | TiedOutput | None,
+    second: Output | None,
     batch: Windows,
     law: LanguageModel,
     most_tokens: int,
@@ -169,9 +168,7 @@ def _backward(
     return total
 
 
-def _read(
-    output: FullOutput | TiedOutput, states: Tensor, ids: Tensor, law: LanguageModel
-) -> Float[Tensor, "N T"]:
+def _read(output: Output, states: Tensor, ids: Tensor, law: LanguageModel) -> Float[Tensor, "N T"]:
     """What an output says of the tokens that came."""
     places = torch.arange(ids.numel(), device=ids.device)
     columns = {name: column.flatten(0, 1) for name, column in output.columns(states).items()}
