@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 PROMPT, TOKENS = 16, 96
 GROUPS = 2
+INSTALLED = importlib.util.find_spec("trl") is not None
 
 
 def ratios(bench: "Bench", folder: Path) -> dict[str, Ratio]:
@@ -36,7 +37,7 @@ def ratios(bench: "Bench", folder: Path) -> dict[str, Ratio]:
         bench: of our side.
         folder: of the model.
     """
-    if importlib.util.find_spec("trl") is None:
+    if not INSTALLED:
         print(json.dumps({"left_out": "trl sft, trl grpo: the package trl is not installed"}))
         return {}
     from trl import GRPOTrainer, SFTTrainer

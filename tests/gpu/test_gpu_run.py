@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ esac
 """
 
 
+needs_timeout = pytest.mark.skipif(shutil.which("timeout") is None, reason="needs `timeout`")
+
+
 def outcome(root: Path, folder: Path, **how: Any) -> tuple[subprocess.CompletedProcess[str], str]:
     """What `run.sh` says with a Python that only notes what it is asked."""
     chosen = {"lacking": "", "without_gpu": 0, "failing": "nothing of all this"} | how
@@ -37,6 +41,7 @@ def outcome(root: Path, folder: Path, **how: Any) -> tuple[subprocess.CompletedP
     return done, (folder / "calls").read_text()
 
 
+@needs_timeout
 def test_a_line_a_part_and_what_a_part_lacks(root: Path, tmp_path: Path) -> None:
     done, calls = outcome(root, tmp_path)
     assert done.returncode == 0, done.stderr
@@ -51,6 +56,7 @@ def test_a_line_a_part_and_what_a_part_lacks(root: Path, tmp_path: Path) -> None
     assert (tmp_path / "out" / "summary.txt").read_text().splitlines() == lines
 
 
+@needs_timeout
 def test_a_part_that_fails_stops_no_other(root: Path, tmp_path: Path) -> None:
     done, calls = outcome(root, tmp_path, failing="-m pytest")
     assert done.returncode == 1
@@ -58,6 +64,7 @@ def test_a_part_that_fails_stops_no_other(root: Path, tmp_path: Path) -> None:
     assert "2 of 3 parts ran, 1 failed" in done.stdout and "real_model.py" in calls
 
 
+@needs_timeout
 def test_tests_need_their_packages(root: Path, tmp_path: Path) -> None:
     done, calls = outcome(root, tmp_path, lacking="pytest beartype")
     assert "tests: skipped: not installed: pytest beartype" in done.stdout
