@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import compare
+import pytest
 
 from tiltune.config import CompareConfig, parse_config
 from tiltune.config.parse import read_toml
