@@ -1,20 +1,27 @@
 """What a step costs on the shape of SmolLM2-135M under LoRA, over what it must cost.
 
-Random weights of that shape (30 layers of 576, 49,152 ids, tied) through the loader that `fit`
-uses; rows of 96 tokens, samples of 16 + 80. Each pair takes turns; a ratio is a median with a
-bootstrap interval, of seconds on as many tokens:
+Random weights of that shape (30 layers of 576, 49,152 ids, tied) through the loader and the choice
+of precision that `fit` uses; rows of 96 tokens, samples of 16 + 80. Each pair takes turns; a ratio
+is a median with a bootstrap interval, of seconds on as many tokens:
 
 - plain: a step of `sft` over a loop of peft and transformers alone (its speed over ours);
 - tilt: a step on half corpus, half samples over a step of `sft`, the target's states kept;
 - prepare: what keeping them costs once a round, over a step, for as many samples as the step has;
 - fit: a step of the value fit over a step of `sft`; label: without the consistency term;
-- draw: tokens a second of drawing over those of `transformers.generate`.
+- draw: tokens a second of drawing over those of `transformers.generate`;
+- trl sft, trl grpo: a step of TRL's trainers over ours, see `trl_rows.py`, where TRL is installed.
+
+Then the peak memory of each: on a CPU the resident set of a process that does only this, libraries
+and weights included (`ru_maxrss`); on a GPU the most that torch held there.
 
     python benchmarks/real_model.py [--quick] [--repeats 7] [--threads 1]
+        [--device cuda] [--dtype auto]
 """
 
 import argparse
 import json
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,9 +30,12 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
+import trl_rows
+from memory import resident_gib
 from rows import random_samples
 from tiltune.config import ModelSection
 from tiltune.data.batches import Cursor
@@ -42,7 +52,7 @@ from tiltune.training.precision import choose_precision
 from tiltune.values.fit import ValueLearner, ValueSettings
 from tiltune.values.model import TrunkValue
 from tiltune.values.read import kept_law
-from timing import Ratio, median_ratio, result, seconds_in_turn
+from timing import Ratio, clock_of, median_ratio, result, seconds_in_turn
 
 FULL = {
     "vocab_size": 49_152,
@@ -56,6 +66,7 @@ QUICK = FULL | {"vocab_size": 20_000, "num_hidden_layers": 1}
 PROMPT, TOKENS = 16, 96
 LIMITS = {"plain": 1.0, "tilt": 1.25, "fit": 1.25, "draw": 1.5}
 """plain and draw at least, tilt and fit at most."""
+SIDES = ("plain", "sft", "tilt", "prepare", "fit", "label", "generate", "draw")
 
 
 def main() -> None:
@@ -63,19 +74,30 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a small model: a smoke test")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"))
+    parser.add_argument("--peak-of", nargs=2, metavar=("SIDE", "FOLDER"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    rows, repeats = (2, 2) if arguments.quick else (8, arguments.repeats)
-    with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(load(Path(folder), QUICK if arguments.quick else FULL), rows, repeats)
-    ratios = {name: measure() for name, measure in bench.pairs().items()}
+    if arguments.peak_of:
+        side, folder = arguments.peak_of
+        print(json.dumps(opened(Path(folder), arguments)[0].peak(side)))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_model(folder, QUICK if arguments.quick else FULL)
+        bench, told = opened(folder, arguments)
+        print(told)
+        peaks = peaks_gib(bench, folder)
+        ratios = {name: measure() for name, measure in bench.pairs().items()}
+        ratios |= trl_rows.ratios(bench, folder)
     for name, ratio in ratios.items():
         interval = [round(bound, 3) for bound in ratio.interval]
         print(json.dumps({"pair": name, "ratio": round(ratio.value, 3), "interval": interval}))
-    print(json.dumps(summary(ratios)))
+    print(json.dumps(summary(ratios, peaks)))
 
 
-def summary(ratios: dict[str, Ratio]) -> dict[str, Any]:
+def summary(ratios: dict[str, Ratio], peaks: dict[str, float]) -> dict[str, Any]:
     """The tilt's ratio, the others beside it; passed if all are within their limits."""
     passed = all(
         ratios[name].value >= limit if name in ("plain", "draw") else ratios[name].value <= limit
@@ -88,11 +110,12 @@ def summary(ratios: dict[str, Ratio]) -> dict[str, Any]:
         f"draw >= {LIMITS['draw']}",
         passed=passed,
         **{name: round(ratio.value, 3) for name, ratio in ratios.items() if name != "tilt"},
+        peak_gib={name: round(peak, 3) for name, peak in peaks.items()},
     )
 
 
-def load(folder: Path, shape: dict[str, int]) -> hub.Loaded:
-    """A random model, saved and loaded as a user's is."""
+def write_model(folder: Path, shape: dict[str, int]) -> None:
+    """A random model, saved as a user's is."""
     transformers_logging.disable_progress_bar()
     torch.manual_seed(0)
     module = hub.build_llama(**shape, max_position_embeddings=2048, tie_word_embeddings=True)
@@ -102,18 +125,36 @@ def load(folder: Path, shape: dict[str, int]) -> hub.Loaded:
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     words = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<eos>", pad_token="<pad>")
     words.save_pretrained(folder)
-    device, section = torch.device("cpu"), ModelSection(path=str(folder), adapter="lora")
+
+
+def opened(folder: Path, arguments: argparse.Namespace) -> tuple["Bench", str]:
+    """The folder's model, loaded as a user's is, and what was chosen of its precision."""
+    device = torch.device(arguments.device)
+    section = ModelSection(path=str(folder), adapter="lora", dtype=arguments.dtype)
     hardware = hardware_for(hub.parameter_count(section.path), device)
     model, told = choose_precision(section, hardware)
-    print(told)
     loaded = hub.load(model, device=device)
     loaded.policy.owned = None
-    return loaded
+    rows, repeats = (2, 2) if arguments.quick else (8, arguments.repeats)
+    return Bench(loaded, rows, repeats), told
+
+
+def peaks_gib(bench: "Bench", folder: Path) -> dict[str, float]:
+    """Of each side: on a GPU in this process, on a CPU in one of its own, as nothing resets it."""
+    if bench.device.type == "cuda":
+        return {side: bench.peak(side) for side in SIDES}
+    command = [sys.executable, __file__, *sys.argv[1:], "--peak-of"]
+    found: dict[str, float] = {}
+    for side in SIDES:
+        child = [*command, side, str(folder)]
+        output = subprocess.run(child, check=True, stdout=subprocess.PIPE, text=True).stdout
+        found[side] = json.loads(output.splitlines()[-1])
+    return found
 
 
 @dataclass
 class Bench:
-    """Both sides of every pair, on one model."""
+    """Every side of the pairs, on one model."""
 
     loaded: hub.Loaded
     rows: int
@@ -121,70 +162,100 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.policy = self.loaded.policy
+        self.device = self.policy.device
         self.reference = self.policy.base("reference")
         self.snapshot = self.policy.clone("snapshot")
-        self.values = TrunkValue(self.policy.clone("values"), self.reference)
+        self.values = TrunkValue(self.policy.clone("values"), self.reference).to(self.device)
         self.values.set_constant(0.5)
         self.width = self.policy.width
-        self.samples = random_samples(
+        samples = random_samples(
             4 * self.rows, width=self.width, prompt=PROMPT, completion=TOKENS - PROMPT
         )
+        self.samples = samples.to(self.device)
+        self.few = self.samples.select(torch.arange(2 * self.rows))
 
     def pairs(self) -> dict[str, Callable[[], Ratio]]:
         """What is measured, by name."""
-        whole = self.learner(2 * self.rows, Sft())
-        half, trained = self.learner(self.rows, Tilt()), self._trained()
-        models = Models(
-            self.policy,
-            self.snapshot,
-            self.reference,
-            self.values,
-            most_tokens=self.policy.most_tokens,
-        )
-        few = self.samples.select(torch.arange(2 * self.rows))
-        prepared = half.update(trained) and half._prepare(trained, _Nowhere())
-        assert prepared is not None
-        half._prepare = lambda *_: prepared  # its cost is a row of its own
-        sft = lambda: whole.update(None)  # noqa: E731
-        return {
-            "plain": lambda: self.ratio(self.plain(2 * self.rows), sft),
-            "tilt": lambda: self.ratio(lambda: half.update(trained), sft),
-            "prepare": lambda: self.ratio(lambda: Tilt().prepare(few, models), sft),
-            "fit": lambda: self.ratio(self.value_step(2 * self.rows, 0.5), sft),
-            "label": lambda: self.ratio(self.value_step(2 * self.rows, 0.0), sft),
-            "draw": self.drawing,
+        sft = self.side("sft")
+        over = lambda name: self.ratio(self.side(name), sft)  # noqa: E731
+        names = ("plain", "tilt", "prepare", "fit", "label")
+        ratios = {name: lambda name=name: over(name) for name in names}
+        return ratios | {"draw": self.drawing}
+
+    def side(self, name: str) -> Callable[[], Any]:
+        """One of `SIDES`, made afresh."""
+        makers: dict[str, Callable[[], Callable[[], Any]]] = {
+            "plain": self.plain,
+            "sft": self.sft,
+            "tilt": self.tilt,
+            "prepare": self.preparation,
+            "fit": lambda: self.value_step(0.5),
+            "label": lambda: self.value_step(0.0),
+            "generate": self.generation,
+            "draw": self.own_drawing,
         }
+        return makers[name]()
+
+    def peak(self, name: str) -> float:
+        """GiB that the second call of a side takes at most, everything included."""
+        side = self.side(name)
+        side()
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        side()
+        on_gpu = self.device.type == "cuda"
+        return torch.cuda.max_memory_allocated(self.device) / 2**30 if on_gpu else resident_gib()
 
     def ratio(self, first: Callable[[], Any], second: Callable[[], Any]) -> Ratio:
-        pairs = seconds_in_turn(first, second, repeats=self.repeats)
-        return median_ratio([one / two for one, two in pairs])
+        return median_ratio([one / two for one, two in self.in_turn(first, second)])
 
-    def learner(self, rows: int, method: Method) -> Learner:
+    def in_turn(
+        self, first: Callable[[], Any], second: Callable[[], Any]
+    ) -> list[tuple[float, float]]:
+        clock = clock_of(self.device)
+        return seconds_in_turn(first, second, repeats=self.repeats, clock=clock)
+
+    def sft(self) -> Callable[[], Any]:
+        learner = self.learner(2 * self.rows, Sft())
+        return lambda: learner.update(None)
+
+    def tilt(self) -> Callable[[], Any]:
+        learner = self.learner(self.rows, Tilt())
+        trained = Trained(self.samples, self.snapshot, self.values)
+        prepared = learner.update(trained) and learner._prepare(trained, _Nowhere())
+        assert prepared is not None
+        learner._prepare = lambda *_: prepared  # its cost is a row of its own
+        return lambda: learner.update(trained)
+
+    def preparation(self) -> Callable[[], Any]:
+        most = self.policy.most_tokens
+        models = Models(self.policy, self.snapshot, self.reference, self.values, most_tokens=most)
+        return lambda: Tilt().prepare(self.few, models)
+
+    def learner(self, rows: int, method: Method, *, corpus: bool = True) -> Learner:
         """One step of `rows` corpus rows (and, to tilt, samples)."""
-        corpus = [
-            Example("", "", tuple(ids), prompt_length=1, truncated=False)
-            for ids in torch.randint(self.width, (8 * rows, TOKENS)).tolist()
-        ]
+        drawn = torch.randint(self.width, (8 * rows, TOKENS)).tolist() if corpus else []
+        examples = [Example("", "", tuple(ids), prompt_length=1, truncated=False) for ids in drawn]
         return Learner(
             method,
             self.policy,
             self.reference,
-            CorpusTerm(corpus, Cursor(len(corpus), seed=0), pad_id=0),
+            CorpusTerm(examples, Cursor(len(examples), seed=0), pad_id=0) if corpus else None,
             LearnerSettings(1, rows, 1, 1e-5, most_tokens=self.policy.most_tokens),
             BetaRule(2.0, 0.05, 50.0),
             torch.Generator(),
         )
 
-    def plain(self, rows: int) -> Callable[[], None]:
+    def plain(self) -> Callable[[], None]:
         """What a user of peft and transformers would write: labels in, loss out."""
         module: Any = self.policy.module
         trained = [value for _, value in self.policy.named_parameters()]
         adam = torch.optim.AdamW(trained, lr=1e-5)
-        ids = torch.randint(self.width, (rows, TOKENS))
+        ids = torch.randint(self.width, (2 * self.rows, TOKENS)).to(self.device)
 
         def step() -> None:
             self.policy.activate()
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.policy.autocast):
+            with self.autocast():
                 module(input_ids=ids, labels=ids).loss.backward()
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             adam.step()
@@ -192,45 +263,57 @@ class Bench:
 
         return step
 
-    def value_step(self, rows: int, consistency: float) -> Callable[[], Any]:
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.policy.autocast)
+
+    def value_step(self, consistency: float) -> Callable[[], Any]:
         """One step of a fit."""
-        settings = ValueSettings(1, rows, 1e-5, consistency, most_tokens=self.policy.most_tokens)
+        most = self.policy.most_tokens
+        settings = ValueSettings(1, len(self.few), 1e-5, consistency, most_tokens=most)
         learner = ValueLearner(self.values, settings, torch.Generator())
-        optimiser = learner._optimiser()
-        batch = self.samples.select(torch.arange(rows))
-        law = kept_law(self.snapshot, batch) if consistency else None  # once a fit
+        optimiser = learner._optimiser(rate_share=1.0)
+        law = kept_law(self.snapshot, self.few) if consistency else None  # once a fit
 
         def step() -> None:
-            learner._backward(batch, law)
+            learner._backward(self.few, law)
             optimiser.adam.step()
             optimiser.adam.zero_grad(set_to_none=True)
 
         return step
 
     def drawing(self) -> Ratio:
-        """Completions of at most 48 tokens, 16 in the mean: a few per cent of all ids end one."""
-        rows = 4 * self.rows
-        prompts = torch.randint(self.width, (rows, PROMPT))
-        ends = list(range(2, 2 + self.width * 3 // 48))
-        generator, module = torch.Generator().manual_seed(0), self.policy.module
-        ours: list[int] = []
-        theirs: list[int] = []
+        """Of tokens a second."""
+        theirs, ours = self.generation(), self.own_drawing()
+        counts: tuple[list[int], list[int]] = [], []
+        pairs = self.in_turn(lambda: counts[0].append(theirs()), lambda: counts[1].append(ours()))
+        tokens = zip(counts[0][1:], counts[1][1:], pairs, strict=True)
+        return median_ratio([(b / two) / (a / one) for a, b, (one, two) in tokens])
 
-        def draw_ours() -> None:
-            law, ending = SamplingLaw(48), Ending(tuple(ends), 1)
-            ours.append(
-                draw(self.policy, prompts.tolist(), law, ending, generator=generator).tokens
-            )
+    def to_complete(self) -> tuple[Tensor, list[int]]:
+        """Prompts, and what ends a completion: a few per cent of all ids, so that of at most 48
+        tokens it has 16 in the mean."""
+        prompts = torch.randint(self.width, (4 * self.rows, PROMPT))
+        return prompts, list(range(2, 2 + self.width * 3 // 48))
 
-        def draw_theirs() -> None:
+    def own_drawing(self) -> Callable[[], int]:
+        """Draws; the tokens."""
+        prompts, ends = self.to_complete()
+        law, ending = SamplingLaw(48), Ending(tuple(ends), 1)
+        generator = torch.Generator(self.device).manual_seed(0)
+        return lambda: draw(self.policy, prompts.tolist(), law, ending, generator=generator).tokens
+
+    def generation(self) -> Callable[[], int]:
+        """The same by transformers."""
+        module: Any = self.policy.module
+        prompts, ends = self.to_complete()
+        ids, last = prompts.to(self.device), torch.tensor(ends, device=self.device)
+
+        def draw_theirs() -> int:
             self.policy.activate()
-            with (
-                torch.no_grad(),
-                torch.autocast("cpu", torch.bfloat16, enabled=self.policy.autocast),
-            ):
+            with torch.no_grad(), self.autocast():
                 output = module.generate(
-                    input_ids=prompts,
-                    attention_mask=torch.ones_like(prompts),
+                    input_ids=ids,
+                    attention_mask=torch.ones_like(ids),
                     max_new_tokens=48,
                     do_sample=True,
                     top_k=0,
@@ -238,15 +321,10 @@ class Bench:
                     eos_token_id=ends,
                     pad_token_id=1,
                 )
-            ended = torch.isin(output[:, PROMPT:], torch.tensor(ends)).long()
-            theirs.append(int((ended.cumsum(1) - ended == 0).sum()))
+            ended = torch.isin(output[:, PROMPT:], last).long()
+            return int((ended.cumsum(1) - ended == 0).sum())
 
-        pairs = seconds_in_turn(draw_theirs, draw_ours, repeats=self.repeats)
-        tokens = zip(theirs[1:], ours[1:], pairs, strict=True)
-        return median_ratio([(b / two) / (a / one) for a, b, (one, two) in tokens])
-
-    def _trained(self) -> Trained:
-        return Trained(self.samples, self.snapshot, self.values)
+        return draw_theirs
 
 
 class _Nowhere:

@@ -1,6 +1,7 @@
 """Timing that a busy machine cannot bend far: two sides in turn, the median of their ratios.
 
 Seconds are CPU seconds of this process: on one thread they are the wall seconds of an idle machine.
+On a GPU they are those of the clock, read when all that was asked of it is done.
 """
 
 import time
@@ -8,6 +9,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+
+Clock = Callable[[], float]
+"""Seconds since some moment."""
 
 
 class Ratio(NamedTuple):
@@ -17,14 +22,37 @@ class Ratio(NamedTuple):
     interval: tuple[float, float]
 
 
+def clock_of(device: torch.device) -> Clock:
+    """What times work there."""
+    if device.type != "cuda":
+        return time.process_time
+
+    def now() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return now
+
+
 def seconds_in_turn(
-    first: Callable[[], Any], second: Callable[[], Any], *, repeats: int
+    first: Callable[[], Any],
+    second: Callable[[], Any],
+    *,
+    repeats: int,
+    clock: Clock | None = None,
 ) -> list[tuple[float, float]]:
-    """Seconds of both sides, `repeats` times after one warm-up, the order reversed each time."""
+    """Seconds of both sides, `repeats` times after one warm-up, the order reversed each time.
+
+    Args:
+        first, second: the sides.
+        repeats: turns that count.
+        clock: None: CPU seconds of this process.
+    """
+    clock = clock or time.process_time
     pairs: list[tuple[float, float]] = []
     for turn in range(repeats + 1):
         order = (first, second) if turn % 2 else (second, first)
-        times = [_seconds(side) for side in order]
+        times = [seconds_of(side, clock) for side in order]
         pairs.append((times[0], times[1]) if turn % 2 else (times[1], times[0]))
     return pairs[1:]
 
@@ -49,7 +77,8 @@ def result(name: str, ratio: Ratio, target: str, *, passed: bool, **further: Any
     }
 
 
-def _seconds(side: Callable[[], Any]) -> float:
-    started = time.process_time()
+def seconds_of(side: Callable[[], Any], clock: Clock) -> float:
+    """Of one call."""
+    started = clock()
     side()
-    return time.process_time() - started
+    return clock() - started

@@ -45,6 +45,23 @@ def test_the_last_line_is_the_result(
     assert any(character.isdigit() for character in result["target"])
 
 
+def test_a_real_model_s_sides_and_their_peaks(
+    benchmarks: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    module: ModuleType = benchmarks("real_model")
+    monkeypatch.setattr(module, "QUICK", module.QUICK | {"vocab_size": 1024, "hidden_size": 72})
+    monkeypatch.setattr(module, "SIDES", ("fit",))  # each is a process of its own
+    monkeypatch.setattr(module.trl_rows, "INSTALLED", False)
+    monkeypatch.setattr("sys.argv", ["real_model.py", "--quick"])
+    module.main()
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()[1:]]
+    assert "not installed" in lines[0]["left_out"]
+    pairs, result = [line["pair"] for line in lines[1:-1]], lines[-1]
+    assert pairs == ["plain", "tilt", "prepare", "fit", "label", "draw"]
+    assert result.keys() >= KEYS | {*pairs} - {"tilt"} and result["value"] == lines[2]["ratio"] > 0
+    assert 0.1 < result["peak_gib"]["fit"] < 8
+
+
 def test_an_evaluation_is_timed(
     benchmarks: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -122,6 +139,17 @@ def test_seconds_belong_to_the_side_that_spent_them(
     assert pairs == [(5.0, 1.0)] * 3
 
 
+def test_a_gpu_is_waited_for(benchmarks: Any, monkeypatch: pytest.MonkeyPatch):
+    timing, waited = benchmarks("timing"), list[Any]()
+    assert timing.clock_of(torch.device("cpu")) is timing.time.process_time
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    device = torch.device("cuda:1")
+    pairs = timing.seconds_in_turn(
+        lambda: None, lambda: None, repeats=1, clock=timing.clock_of(device)
+    )
+    assert waited == [device] * 8 and pairs[0][0] >= 0  # before and after each of four calls
+
+
 def test_the_ideal_of_the_parallel_schedule(benchmarks: Any):
     schedules = benchmarks("schedules")
     run = schedules.Timed([None] * 8, 100.0, 1.0, None)
@@ -154,3 +182,10 @@ def test_a_made_model_is_whole_or_not_there(
     assert [path.name for path in folder.parent.iterdir()] == ["made"]
     names = {path.name for path in folder.iterdir()}
     assert names >= {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"}
+    whole = module.hub.load_module(str(folder), dtype=torch.bfloat16).state_dict()
+    most = max(weight.nbytes for weight in whole.values()) + 512  # its names take a little, too
+    module.make(folder, folder.parent / "small", most=most)
+    files = [*(folder.parent / "small").glob("*.safetensors")]
+    assert len(files) > 1 and all(path.stat().st_size < 2 * most for path in files)
+    parts = module.hub.load_module(str(files[0].parent), dtype=torch.bfloat16).state_dict()
+    assert all(torch.equal(parts.pop(name), weight) for name, weight in whole.items()) and not parts

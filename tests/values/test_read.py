@@ -75,6 +75,29 @@ def test_taken_values_and_consistency_are_those_of_the_whole_logits(
             torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_halves_of_consistency_are_twice_the_whole(
+    kind: str, lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values, samples = made(kind, lm, monkeypatch), drawn(lm)
+    odd = torch.arange(len(samples)) % 3 == 0
+    weights = [weight for _, weight in values.own_parameters()]
+
+    def found(coins: torch.Tensor | None) -> list[torch.Tensor]:
+        loss = ReadValues(values, samples, Law(lm)).consistency(coins)
+        gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+        return [loss.detach(), *(each for each in gradients if each is not None)]
+
+    whole, one, other = found(None), found(odd), found(~odd)
+    assert abs(one[0] - other[0]) > 1e-2 * whole[0]
+    for full, first, second in zip(whole, one, other, strict=True):
+        torch.testing.assert_close((first + second) / 2, full, rtol=1e-4, atol=1e-6)
+    row, none = torch.tensor([4]), torch.tensor([False])  # of another length than the longest
+    alone = ReadValues(values, samples.select(row), Law(lm))
+    places = alone.consistency(none), alone.consistency(~none)
+    assert alone.consistency() > 0 and len({place.item() for place in places}) == 2
+
+
 def test_a_kept_law_is_cut_as_the_samples_are(lm: LanguageModel) -> None:
     samples = drawn(lm)
     rows = torch.tensor([3, 1, 7])

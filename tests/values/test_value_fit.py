@@ -15,6 +15,7 @@ from tiltune.decoding.draw import Ending, draw
 from tiltune.errors import RunError
 from tiltune.models.lm import LanguageModel
 from tiltune.models.optimiser import one_cycle
+from tiltune.values import fit as value_fit
 from tiltune.values.fit import Calibration, ValueLearner, ValueSettings, reliability
 from tiltune.values.model import HeadValue, TrunkValue, ValueModel
 from tiltune.values.read import Law
@@ -210,10 +211,11 @@ def test_a_fit_that_its_last_step_broke_is_refused(lm: LanguageModel) -> None:
 
 
 @pytest.mark.parametrize("kind", ["copy", "head"])
-@pytest.mark.parametrize("consistency", [0.0, 0.5])
+@pytest.mark.parametrize(("consistency", "wide"), [(0.0, 16_384), (0.5, 16_384), (0.5, 2)])
 def test_micro_batches_do_not_change_gradients(
-    lm: LanguageModel, kind: str, consistency: float
+    lm: LanguageModel, kind: str, consistency: float, wide: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(value_fit, "WIDE_VOCABULARY", wide)
     torch.manual_seed(0)
     model = HeadValue(lm) if kind == "head" else TrunkValue(lm.clone("values"), lm)
     with torch.no_grad():
@@ -235,6 +237,22 @@ def test_micro_batches_do_not_change_gradients(
         for one, two in zip(gradients[0], gradients[other], strict=True):
             torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-6)
     assert any(gradient.abs().max() > 1e-4 for gradient in gradients[0])
+
+
+def test_only_over_a_wide_vocabulary_is_half_of_consistency_left_to_chance(
+    lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    model, batch = TrunkValue(lm.clone("values"), lm), labelled(lm, 24)
+    torch.nn.init.normal_(model.output.weight)
+    before, whole = torch.Generator().manual_seed(0).get_state(), learner(model)
+    _, wanted = whole._backward(batch, Law(lm))
+    assert torch.equal(whole.generator.get_state(), before)
+    monkeypatch.setattr(value_fit, "WIDE_VOCABULARY", model.width - 1)
+    half = learner(model)
+    found = [half._backward(batch, Law(lm))[1] for _ in range(200)]
+    assert min(found) < 0.9 * wanted and max(found) > 1.1 * wanted
+    assert sum(found) / len(found) == pytest.approx(wanted, rel=0.03)
 
 
 # Measuring.

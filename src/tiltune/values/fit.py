@@ -16,7 +16,7 @@ from tiltune.models.lm import LanguageModel
 from tiltune.models.optimiser import Optimiser, one_cycle
 from tiltune.records.rounds import CalibrationBin
 from tiltune.values.losses import label_loss
-from tiltune.values.model import ValueModel
+from tiltune.values.model import WIDE_VOCABULARY, ValueModel
 from tiltune.values.read import Law, ReadValues, kept_law, taken_values
 
 HELD_OUT_SHARE = 0.1
@@ -208,6 +208,7 @@ class ValueLearner:
         count = float(batch.written.sum())
         pairs = float((batch.written[:, 1:] & batch.written[:, :-1]).sum())
         law = law if pairs else None
+        odd = self._odd(len(batch)) if law is not None else None
         value_total, consistency_total = 0.0, 0.0
         for rows in part_rows(batch, self.settings.most_tokens):
             part = batch.select(rows)
@@ -216,11 +217,19 @@ class ValueLearner:
             loss = fitted.loss
             value_total += fitted.metrics["value_loss_nats_per_token"]
             if law is not None:
-                consistent = read.consistency() / pairs
+                consistent = read.consistency(None if odd is None else odd[rows]) / pairs
                 loss = loss + self.settings.consistency * consistent
                 consistency_total += consistent.item()
             loss.backward()
         return value_total, consistency_total
+
+    def _odd(self, count: int) -> Bool[Tensor, " N"] | None:
+        """A coin a completion, by which half of its places are consistency's; None: all are.
+
+        Over a wide vocabulary these places cost as much as half a trunk does (`LOG.md`)."""
+        if self.model.width <= WIDE_VOCABULARY:
+            return None
+        return torch.randint(2, (count,), generator=self.generator).bool()
 
     @torch.no_grad()
     def calibration(self, samples: Samples, train_rate: float) -> Calibration:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tiltune.data.parts import columns_by_parts
@@ -63,11 +63,20 @@ class ReadValues:
         taken = self._reader.taken(self._columns, places, samples.ids.flatten())
         self.taken: Float[Tensor, "N T"] = taken.view(samples.ids.shape)
 
-    def consistency(self) -> Float[Tensor, ""]:
-        """The sum of `losses.step_divergence` where both tokens are real, a chunk at a time."""
+    def consistency(self, odd: Bool[Tensor, " N"] | None = None) -> Float[Tensor, ""]:
+        """The sum of `losses.step_divergence` where both tokens are real, a chunk at a time.
+
+        Args:
+            odd: None: of all such places. Else of half of them, taken twice: in these rows those of
+                odd number, in the others those of even. If a fair coin chose each row's, the mean
+                is that of all.
+        """
         assert self._states is not None and self._law is not None
         lm, written = self._law.lm, self._samples.written
         both = written[:, 1:] & written[:, :-1]
+        if odd is not None:
+            place = torch.arange(both.shape[1], device=both.device)
+            both = both & (place % 2 == odd.to(both.device)[:, None])
         if not bool(both.any()):
             return self.taken.sum() * 0
         after = torch.nn.functional.pad(both, (1, 0)).flatten().nonzero()[:, 0]
@@ -85,7 +94,8 @@ class ReadValues:
             return step_divergence(part["value before"], logits, log_p).sum()
 
         weights = self._model.read_weights()
-        return sum_chunks(divergence, columns | own, width=self._model.width, weights=weights)
+        found = sum_chunks(divergence, columns | own, width=self._model.width, weights=weights)
+        return found if odd is None else 2 * found
 
 
 def taken_values(model: ValueModel, samples: Samples) -> Float[Tensor, "N T"]:
