@@ -16,7 +16,8 @@ from tiltune.models.lm import LanguageModel
 from tiltune.models.optimiser import Optimiser, one_cycle
 from tiltune.records.rounds import CalibrationBin
 from tiltune.values.losses import label_loss
-from tiltune.values.model import WIDE_VOCABULARY, ValueModel
+from tiltune.values.model import ValueModel
+from tiltune.values.outputs import WIDE_VOCABULARY
 from tiltune.values.read import Law, ReadValues, kept_law, taken_values
 
 HELD_OUT_SHARE = 0.1
