@@ -34,6 +34,7 @@ from tiltune.config import ModelSection
 from tiltune.errors import ConfigError, ConstraintError, ModelError
 from tiltune.models.bfloat16 import widen_frozen_layers
 from tiltune.models.gguf_file import is_gguf, mend_split, read_once, told
+from tiltune.models.ids import check_ids, end_ids, owned_ids
 from tiltune.models.lm import LanguageModel
 from tiltune.models.sources import check_source, explained, named, named_to_transformers
 
@@ -115,16 +116,13 @@ def load(section: ModelSection, *, device: torch.device) -> Loaded:
     widen_frozen_layers(module)
     inner = module.get_base_model() if section.adapter == "lora" else module
     width = inner.get_output_embeddings().weight.shape[0]
-    if len(tokenizer) > width:
-        raise ModelError(
-            f"model.path = {section.path}: the tokenizer has {len(tokenizer)} ids, the "
-            f"model's output only {width}; give a folder whose tokenizer and model belong together"
-        )
+    check_ids(tokenizer, width, section.path)
+    owned = owned_ids(tokenizer, width).to(device)
     module.eval()  # dropout would make the policy's law differ from the one that is sampled
     policy = LanguageModel(
         module,
         adapter=POLICY_ADAPTER if section.adapter == "lora" else None,
-        owned=len(tokenizer) if len(tokenizer) < width else None,
+        owned=None if owned.all() else owned,
         autocast=device.type == "cuda" if section.autocast is None else section.autocast,
     )
     return Loaded(
@@ -181,18 +179,6 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     # we cut rows at the context and refuse longer prompts: no warning of the library's about length
     tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
     return tokenizer
-
-
-def end_ids(tokenizer: Any, module: Any, path: str) -> tuple[int, ...]:
-    """The ids that end a completion: the tokenizer's EOS first, then the model's further ones."""
-    if tokenizer.eos_token_id is None:
-        raise ModelError(
-            f"{path}: its tokenizer has no EOS token, so no completion could end; set "
-            "`eos_token` in the folder's tokenizer_config.json"
-        )
-    further = module.generation_config.eos_token_id if module.generation_config else None
-    listed = further if isinstance(further, list) else [further]
-    return tuple(dict.fromkeys([tokenizer.eos_token_id, *(i for i in listed if i is not None)]))
 
 
 def save_model(policy: LanguageModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -16,11 +16,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from tiltune.models.ids import disown
 from tiltune.models.laws import log_softmax
 from tiltune.models.lora import Adapters
-
-UNOWNED_LOGIT = -1e4
-"""Logit of an id the tokenizer does not own: probability 0 in 32 bit, with a finite logarithm."""
 
 ACTIVATIONS = 2**31
 """Bytes of activations that one forward pass may leave for its backward pass."""
@@ -57,7 +55,7 @@ class LanguageModel:
         module: called as `module(input_ids=, attention_mask=, position_ids=, past_key_values=,
             use_cache=)` and answering with `.logits` [N, L, V] and `.past_key_values`.
         adapter: name of the adapter to run with; None runs the base weights alone.
-        owned: ids below this number belong to the tokenizer; the rest get probability 0.
+        owned: which ids belong to the tokenizer, [V]; the rest get probability 0. None: all do.
         autocast: run the forward pass in bfloat16 (weights stay as they are).
         whole: the module's logits are more than its output embedding of `trunk`'s states, or it has
             no trunk: `states` are then the logits themselves, which costs memory. None: tried.
@@ -68,7 +66,7 @@ class LanguageModel:
         module: nn.Module,
         *,
         adapter: str | None = None,
-        owned: int | None = None,
+        owned: Bool[Tensor, " V"] | None = None,
         autocast: bool = False,
         whole: bool | None = None,
     ) -> None:
@@ -138,7 +136,7 @@ class LanguageModel:
         with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.autocast):
             output = self.inner(**arguments)
         states = output.hidden_states[-1][:, -keep:] if hidden else None
-        logits = disown(output.logits[:, -keep:], self.owned)
+        logits = self._disown(output.logits[:, -keep:])
         return Output(logits, states, output.past_key_values if use_cache else None)
 
     def log_probs(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Float[Tensor, "N K V"]:
@@ -168,7 +166,7 @@ class LanguageModel:
         self.activate()
         with torch.autocast(states.device.type, torch.bfloat16, enabled=self.autocast):
             logits = self.inner.get_output_embeddings()(states)
-        return disown(scaled(logits, self.inner.config), self.owned)
+        return self._disown(scaled(logits, self.inner.config))
 
     def unembedding_weights(self) -> list[nn.Parameter]:
         """What `unembed` reads, frozen or not."""
@@ -251,6 +249,11 @@ class LanguageModel:
             return self.clone(adapter)
         return self._view(self.module)
 
+    def _disown(self, logits: Tensor) -> Tensor:
+        if self.owned is not None:  # kept there: a copy at each step would take its time on a GPU
+            self.owned = self.owned.to(logits.device)
+        return disown(logits, self.owned)
+
     def _view(self, module: nn.Module, adapter: str | None = None) -> "LanguageModel":
         return LanguageModel(
             module, adapter=adapter, owned=self.owned, autocast=self.autocast, whole=self.whole
@@ -270,14 +273,6 @@ class LanguageModel:
         if cache is not None:
             arguments["past_key_values"] = cache
         return arguments
-
-
-def disown(logits: Float[Tensor, "*batch V"], owned: int | None) -> Float[Tensor, "*batch V"]:
-    """The logits with probability 0 for ids from `owned` on."""
-    if owned is None or owned >= logits.shape[-1]:
-        return logits
-    padding = torch.arange(logits.shape[-1], device=logits.device) >= owned
-    return logits.masked_fill(padding, UNOWNED_LOGIT)
 
 
 def scaled(logits: Float[Tensor, "*batch V"], config: Any) -> Float[Tensor, "*batch V"]:
@@ -302,15 +297,20 @@ def splits(lm: LanguageModel) -> bool:
     """
     if getattr(lm.inner, "base_model", lm.inner) is lm.inner:
         return False
-    owned = min(lm.width, lm.owned or lm.width)
-    ids = torch.linspace(0, owned - 1, min(PROBED, owned), device=lm.device).long()[None]
+    owned = _owned(lm)
+    ids = owned[torch.linspace(0, len(owned) - 1, min(PROBED, len(owned))).long()][None]
     mask = torch.ones_like(ids, dtype=torch.bool)
-    whole = lm.forward(ids, mask).logits[..., :owned].float()
+    whole = lm.forward(ids, mask).logits[..., owned].float()
     tried = LanguageModel(
         lm.module, adapter=lm.adapter, owned=lm.owned, autocast=lm.autocast, whole=False
     )
-    split = tried.unembed(tried.states(ids, mask))[..., :owned].float()
+    split = tried.unembed(tried.states(ids, mask))[..., owned].float()
     return float((whole - split).abs().max()) <= 1e-3 * float(whole.abs().max())
+
+
+def _owned(lm: LanguageModel) -> Int[Tensor, " ids"]:
+    every = torch.arange(lm.width)
+    return (every if lm.owned is None else every[lm.owned.cpu()]).to(lm.device)
 
 
 @functools.cache
