@@ -10,7 +10,7 @@ import copy
 import io
 import logging
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,11 @@ from transformers.pytorch_utils import Conv1D
 from tiltune.config import ModelSection
 from tiltune.errors import ConfigError, ConstraintError, ModelError
 from tiltune.models.bfloat16 import widen_frozen_layers
+from tiltune.models.classifiers import SequenceClassifier
 from tiltune.models.gguf_file import is_gguf, mend_split, read_once, told
 from tiltune.models.ids import check_ids, end_ids, owned_ids
 from tiltune.models.lm import LanguageModel
+from tiltune.models.positions import context_of
 from tiltune.models.sources import check_source, explained, named, named_to_transformers
 
 POLICY_ADAPTER = "policy"
@@ -130,7 +132,7 @@ def load(section: ModelSection, *, device: torch.device) -> Loaded:
         tokenizer=tokenizer,
         eos_ids=eos_ids,
         pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos_ids[0],
-        context=_context(inner.config),
+        context=context_of(inner),
         parameters=parameters,
         adapter_parameters=inner.num_parameters() - parameters,
         dequantised=dequantised,
@@ -228,33 +230,6 @@ def merged(policy: LanguageModel) -> dict[str, torch.Tensor]:
     return weights
 
 
-@dataclass(frozen=True)
-class SequenceClassifier:
-    """A Hugging Face sequence classifier: its labels, and their probabilities of texts."""
-
-    labels: tuple[str, ...]
-    module: Any
-    tokenizer: PreTrainedTokenizerBase
-
-    @torch.no_grad()
-    def probabilities(self, texts: Sequence[str]) -> list[list[float]]:
-        """P(label | text), a row a text; longer texts are cut at the classifier's context."""
-        rows: list[list[float]] = []
-        limit = _context(self.module.config)
-        for first in range(0, len(texts), 64):
-            batch = self.tokenizer(
-                list(texts[first : first + 64]),
-                padding=True,
-                truncation=True,
-                max_length=limit,
-                return_tensors="pt",
-            )
-            logits = self.module(**batch).logits.float()
-            several = self.module.config.problem_type == "multi_label_classification"
-            rows += (logits.sigmoid() if several else logits.softmax(-1)).tolist()
-        return rows
-
-
 def load_sequence_classifier(path: str) -> SequenceClassifier:
     """A classifier folder; raises ConstraintError if there is none."""
     try:
@@ -267,12 +242,9 @@ def load_sequence_classifier(path: str) -> SequenceClassifier:
         _check_whole(path, loading, "sequence classifier")
     except ModelError as error:
         raise ConstraintError(f"constraint.path = {error}") from error
-    if tokenizer.pad_token_id is None:
-        raise ConstraintError(
-            f"constraint.path = {path}: its tokenizer has no pad token, so texts cannot be judged "
-            "side by side; set `pad_token` in the folder's tokenizer_config.json"
-        )
     module.eval()
+    if getattr(module.config, "pad_token_id", None) is None:
+        module.config.pad_token_id = -1  # or texts side by side are refused; none is padded
     names: dict[int, str] = module.config.id2label
     if len(names) < 2 and module.config.problem_type != "multi_label_classification":
         raise ConstraintError(
@@ -322,14 +294,6 @@ def _dtype(section: ModelSection) -> torch.dtype:
     if section.dtype == "auto":
         return torch.bfloat16 if section.adapter == "lora" else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[section.dtype]
-
-
-def _context(config: Any) -> int:
-    for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"):
-        value = getattr(config, name, None)
-        if isinstance(value, int) and value > 0:
-            return value
-    return 2048
 
 
 def _config(path: str) -> Any:
