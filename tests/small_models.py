@@ -171,7 +171,7 @@ class _Written:
     def __init__(self, ids: Tensor) -> None:
         self.ids = ids
 
-    def batch_select_indices(self, rows: Tensor) -> None:
+    def reorder_cache(self, rows: Tensor) -> None:
         self.ids = self.ids[rows]
 
 

@@ -38,6 +38,7 @@ from tiltune.models.gguf_file import is_gguf, mend_split, read_once, told
 from tiltune.models.ids import check_ids, end_ids, owned_ids
 from tiltune.models.lm import LanguageModel
 from tiltune.models.positions import context_of
+from tiltune.models.self_check import check_reading, steps
 from tiltune.models.sources import check_source, explained, named, named_to_transformers
 
 POLICY_ADAPTER = "policy"
@@ -66,6 +67,12 @@ class Loaded:
     parameters: int
     adapter_parameters: int = 0
     dequantised: str = ""
+
+    @property
+    def told(self) -> list[str]:
+        """What a user should know of how the model is read, a sentence each."""
+        slow = "the model gives no cache that serves, so every token is read anew each time: slower"
+        return [*filter(None, [self.dequantised]), *([] if self.policy.cached else [slow])]
 
 
 def device_named(name: str, side: str) -> torch.device:
@@ -118,7 +125,8 @@ def load(section: ModelSection, *, device: torch.device) -> Loaded:
     widen_frozen_layers(module)
     inner = module.get_base_model() if section.adapter == "lora" else module
     width = inner.get_output_embeddings().weight.shape[0]
-    check_ids(tokenizer, width, section.path)
+    with named("model.path"):
+        check_ids(tokenizer, width, section.path)
     owned = owned_ids(tokenizer, width).to(device)
     module.eval()  # dropout would make the policy's law differ from the one that is sampled
     policy = LanguageModel(
@@ -127,6 +135,9 @@ def load(section: ModelSection, *, device: torch.device) -> Loaded:
         owned=None if owned.all() else owned,
         autocast=device.type == "cuda" if section.autocast is None else section.autocast,
     )
+    with named("model.path"):
+        check_reading(policy, section.path)
+    policy.cached = steps(policy)
     return Loaded(
         policy=policy,
         tokenizer=tokenizer,

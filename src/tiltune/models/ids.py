@@ -28,7 +28,7 @@ def check_ids(tokenizer: Any, width: int, path: str) -> None:
     highest = max(tokenizer.get_vocab().values())
     if highest >= width:
         raise ModelError(
-            f"model.path = {path}: the tokenizer has {highest + 1} ids, the model's output only "
+            f"{path}: the tokenizer has {highest + 1} ids, the model's output only "
             f"{width}; give a folder whose tokenizer and model belong together"
         )
 

@@ -9,7 +9,7 @@ import copy
 import functools
 import inspect
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tiltune.models.ids import disown
 from tiltune.models.laws import log_softmax
 from tiltune.models.lora import Adapters
+from tiltune.models.positions import first_position
 
 ACTIVATIONS = 2**31
 """Bytes of activations that one forward pass may leave for its backward pass."""
@@ -31,7 +32,7 @@ PROBED = 16
 """Tokens that a model is tried on."""
 
 Cache = Any
-"""A module's key-value cache; only `batch_select_indices` is called on it."""
+"""A module's key-value cache, or `Written`; only `reorder_cache` is called on it."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,20 @@ def positions(mask: Bool[Tensor, "N L"]) -> Int[Tensor, "N L"]:
     return (mask.long().cumsum(1) - 1).clamp(min=0)
 
 
+@dataclass
+class Written:
+    """In a cache's place: the tokens themselves, which are read anew with each further one."""
+
+    ids: Int[Tensor, "N L"]
+
+    def reorder_cache(self, rows: Int[Tensor, " M"]) -> None:
+        self.ids = self.ids[rows]
+
+
+def _after(cache: Cache, ids: Int[Tensor, "N L"]) -> Int[Tensor, "N S"]:
+    return ids if cache is None else torch.cat((cache.ids, ids), 1)
+
+
 class LanguageModel:
     """One causal language model, or one adapter of it.
 
@@ -59,6 +74,7 @@ class LanguageModel:
         autocast: run the forward pass in bfloat16 (weights stay as they are).
         whole: the module's logits are more than its output embedding of `trunk`'s states, or it has
             no trunk: `states` are then the logits themselves, which costs memory. None: tried.
+        cached: whether the module's cache serves; without one every token is read anew each time.
     """
 
     def __init__(
@@ -69,6 +85,7 @@ class LanguageModel:
         owned: Bool[Tensor, " V"] | None = None,
         autocast: bool = False,
         whole: bool | None = None,
+        cached: bool = True,
     ) -> None:
         self.module: Any = module  # a wrapper with adapters has methods that nn.Module lacks
         self.adapter = adapter
@@ -76,6 +93,8 @@ class LanguageModel:
         self.owned = owned
         self.autocast = autocast
         self._whole = whole
+        self.cached = cached
+        self._first = first_position(self.inner)
 
     @property
     def whole(self) -> bool:
@@ -127,6 +146,9 @@ class LanguageModel:
             use_cache: whether to return a cache.
             hidden: also return the last hidden states.
         """
+        if use_cache and not self.cached:
+            ids, keep = _after(cache, ids), keep or ids.shape[1]
+            return replace(self.forward(ids, mask, keep=keep, hidden=hidden), cache=Written(ids))
         self.activate()
         arguments = self._arguments(ids, mask, cache, use_cache=use_cache)
         if keep and "logits_to_keep" in _accepted(type(self.inner)):
@@ -147,6 +169,9 @@ class LanguageModel:
         self, ids: Tensor, mask: Tensor, *, cache: Cache = None, use_cache: bool = False
     ) -> tuple[Float[Tensor, "N L d"], Cache]:
         """Last hidden states of the new tokens, and the cache."""
+        if use_cache and not self.cached:
+            new, ids = ids.shape[1], _after(cache, ids)
+            return self.trunk(ids, mask)[0][:, -new:], Written(ids)
         self.activate()
         arguments = self._arguments(ids, mask, cache, use_cache=use_cache)
         with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.autocast):
@@ -194,6 +219,11 @@ class LanguageModel:
     def unembedding(self) -> Float[Tensor, "V d"]:
         """The output embedding's weight."""
         return self.inner.get_output_embeddings().weight
+
+    def owned_ids(self) -> Int[Tensor, " ids"]:
+        """The ids that belong to the tokenizer, all if none is said not to."""
+        every = torch.arange(self.width)
+        return (every if self.owned is None else every[self.owned.cpu()]).to(self.device)
 
     def embed(self, ids: Int[Tensor, "N L"]) -> Float[Tensor, "N L d"]:
         return self.inner.get_input_embeddings()(ids)
@@ -256,7 +286,12 @@ class LanguageModel:
 
     def _view(self, module: nn.Module, adapter: str | None = None) -> "LanguageModel":
         return LanguageModel(
-            module, adapter=adapter, owned=self.owned, autocast=self.autocast, whole=self.whole
+            module,
+            adapter=adapter,
+            owned=self.owned,
+            autocast=self.autocast,
+            whole=self.whole,
+            cached=self.cached,
         )
 
     def _arguments(
@@ -269,7 +304,7 @@ class LanguageModel:
             "use_cache": use_cache,
         }
         if "position_ids" in _accepted(type(self.inner)):
-            arguments["position_ids"] = positions(mask)[:, -ids.shape[1] :]
+            arguments["position_ids"] = self._first + positions(mask)[:, -ids.shape[1] :]
         if cache is not None:
             arguments["past_key_values"] = cache
         return arguments
@@ -297,7 +332,7 @@ def splits(lm: LanguageModel) -> bool:
     """
     if getattr(lm.inner, "base_model", lm.inner) is lm.inner:
         return False
-    owned = _owned(lm)
+    owned = lm.owned_ids()
     ids = owned[torch.linspace(0, len(owned) - 1, min(PROBED, len(owned))).long()][None]
     mask = torch.ones_like(ids, dtype=torch.bool)
     whole = lm.forward(ids, mask).logits[..., owned].float()
@@ -306,11 +341,6 @@ def splits(lm: LanguageModel) -> bool:
     )
     split = tried.unembed(tried.states(ids, mask))[..., owned].float()
     return float((whole - split).abs().max()) <= 1e-3 * float(whole.abs().max())
-
-
-def _owned(lm: LanguageModel) -> Int[Tensor, " ids"]:
-    every = torch.arange(lm.width)
-    return (every if lm.owned is None else every[lm.owned.cpu()]).to(lm.device)
 
 
 @functools.cache
