@@ -37,11 +37,14 @@ from tiltune.models.classifiers import SequenceClassifier
 from tiltune.models.gguf_file import is_gguf, mend_split, read_once, told
 from tiltune.models.ids import check_ids, end_ids, owned_ids
 from tiltune.models.lm import LanguageModel
+from tiltune.models.lora_targets import adaptable, check_targets, check_trained
 from tiltune.models.positions import context_of
 from tiltune.models.self_check import check_reading, steps
-from tiltune.models.sources import check_source, explained, named, named_to_transformers
+from tiltune.models.sources import check_bare, check_source, explained, named, named_to_transformers
 
 POLICY_ADAPTER = "policy"
+HALVES = ("lora_A", "lora_embedding_A")
+"""Where peft's layers keep the first halves of their adapters."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,7 @@ def load(section: ModelSection, *, device: torch.device) -> Loaded:
         dequantised = told(section.path, dtype) if is_gguf(section.path) else ""
     parameters = module.num_parameters()
     if section.adapter == "lora":
+        check_targets(module, section.targets)
         module = _with_adapter(module, section)
     module.to(device)
     widen_frozen_layers(module)
@@ -138,6 +142,8 @@ def load(section: ModelSection, *, device: torch.device) -> Loaded:
     with named("model.path"):
         check_reading(policy, section.path)
     policy.cached = steps(policy)
+    if policy.adapter is not None:
+        check_trained(policy, section.targets)
     return Loaded(
         policy=policy,
         tokenizer=tokenizer,
@@ -176,6 +182,7 @@ def load_module(path: str, *, dtype: torch.dtype, config: Any = None) -> Any:
             output_loading_info=True,
         )
     module, loading = loaded
+    check_bare(module, path)
     _check_whole(path, loading, "causal language model")
     return _plain(module, path) if is_gguf(path) else module
 
@@ -234,7 +241,8 @@ def merged(policy: LanguageModel) -> dict[str, torch.Tensor]:
     }
     with torch.no_grad():
         for name, layer in policy.inner.named_modules():
-            if policy.adapter in getattr(layer, "lora_A", ()):
+            # an embedding's stand apart from the others'
+            if any(policy.adapter in getattr(layer, kind, ()) for kind in HALVES):
                 base = weights[f"{name}.weight"]
                 delta = layer.get_delta_weight(policy.adapter)
                 weights[f"{name}.weight"] = (base.float() + delta.float()).to(base.dtype)
@@ -250,6 +258,7 @@ def load_sequence_classifier(path: str) -> SequenceClassifier:
                 path, use_safetensors=True, trust_remote_code=False, output_loading_info=True
             )
         module, loading = loaded
+        check_bare(module, path)
         _check_whole(path, loading, "sequence classifier")
     except ModelError as error:
         raise ConstraintError(f"constraint.path = {error}") from error
@@ -294,11 +303,14 @@ def _with_adapter(module: Any, section: ModelSection) -> Any:
         fan_in_fan_out=any(isinstance(part, Conv1D) for part in module.modules()),
     )
     try:
-        with warnings.catch_warnings():  # peft asks transformers by a name that it deprecates
-            warnings.simplefilter("ignore", FutureWarning)
+        # peft asks transformers by a name that it deprecates, and warns of what we refuse
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             return get_peft_model(module, config, adapter_name=POLICY_ADAPTER)
     except ValueError as error:
-        raise ConfigError(f"model.targets = {section.targets!r}: {error}") from error
+        can = [name for name in adaptable(module) if repr(name) not in str(error)]
+        said = f"model.targets = {section.targets!r}: {error}"
+        raise ConfigError(f"{said}; that can: {', '.join(can)}") from error
 
 
 def _dtype(section: ModelSection) -> torch.dtype:

@@ -226,22 +226,25 @@ class LanguageModel:
         return (every if self.owned is None else every[self.owned.cpu()]).to(self.device)
 
     def embed(self, ids: Int[Tensor, "N L"]) -> Float[Tensor, "N L d"]:
+        self.activate()
         return self.inner.get_input_embeddings()(ids)
 
     def named_parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
         """This view's own weights: all of the module's, or its adapter's; none for a bare base."""
         if self.adapters is None:
             return self.module.named_parameters()
-        marker = f".{self.adapter}."
+        named = ((name.split("."), value) for name, value in self.module.named_parameters())
         return (
-            (n.replace(marker, "."), p) for n, p in self.module.named_parameters() if marker in n
+            (".".join(part for part in parts if part != self.adapter), value)
+            for parts, value in named
+            if self.adapter in parts  # the last one of an embedding's, inside of a layer's
         )
 
     def trunk_parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
         """Those of `named_parameters` that `trunk` computes with: no untied output embedding."""
-        unused = self.unembedding()
-        tied = getattr(self.inner.get_input_embeddings(), "weight", None) is unused
-        return ((n, p) for n, p in self.named_parameters() if p is not unused or tied)
+        tied = getattr(self.inner.get_input_embeddings(), "weight", None) is self.unembedding()
+        unused = set() if tied else {*self.inner.get_output_embeddings().parameters()}
+        return ((n, p) for n, p in self.named_parameters() if p not in unused)
 
     def state(self) -> dict[str, Tensor]:
         """A copy of the view's own weights, on the CPU."""
