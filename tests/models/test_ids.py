@@ -60,7 +60,9 @@ def test_owned_are_the_ids_that_exist() -> None:
 def test_a_text_is_as_likely_as_transformers_says_among_the_ids_that_exist(folder: Path) -> None:
     found = loaded(folder)
     row = Row("rows.jsonl:1", {"text": "a b d c"})
-    [example] = corpus_examples([row], found.tokenizer, max_tokens=60, setting="data.corpus")
+    [example] = corpus_examples(
+        [row], found.tokenizer, ends=found.eos_ids, max_tokens=60, setting="data.corpus"
+    )
     assert example.ids == (3, 7, 12, 9, 30)
     logits = LlamaForCausalLM.from_pretrained(folder)(torch.tensor([example.ids])).logits[0]
     exist = sorted(IDS.values())
