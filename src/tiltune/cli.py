@@ -106,8 +106,8 @@ def fit(
         from tiltune.training.run import open_run
 
         run = open_run(given, resume=resume)
-        if dequantised := run.prepared.loaded.dequantised:
-            say(dequantised)
+        for line in run.prepared.loaded.told:
+            say(line)
         if resume:
             say(f"{folder}: starting at round {run.next_round}")
             for changed in run.changed:
@@ -212,8 +212,8 @@ def evaluate(
     contender = open_contender(
         model, name=name, guided=guided, round=round_, best_of=best_of, base=base
     )
-    if contender.loaded.dequantised:
-        say(contender.loaded.dequantised)
+    for line in contender.loaded.told:
+        say(line)
     with _bar() as progress:
         try:
             done = run_evaluation(contender, given, folder, say=say, progress=progress)

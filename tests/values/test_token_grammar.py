@@ -256,7 +256,7 @@ def test_one_token_at_a_time_and_at_once() -> None:
     for column in range(9):
         assert torch.equal(logits == -torch.inf, whole[kept, column] == -1e4)
         order = torch.tensor([*range(len(kept))][::-1] if column != 4 else [0, 2, 2, 3])
-        cache.batch_select_indices(order)
+        cache.reorder_cache(order)
         kept = kept[order]
         tokens = ids[kept, column : column + 1]
         logits, cache = values.step(tokens, mask[: len(kept), : 3 + column], cache)

@@ -55,12 +55,13 @@ class Example:
     Attributes:
         prompt: as text; "" for `{text}` rows.
         text: the completion; all of the text for `{text}` rows. Whole even where `ids` are cut.
-        ids: prompt, completion, and EOS unless truncated.
+        ids: prompt, completion, and an end unless truncated.
         prompt_length: leading tokens that are context and not trained on, at least one.
         truncated: whether the row was cut.
         row: the further fields.
         location: where the row stands, for messages.
         chat: whether the chat template wrote the prompt.
+        went_on: whether its text went on after an end, and was cut there.
     """
 
     prompt: str
@@ -71,6 +72,7 @@ class Example:
     row: Mapping[str, Any] = field(default_factory=dict[str, Any])
     location: str = ""
     chat: bool = False
+    went_on: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,22 +87,29 @@ class Prompt:
 
 
 def corpus_examples(
-    rows: Sequence[Row], tokenizer: Tokenizer, *, max_tokens: int, setting: str
+    rows: Sequence[Row],
+    tokenizer: Tokenizer,
+    *,
+    ends: Sequence[int],
+    max_tokens: int,
+    setting: str,
 ) -> list[Example]:
-    """Rows as token sequences to train on, in order; those cut at `max_tokens` have no EOS.
+    """Rows as token sequences to train on, in order; those cut at `max_tokens` have no end.
+
+    A completion is what could have been drawn: it ends with the first of `ends`, the model's every
+    id that ends one, and its text is read back as that of a drawn one. What follows is left out.
 
     `{text}`: the text with the tokenizer's own special tokens, then EOS; the first token is
     context, since nothing predicts it. `{prompt, completion}`: the prompt with those tokens (an
     empty one is BOS, or EOS without a BOS), the completion without them, then EOS. `{messages}`:
-    all but the last are the prompt; the chat template alone decides on special tokens, and the
-    completion ends at its first EOS.
+    all but the last are the prompt; the chat template alone decides on special tokens.
 
     Raises:
         DataError: a row of no allowed shape, a field that is empty or no string, a prompt that
             leaves no room for its completion.
         ModelError: the tokenizer has no EOS.
     """
-    encoder = _encoder(tokenizer)
+    encoder = _encoder(tokenizer, ends)
     examples: list[Example] = []
     for row in rows:
         with located(setting, row.location):
@@ -198,10 +207,10 @@ def _check_length(
         )
 
 
-def _encoder(tokenizer: Tokenizer) -> "_Encoder":
+def _encoder(tokenizer: Tokenizer, ends: Sequence[int] = ()) -> "_Encoder":
     if tokenizer.eos_token_id is None:
         raise ModelError("the tokenizer has no EOS token; completions need one to end with")
-    return _Encoder(tokenizer, tokenizer.eos_token_id)
+    return _Encoder(tokenizer, tokenizer.eos_token_id, frozenset((tokenizer.eos_token_id, *ends)))
 
 
 @dataclass(frozen=True)
@@ -210,6 +219,7 @@ class _Encoder:
 
     tokenizer: Tokenizer
     eos: int
+    ends: frozenset[int]
 
     def example(self, row: Row, max_tokens: int) -> Example:
         shape = _shape(row.fields, (MESSAGES, PAIR, TEXT))
@@ -221,7 +231,13 @@ class _Encoder:
                 f"`data.max_tokens` = {max_tokens} for the completion; shorten it, or raise that "
                 "as far as the model's context allows"
             )
-        ids = context + body if body[-1:] == [self.eos] else [*context, *body, self.eos]
+        ended = self.until_end(body)
+        went_on = shape != MESSAGES and len(ended) < len(body)  # a template's line break is no text
+        written = self.ends.intersection(ended) and self.ends.intersection(self.encode(text))
+        if shape == MESSAGES or written:  # not by the tokenizer, which may end every text
+            # as samples are, so constraints see a template's marks in both or in neither
+            text = self.tokenizer.decode(ended, skip_special_tokens=True)
+        ids = [*context, *ended] if self.ends.intersection(ended) else [*context, *ended, self.eos]
         return Example(
             prompt=prompt,
             text=text,
@@ -231,7 +247,13 @@ class _Encoder:
             row=_further(row.fields, shape),
             location=row.location,
             chat=shape == MESSAGES,
+            went_on=went_on,
         )
+
+    def until_end(self, body: list[int]) -> list[int]:
+        """The tokens up to the first that ends a completion, it included."""
+        place = next((place for place, token in enumerate(body) if token in self.ends), len(body))
+        return body[: place + 1]
 
     def prompt(self, fields: Mapping[str, Any]) -> Prompt:
         shape = _shape(fields, (MESSAGES, PAIR, PROMPT, TEXT))
@@ -276,11 +298,7 @@ class _Encoder:
                 "it makes of the messages before the last; give {prompt, completion} rows"
             )
         body = self.encode(whole[len(prompt) :])
-        if self.eos in body:  # templates may write a line break after it, which is never sampled
-            body = body[: body.index(self.eos) + 1]
-        # decoded as samples are, so constraints see a template's marks in both or in neither
-        text = self.tokenizer.decode(body, skip_special_tokens=True)
-        return prompt, text, self.encode(prompt) or self.context(""), body
+        return prompt, "", self.encode(prompt) or self.context(""), body
 
     def render(self, messages: list[dict[str, Any]], *, generate: bool) -> str:
         """The chat template's text, open for the assistant's answer if `generate`."""

@@ -30,7 +30,12 @@ class GuidedModel(LanguageModel):
 
     def __init__(self, lm: LanguageModel, values: WholeValues) -> None:
         super().__init__(
-            lm.module, adapter=lm.adapter, owned=lm.owned, autocast=lm.autocast, whole=True
+            lm.module,
+            adapter=lm.adapter,
+            owned=lm.owned,
+            autocast=lm.autocast,
+            whole=True,
+            cached=lm.cached,
         )
         self.values = values
 
@@ -74,6 +79,6 @@ class _Caches:
     own: Cache
     values: Cache
 
-    def batch_select_indices(self, rows: Tensor) -> None:
-        self.own.batch_select_indices(rows)
-        self.values.batch_select_indices(rows)
+    def reorder_cache(self, rows: Tensor) -> None:
+        self.own.reorder_cache(rows)
+        self.values.reorder_cache(rows)

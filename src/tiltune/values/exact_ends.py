@@ -255,13 +255,13 @@ class _Progress:
         self.states = states
         self.written = written
 
-    def batch_select_indices(self, rows: Tensor) -> None:
-        self.inner.batch_select_indices(rows)
+    def reorder_cache(self, rows: Tensor) -> None:
+        self.inner.reorder_cache(rows)
         self.states, self.written = self.automaton.select(self.states, rows), self.written[rows]
 
 
 class _Nothing:
     """A cache of nothing."""
 
-    def batch_select_indices(self, rows: Tensor) -> None:
+    def reorder_cache(self, rows: Tensor) -> None:
         """No row holds anything."""

@@ -18,6 +18,7 @@ from tiltune.automata.dfa import Flags
 from tiltune.automata.reading import Reader, Reading
 from tiltune.constraints.scores import Grammar
 from tiltune.data.batches import unpadded
+from tiltune.models.ids import owned_ids
 from tiltune.values.ends import Ends, Facts
 from tiltune.values.grammar_masks import GaveUp, GrammarMasks, after
 from tiltune.values.vocabulary import vocabulary
@@ -84,9 +85,10 @@ class TokenGrammar(Ends):
         self.by = "llguidance over tokens (a completion that the token limit cuts may violate)"
         self.complete = False
         self._prompts = dict(prompts or {})
-        self._owned = np.arange(width) < len(tokenizer)
+        self._owned = owned_ids(tokenizer, width).numpy()
         self._reader = Reader(vocabulary(tokenizer, width))
-        self._masks = GrammarMasks(grammar, self._reader, self.eos_ids, int(self._owned.sum()))
+        owned = np.flatnonzero(self._owned)
+        self._masks = GrammarMasks(grammar, self._reader, self.eos_ids, owned.tolist())
         self._kept: OrderedDict[tuple[bytes, Reading], bytes] = OrderedDict()
 
     def __reduce__(self) -> Any:

@@ -96,7 +96,11 @@ def _examples(loaded: Loaded, section: PerplexityConfig) -> tuple[list[Example],
     if path.suffix.lower() != ".txt":
         rows = read_rows(path, setting=setting)[: section.limit]
         examples = corpus_examples(
-            rows, loaded.tokenizer, max_tokens=loaded.context, setting=setting
+            rows,
+            loaded.tokenizer,
+            ends=loaded.eos_ids,
+            max_tokens=loaded.context,
+            setting=setting,
         )
         return examples, f"the rows of {path.name}, EOS included"
     try:

@@ -120,12 +120,12 @@ def _short(value: Any) -> str:
 
 def _print_data(prepared: Prepared, console: Console) -> None:
     count, measurer = prepared.count, prepared.measurer
-    dequantised = f", {prepared.loaded.dequantised}" if prepared.loaded.dequantised else ""
+    told = "".join(f", {line}" for line in prepared.loaded.told)
     beside = prepared.loaded.adapter_parameters
     adapter = f" and {beside / 1e6:.2f} million of an adapter" if beside else ""
     model = (
         f"model: {prepared.loaded.parameters / 1e6:.2f} million parameters{adapter}, context "
-        f"{prepared.loaded.context} tokens{dequantised}"
+        f"{prepared.loaded.context} tokens{told}"
     )
     _print_lines([model, *prepared.chosen], console)
     console.print(
