@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 from tiltune.config import GrammarConfig
+from tiltune.config.text_file import read_text
 from tiltune.constraints.base import TextConstraint, on_texts, shown
 from tiltune.constraints.scores import Grammar, Score
 from tiltune.errors import ConstraintError
@@ -142,9 +142,9 @@ def _source(config: GrammarConfig) -> tuple[str, str]:
         return "constraint.grammar", config.grammar
     path = str(config.file)
     try:
-        return f"constraint.file {path!r}", Path(path).read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"not UTF-8 text: {error}"
+        return f"constraint.file {path!r}", read_text(path)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise ConstraintError(
             f"constraint.file: cannot read {path!r}: {reason}; give a UTF-8 file that holds the "
             "grammar"
