@@ -8,7 +8,7 @@ MARKS = {
     b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",
 }
-"""What files of other encodings begin with; the longer marks first, which begin like shorter ones."""
+"""What files of other encodings begin with; the longer first, which begin as shorter ones do."""
 
 
 def read_text(path: str | Path) -> str:

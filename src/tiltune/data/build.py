@@ -43,8 +43,13 @@ def read_data(config: ResolvedConfig, tokenizer: Tokenizer, *, context: int) -> 
     section, limit = config.data, prompt_limit(config, context)
 
     def read(path: str, setting: str) -> list[Example]:
-        rows = read_rows(path, setting=setting)
-        return corpus_examples(rows, tokenizer, max_tokens=section.max_tokens, setting=setting)
+        return corpus_examples(
+            read_rows(path, setting=setting),
+            tokenizer,
+            max_tokens=section.max_tokens,
+            setting=setting,
+            train_on=section.train_on,
+        )
 
     train = read(section.corpus, "data.corpus") if section.corpus is not None else []
     valid: list[Example] = []
