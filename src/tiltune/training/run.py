@@ -145,7 +145,7 @@ class Run:
         return self.prepared.cap_told(tokens, record.beta)
 
     def _begin(self, resume: bool) -> None:
-        manifest = make_manifest(self.config, asdict(self.prepared.count))
+        manifest = make_manifest(self.config, asdict(self.prepared.count), chat=self.prepared.chat)
         if self.folder.exists():
             check_free(self.folder, overwrite=resume or self.config.run.overwrite)
             with self._saving():
