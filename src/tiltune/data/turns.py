@@ -40,8 +40,8 @@ def earlier_turns(dialogue: Dialogue, context: list[int], reader: Reader) -> tup
 
     A turn is what the whole conversation holds after the messages before it and the opening of an
     answer, up to the first EOS, or where there is none up to the next message. Of tokens that lie
-    across such a border none is a turn's. A greeting before any other message answers nothing that a
-    model could be asked, and is context.
+    across such a border none is a turn's. A greeting before any other message answers nothing that
+    a model could be asked, and is context.
 
     Args:
         dialogue: its last message is an answer.
