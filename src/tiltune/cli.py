@@ -135,7 +135,14 @@ def fit(
 def sample(
     run: RunPath,
     prompt: Annotated[str, typer.Option(help="What to complete.")] = "",
-    chat: Annotated[bool, typer.Option(help="The prompt is a user's turn in a chat.")] = False,
+    chat: Annotated[
+        bool | None,
+        typer.Option(
+            "--chat/--raw",
+            help="The prompt is a user's turn in a chat, or text to go on with. Default: a turn "
+            "where the run's corpus or prompts were {messages} rows.",
+        ),
+    ] = None,
     n: Annotated[int, typer.Option(min=1, help="How many completions.")] = 1,
     guided: Annotated[bool, typer.Option(help="Add the learnt values while decoding.")] = False,
     round_: Annotated[int | None, typer.Option("--round", help="0: the base model's pair.")] = None,

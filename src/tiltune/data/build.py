@@ -58,9 +58,13 @@ def read_data(
     section, limit = config.data, prompt_limit(config, context)
 
     def read(path: str, setting: str) -> list[Example]:
-        rows = read_rows(path, setting=setting)
         return corpus_examples(
-            rows, tokenizer, ends=ends, max_tokens=section.max_tokens, setting=setting
+            read_rows(path, setting=setting),
+            tokenizer,
+            ends=ends,
+            max_tokens=section.max_tokens,
+            setting=setting,
+            train_on=section.train_on,
         )
 
     train = read(section.corpus, "data.corpus") if section.corpus is not None else []

@@ -53,7 +53,7 @@ def predicted(
     for part in length_parts(lengths, most_tokens or lm.most_read) if examples else []:
         places = [order[n] for n in part]
         batch = corpus_batch([examples[place] for place in places], pad_id).to(lm.device)
-        yield _part(lm, places, batch, first=min(examples[p].prompt_length for p in places))
+        yield _part(lm, places, batch, first=min(examples[p].first_trained for p in places))
 
 
 def likelihoods(

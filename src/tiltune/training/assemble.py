@@ -38,6 +38,8 @@ from tiltune.training.corpus import (
     judge,
     passes_exceeded,
     passes_told,
+    turns_of,
+    without_violating_turns,
 )
 from tiltune.training.defaults import LEAST_FOR_THREADS, Scale, resolve
 from tiltune.training.learner import BetaRule, CorpusTerm, Learner, LearnerSettings
@@ -117,9 +119,19 @@ class Prepared:
         return passes_exceeded(self.config, len(self.corpus)) if self.corpus else None
 
     @property
+    def chat(self) -> bool:
+        """Whether the chat template wrote rows of the corpus, or prompts."""
+        return any(each.chat for each in (*self.corpus, *self.prompts))
+
+    @property
     def plain_told(self) -> str | None:
         """A warning where a chat model is to go on with plain text; None: it is not."""
-        return plain_told(self.prompts, self.loaded.tokenizer)
+        return plain_told(
+            self.prompts,
+            self.loaded.tokenizer,
+            remedy="give {messages} rows in data.prompts, or in data.corpus where the prompts are "
+            "the corpus's",
+        )
 
     @property
     def balance_told(self) -> str | None:
@@ -174,7 +186,9 @@ def prepare(given: RunConfig, *, to_train: bool = True) -> Prepared:
     if not data.train:  # no corpus shows what is wrong with a service, or with the rows of prompts
         constraint.score([Completion(data.prompts[0].text, "", row=data.prompts[0].row)])
     judged = judge(data.train, constraint)
-    corpus = judged.satisfying if config.data.violating == "drop" else data.train
+    drop = config.data.violating == "drop"
+    rows = judged.satisfying if drop else data.train
+    corpus = without_violating_turns(rows, constraint) if drop else data.train
     if data.train and not corpus and to_train:
         raise DataError(
             f"data.corpus = {config.data.corpus}: none of its {len(data.train)} rows meets the "
@@ -186,7 +200,9 @@ def prepare(given: RunConfig, *, to_train: bool = True) -> Prepared:
         given, config, method, WarmText(judged, data.warm), constraint, loaded
     )
     reference = loaded.policy.base("reference")
-    valid = judge(data.valid, constraint)
+    valid = judge(
+        without_violating_turns(data.valid, constraint) if drop else data.valid, constraint
+    )
     return Prepared(
         config=config,
         method=method,
@@ -196,7 +212,13 @@ def prepare(given: RunConfig, *, to_train: bool = True) -> Prepared:
         prompts=data.prompts,
         corpus=corpus,
         judged=judged,
-        count=CorpusCount(len(corpus), len(judged.violating), len(data.train) - len(corpus)),
+        count=CorpusCount(
+            rows=len(corpus),
+            violating=len(judged.violating),
+            dropped=len(data.train) - len(corpus),
+            turns=turns_of(corpus),
+            turns_dropped=turns_of(rows) - turns_of(corpus),
+        ),
         measurer=Measurer(reference, valid.satisfying, valid.violating, loaded.pad_id),
         devices=devices,
         chosen=chosen,

@@ -128,10 +128,16 @@ def _print_data(prepared: Prepared, console: Console) -> None:
         f"{prepared.loaded.context} tokens{told}"
     )
     _print_lines([model, *prepared.chosen], console)
+    turns = ""
+    if count.turns or count.turns_dropped:
+        turns = (
+            f"; {counted(count.turns, 'earlier answer')} of their conversations trained on too, "
+            f"{count.turns_dropped} violating and not trained on"
+        )
     console.print(
         f"prompts: {len(prepared.prompts)}\n"
         f"corpus: {counted(count.rows, 'row')} to train on, {count.violating} violating the "
-        f"constraint, {count.dropped} of them dropped\n"
+        f"constraint, {count.dropped} of them dropped{turns}\n"
         f"validation: {len(measurer.satisfying)} rows that satisfy, {len(measurer.violating)} that "
         "do not"
     )
