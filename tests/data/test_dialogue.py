@@ -41,7 +41,7 @@ def speaking(template: str, **special: Any) -> Any:
 
 def every(tokenizer: Any, most: int = 99, **fields: Any) -> Example:
     [found] = corpus_examples(
-        [Row("f.jsonl:7", fields)], tokenizer, max_tokens=most, setting="s", train_on="all"
+        [Row("f.jsonl:7", fields)], tokenizer, ends=(), max_tokens=most, setting="s", train_on="all"
     )
     return found
 
