@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from tiltune.data.dialogue import Dialogue
+from tiltune.data.conversation import ChatRow
 from tiltune.data.rows import Row, located, shown, valid_text
 from tiltune.data.turns import Turn, earlier_turns
 from tiltune.errors import DataError, ModelError
@@ -125,7 +125,7 @@ def corpus_examples(
     context, since nothing predicts it. `{prompt, completion}`: the prompt with those tokens (an
     empty one is BOS, or EOS without a BOS), the completion without them, then EOS. `{messages}`:
     all but the last are the prompt; the chat template alone decides on special tokens. `tools`,
-    `documents` and `chat_template_kwargs` beside them go to the template too, see `Dialogue`.
+    `documents` and `chat_template_kwargs` beside them go to the template too, see `ChatRow`.
 
     Args:
         rows: of `read_rows`.
@@ -260,7 +260,7 @@ class _Encoder:
 
     def example(self, row: Row, max_tokens: int) -> Example:
         shape = _shape(row.fields, (MESSAGES, PAIR, TEXT))
-        made = {MESSAGES: self.dialogue, PAIR: self.pair, TEXT: self.text}[shape](row.fields)
+        made = {MESSAGES: self.conversation, PAIR: self.pair, TEXT: self.text}[shape](row.fields)
         context, body = made.context, made.body
         if len(context) >= max_tokens:
             raise DataError(
@@ -296,9 +296,9 @@ class _Encoder:
     def prompt(self, fields: Mapping[str, Any]) -> Prompt:
         shape = _shape(fields, (MESSAGES, PAIR, PROMPT, TEXT))
         if shape == MESSAGES:
-            dialogue = Dialogue.read(self.tokenizer, fields)
-            answered = dialogue.messages[-1]["role"] == "assistant"
-            text = dialogue.until(len(dialogue.messages) - answered, answer=True)
+            conversation = ChatRow.read(self.tokenizer, fields)
+            answered = conversation.messages[-1]["role"] == "assistant"
+            text = conversation.until(len(conversation.messages) - answered, answer=True)
             ids = self.encode(text) or self.context("")
         else:
             text = "" if shape == TEXT else _string(fields, "prompt", blank=True)
@@ -320,18 +320,18 @@ class _Encoder:
             raise DataError(f"the tokenizer makes no tokens of `completion` = {text!r}")
         return _Parts(prompt, text, self.context(prompt), body)
 
-    def dialogue(self, fields: Mapping[str, Any]) -> _Parts:
-        dialogue = Dialogue.read(self.tokenizer, fields)
-        last = len(dialogue.messages) - 1
-        if not dialogue.answers(last):
-            message = dialogue.messages[last]
+    def conversation(self, fields: Mapping[str, Any]) -> _Parts:
+        conversation = ChatRow.read(self.tokenizer, fields)
+        last = len(conversation.messages) - 1
+        if not conversation.answers(last):
+            message = conversation.messages[last]
             raise DataError(
                 f"the last of `messages` has the role {message['role']!r} and the content "
                 f"{shown(message.get('content'))}; it must be the assistant's and not empty, or "
                 "call tools"
             )
-        prompt = dialogue.until(last, answer=True)
-        whole = dialogue.until(last + 1, answer=False)
+        prompt = conversation.until(last, answer=True)
+        whole = conversation.until(last + 1, answer=False)
         if not whole.startswith(prompt) or whole == prompt:
             raise DataError(
                 f"the chat template writes {whole!r}, which does not go on from {prompt!r}, what "
@@ -339,7 +339,7 @@ class _Encoder:
             )
         body = self.encode(whole[len(prompt) :])
         context = self.encode(prompt) or self.context("")
-        earlier = earlier_turns(dialogue, context, self) if self.train_on == "all" else ()
+        earlier = earlier_turns(conversation, context, self) if self.train_on == "all" else ()
         return _Parts(prompt, "", context, body, earlier)
 
     def read(self, ids: list[int]) -> str:

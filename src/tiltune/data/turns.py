@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from tiltune.data.dialogue import Dialogue
+from tiltune.data.conversation import ChatRow
 from tiltune.errors import DataError
 
 
-class Reader(Protocol):
+class TurnReader(Protocol):
     """A tokenizer's ways with texts and completions."""
 
     @property
@@ -35,7 +35,9 @@ class Turn:
     end: int
 
 
-def earlier_turns(dialogue: Dialogue, context: list[int], reader: Reader) -> tuple[Turn, ...]:
+def earlier_turns(
+    conversation: ChatRow, context: list[int], reader: TurnReader
+) -> tuple[Turn, ...]:
     """The answers before the last message, each as it would be sampled.
 
     A turn is what the whole conversation holds after the messages before it and the opening of an
@@ -44,7 +46,7 @@ def earlier_turns(dialogue: Dialogue, context: list[int], reader: Reader) -> tup
     a model could be asked, and is context.
 
     Args:
-        dialogue: its last message is an answer.
+        conversation: its last message is an answer.
         context: the tokens of all before that, which the turns lie in.
         reader: see there.
 
@@ -52,18 +54,20 @@ def earlier_turns(dialogue: Dialogue, context: list[int], reader: Reader) -> tup
         DataError: a turn is not found, since the template writes it, or what comes before it,
             otherwise when more follows.
     """
-    last = len(dialogue.messages) - 1
-    prompt = dialogue.until(last, answer=True)
+    last = len(conversation.messages) - 1
+    prompt = conversation.until(last, answer=True)
     return tuple(
-        _turn(dialogue, place, prompt, context, reader)
+        _turn(conversation, place, prompt, context, reader)
         for place in range(1, last)
-        if dialogue.answers(place)
+        if conversation.answers(place)
     )
 
 
-def _turn(dialogue: Dialogue, place: int, prompt: str, context: list[int], reader: Reader) -> Turn:
-    before = dialogue.until(place, answer=True)
-    after = dialogue.until(place + 1, answer=False)
+def _turn(
+    conversation: ChatRow, place: int, prompt: str, context: list[int], reader: TurnReader
+) -> Turn:
+    before = conversation.until(place, answer=True)
+    after = conversation.until(place + 1, answer=False)
     ids: list[int] = []
     start = 0
     if prompt.startswith(before):
@@ -83,7 +87,7 @@ def _turn(dialogue: Dialogue, place: int, prompt: str, context: list[int], reade
     return Turn(before, reader.read(ids), start, start + len(ids))
 
 
-def _begin(before: str, whole: str, ids: list[int], reader: Reader) -> int:
+def _begin(before: str, whole: str, ids: list[int], reader: TurnReader) -> int:
     """The first of the whole's tokens that lies behind `before`."""
     apart = reader.encode(before)
     if ids[: len(apart)] == apart:

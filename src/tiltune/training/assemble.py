@@ -38,8 +38,8 @@ from tiltune.training.corpus import (
     judge,
     passes_exceeded,
     passes_told,
-    turns_of,
-    without_violating_turns,
+    trained_rows,
+    with_turns,
 )
 from tiltune.training.defaults import LEAST_FOR_THREADS, Scale, resolve
 from tiltune.training.learner import BetaRule, CorpusTerm, Learner, LearnerSettings
@@ -187,8 +187,7 @@ def prepare(given: RunConfig, *, to_train: bool = True) -> Prepared:
         constraint.score([Completion(data.prompts[0].text, "", row=data.prompts[0].row)])
     judged = judge(data.train, constraint)
     drop = config.data.violating == "drop"
-    rows = judged.satisfying if drop else data.train
-    corpus = without_violating_turns(rows, constraint) if drop else data.train
+    corpus, count = trained_rows(data.train, judged, constraint, drop=drop)
     if data.train and not corpus and to_train:
         raise DataError(
             f"data.corpus = {config.data.corpus}: none of its {len(data.train)} rows meets the "
@@ -200,9 +199,7 @@ def prepare(given: RunConfig, *, to_train: bool = True) -> Prepared:
         given, config, method, WarmText(judged, data.warm), constraint, loaded
     )
     reference = loaded.policy.base("reference")
-    valid = judge(
-        without_violating_turns(data.valid, constraint) if drop else data.valid, constraint
-    )
+    valid = judge(with_turns(data.valid, constraint, drop=drop), constraint)
     return Prepared(
         config=config,
         method=method,
@@ -212,13 +209,7 @@ def prepare(given: RunConfig, *, to_train: bool = True) -> Prepared:
         prompts=data.prompts,
         corpus=corpus,
         judged=judged,
-        count=CorpusCount(
-            rows=len(corpus),
-            violating=len(judged.violating),
-            dropped=len(data.train) - len(corpus),
-            turns=turns_of(corpus),
-            turns_dropped=turns_of(rows) - turns_of(corpus),
-        ),
+        count=count,
         measurer=Measurer(reference, valid.satisfying, valid.violating, loaded.pad_id),
         devices=devices,
         chosen=chosen,

@@ -52,25 +52,40 @@ def judge(examples: Sequence[Example], constraint: Constraint) -> JudgedRows:
     return JudgedRows(met, unmet, seconds)
 
 
-def without_violating_turns(examples: Sequence[Example], constraint: Constraint) -> list[Example]:
-    """The rows, of whose earlier turns those alone are trained on that meet the constraint."""
+def trained_rows(
+    every: Sequence[Example], judged: JudgedRows, constraint: Constraint, *, drop: bool
+) -> tuple[Sequence[Example], CorpusCount]:
+    """The rows to train on, and what became of the others.
+
+    Args:
+        every: row of the corpus.
+        judged: the same.
+        constraint: asked of earlier turns.
+        drop: whether what violates is left out.
+    """
+    rows = judged.satisfying if drop else every
+    kept = with_turns(rows, constraint, drop=drop)
+    turns, asked = (sum(len(row.earlier) for row in those) for those in (kept, rows))
+    violating, dropped = len(judged.violating), len(every) - len(kept)
+    return kept, CorpusCount(len(kept), violating, dropped, turns, asked - turns)
+
+
+def with_turns(
+    examples: Sequence[Example], constraint: Constraint, *, drop: bool
+) -> Sequence[Example]:
+    """The rows; if `drop`, with those alone of their earlier turns that meet the constraint."""
     asked = [
         Completion(turn.prompt, turn.text, row=each.row)
         for each in examples
         for turn in each.earlier
     ]
-    if not asked:
-        return list(examples)
+    if not (drop and asked):
+        return examples
     met = iter([constraint.satisfied(score) for score in constraint.score(asked)])
     return [
         replace(each, earlier=tuple(turn for turn in each.earlier if next(met)))
         for each in examples
     ]
-
-
-def turns_of(examples: Sequence[Example]) -> int:
-    """How many earlier turns the rows are trained on."""
-    return sum(len(each.earlier) for each in examples)
 
 
 def completions_of(examples: Sequence[Example]) -> list[Completion]:

@@ -16,7 +16,7 @@ OURS = ("tokenize", "add_generation_prompt", "continue_final_message", "chat_tem
 field of their own, or are what makes rows into prompts and answers."""
 
 
-class Template(Protocol):
+class ChatTemplate(Protocol):
     """What writes messages; tokenizers of transformers do."""
 
     chat_template: Any
@@ -27,7 +27,7 @@ class Template(Protocol):
 
 
 @dataclass(frozen=True)
-class Dialogue:
+class ChatRow:
     """Messages, and what else of their row the template is given.
 
     Attributes:
@@ -37,13 +37,13 @@ class Dialogue:
             `chat_template_kwargs` name, such as `enable_thinking`.
     """
 
-    template: Template
+    template: ChatTemplate
     messages: Sequence[Message]
     arguments: Mapping[str, Any]
 
     @classmethod
-    def read(cls, template: Template, fields: Mapping[str, Any]) -> Self:
-        """A row's dialogue; raises DataError where the row, or the model, has none."""
+    def read(cls, template: ChatTemplate, fields: Mapping[str, Any]) -> Self:
+        """A row's conversation; raises DataError where the row, or the model, has none."""
         messages = fields["messages"]
         if not (isinstance(messages, list) and messages and all(map(_is_message, messages))):
             raise DataError(
