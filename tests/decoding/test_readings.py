@@ -72,13 +72,13 @@ def test_a_guided_law_is_made_a_few_tokens_at_a_time(
     wanted = [plain(guided, example) for example in examples]
     assert wanted != pytest.approx([plain(lm, example) for example in examples], abs=0.1)
     laws: list[int] = []
-    kept = likelihood.log_softmax
+    kept = LanguageModel.unembed
 
-    def counted(logits: Tensor) -> Tensor:
-        laws.append(len(logits))
-        return kept(logits)
+    def counted(self: LanguageModel, states: Tensor) -> Tensor:
+        laws.append(len(states))
+        return kept(self, states)
 
-    monkeypatch.setattr(likelihood, "log_softmax", counted)
+    monkeypatch.setattr(LanguageModel, "unembed", counted)
     monkeypatch.setattr(chunks, "LOGITS_AT_ONCE", 3 * lm.width)
     found = likelihoods(guided, examples, 0)
     assert [row.nats for row in found] == pytest.approx(wanted, abs=1e-4)
