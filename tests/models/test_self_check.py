@@ -131,3 +131,21 @@ def test_the_check_is_cheap_and_draws_nothing(monkeypatch: pytest.MonkeyPatch) -
     check_reading(lm, "folder")
     assert steps(lm) and len(passes) == 6 and sum(passes) < 80
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", sorted({*READ} - NO_CACHE))
+@torch.no_grad()
+def test_several_tokens_after_a_cache_are_read_as_in_one_pass(name: str, tmp_path: Path) -> None:
+    """Though a model of states may take only the first of them into account."""
+    policy = loaded(name, tmp_path).policy
+    assert policy.clone("snapshot").pieces == policy.pieces == (name != "jamba")
+    ids, mask = left_padded(ROWS, PAD)
+    cache = policy.forward(ids[:, :3], mask[:, :3], use_cache=True).cache
+    found = policy.forward(ids[:, 3:], mask, keep=3, cache=cache, use_cache=True).logits
+    wanted = policy.forward(ids, mask, keep=3).logits
+    torch.testing.assert_close(found[mask[:, -3:]], wanted[mask[:, -3:]], rtol=0, atol=1e-4)
+    if not policy.whole:
+        _, cache = policy.trunk(ids[:, :3], mask[:, :3], use_cache=True)
+        states, _ = policy.trunk(ids[:, 3:], mask, cache=cache, use_cache=True)
+        whole = policy.trunk(ids, mask)[0][:, 3:]
+        torch.testing.assert_close(states[mask[:, 3:]], whole[mask[:, 3:]], rtol=0, atol=1e-4)

@@ -39,7 +39,7 @@ from tiltune.models.ids import check_ids, end_ids, owned_ids
 from tiltune.models.lm import LanguageModel
 from tiltune.models.lora_targets import adaptable, check_targets, check_trained
 from tiltune.models.positions import context_of
-from tiltune.models.self_check import check_reading, steps
+from tiltune.models.self_check import check_reading, use_cache
 from tiltune.models.sources import check_bare, check_source, explained, named, named_to_transformers
 
 POLICY_ADAPTER = "policy"
@@ -141,7 +141,7 @@ def load(section: ModelSection, *, device: torch.device) -> Loaded:
     )
     with named("model.path"):
         check_reading(policy, section.path)
-    policy.cached = steps(policy)
+    use_cache(policy)
     if policy.adapter is not None:
         check_trained(policy, section.targets)
     return Loaded(

@@ -8,7 +8,7 @@ weights, and one loss may train any of them: which view ran last does not matter
 import copy
 import functools
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from tiltune.models.chunks import Part
 from tiltune.models.ids import disown
 from tiltune.models.laws import log_softmax
 from tiltune.models.lora import Adapters
@@ -75,6 +76,7 @@ class LanguageModel:
         whole: the module's logits are more than its output embedding of `trunk`'s states, or it has
             no trunk: `states` are then the logits themselves, which costs memory. None: tried.
         cached: whether the module's cache serves; without one every token is read anew each time.
+        pieces: whether several tokens at once may follow a cache; else they do one after another.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class LanguageModel:
         autocast: bool = False,
         whole: bool | None = None,
         cached: bool = True,
+        pieces: bool = True,
     ) -> None:
         self.module: Any = module  # a wrapper with adapters has methods that nn.Module lacks
         self.adapter = adapter
@@ -93,7 +96,7 @@ class LanguageModel:
         self.owned = owned
         self.autocast = autocast
         self._whole = whole
-        self.cached = cached
+        self.cached, self.pieces = cached, pieces
         self._first = first_position(self.inner)
 
     @property
@@ -149,6 +152,10 @@ class LanguageModel:
         if use_cache and not self.cached:
             ids, keep = _after(cache, ids), keep or ids.shape[1]
             return replace(self.forward(ids, mask, keep=keep, hidden=hidden), cache=Written(ids))
+        if cache is not None and ids.shape[1] > 1 and not self.pieces:
+            before = self.forward(ids[:, :-1], mask[:, :-1], cache=cache, use_cache=True)
+            last = self.forward(ids[:, -1:], mask, cache=before.cache, use_cache=True)
+            return Output(torch.cat((before.logits, last.logits), 1)[:, -keep:], None, last.cache)
         self.activate()
         arguments = self._arguments(ids, mask, cache, use_cache=use_cache)
         if keep and "logits_to_keep" in _accepted(type(self.inner)):
@@ -172,6 +179,10 @@ class LanguageModel:
         if use_cache and not self.cached:
             new, ids = ids.shape[1], _after(cache, ids)
             return self.trunk(ids, mask)[0][:, -new:], Written(ids)
+        if cache is not None and ids.shape[1] > 1 and not self.pieces:
+            before, cache = self.trunk(ids[:, :-1], mask[:, :-1], cache=cache, use_cache=True)
+            last, cache = self.trunk(ids[:, -1:], mask, cache=cache, use_cache=True)
+            return torch.cat((before, last), 1), cache
         self.activate()
         arguments = self._arguments(ids, mask, cache, use_cache=use_cache)
         with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.autocast):
@@ -192,6 +203,30 @@ class LanguageModel:
         with torch.autocast(states.device.type, torch.bfloat16, enabled=self.autocast):
             logits = self.inner.get_output_embeddings()(states)
         return self._disown(scaled(logits, self.inner.config))
+
+    def readings(
+        self, ids: Tensor, mask: Tensor, *, keep: int
+    ) -> Iterator[tuple[dict[str, Tensor], Callable[[Part], Tensor]]]:
+        """The logits at the last `keep` positions as what they are read from, piece by piece.
+
+        A piece is some columns, [N, K, ...], and what makes logits, [M, V], of M rows of these.
+        Where the states are the logits, a long text is read by the cache: `most_read` at once.
+        """
+        length, most = ids.shape[1], self.most_read
+
+        def read(part: Part) -> Tensor:
+            return self.unembed(part["states"])
+
+        if not (self.whole and self.cached and self.pieces and length > most):
+            yield {"states": self.states(ids, mask, keep=keep)}, read
+            return
+        cache: Cache = None
+        for first in range(0, length, most):
+            new, seen = ids[:, first : first + most], mask[:, : first + most]
+            output = self.forward(new, seen, cache=cache, use_cache=True)
+            cache, passed = output.cache, max(0, length - keep - first)
+            if passed < new.shape[1]:
+                yield {"states": output.logits[:, passed:]}, read
 
     def unembedding_weights(self) -> list[nn.Parameter]:
         """What `unembed` reads, frozen or not."""
@@ -295,6 +330,7 @@ class LanguageModel:
             autocast=self.autocast,
             whole=self.whole,
             cached=self.cached,
+            pieces=self.pieces,
         )
 
     def _arguments(

@@ -59,9 +59,20 @@ def check_reading(lm: LanguageModel, path: str) -> None:
         )
 
 
+def use_cache(lm: LanguageModel) -> None:
+    """Let the model draw with its cache as far as that serves."""
+    lm.cached = steps(lm)
+    lm.pieces = lm.cached and steps(lm, new=2)
+
+
 @torch.no_grad()
-def steps(lm: LanguageModel) -> bool:
-    """Whether the model's cache serves: a token after it is read as in one pass, rows selected."""
+def steps(lm: LanguageModel, *, new: int = 1) -> bool:
+    """Whether the model's cache serves: what follows it is read as in one pass, rows selected.
+
+    Args:
+        lm: whose `cached`, or `pieces` where `new` is more than 1, is asked for.
+        new: tokens that follow it.
+    """
     tokens = tokens_tried(lm)
     ids = torch.stack((tokens, tokens.flip(0)))
     mask = torch.ones_like(ids, dtype=torch.bool)
@@ -70,9 +81,9 @@ def steps(lm: LanguageModel) -> bool:
     if not whole.isfinite().all():
         return True
     try:
-        output = lm.forward(ids[:, :-1], mask[:, :-1], keep=1, use_cache=True)
+        output = lm.forward(ids[:, :-new], mask[:, :-new], keep=1, use_cache=True)
         output.cache.reorder_cache(torch.tensor([1], device=ids.device))
-        last = lm.forward(ids[1:, -1:], mask[1:], keep=1, cache=output.cache, use_cache=True)
+        last = lm.forward(ids[1:, -new:], mask[1:], keep=1, cache=output.cache, use_cache=True)
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError):  # no such cache
         return False
     owned = lm.owned_ids()

@@ -11,7 +11,7 @@ from tiltune.errors import ConfigError, ConstraintError, ModelError
 from tiltune.models import hub
 from tiltune.models.ids import check_ids
 from tiltune.models.lm import LanguageModel
-from tiltune.models.self_check import check_reading, steps
+from tiltune.models.self_check import check_reading, use_cache
 from tiltune.models.sources import named
 from tiltune.values.ends import Ends, Joint
 from tiltune.values.exact_ends import ExactEnds
@@ -113,7 +113,7 @@ def make_values(
     with named("value_model.path"):
         check_ids(tokenizer, trunk.width, str(section.path))
         check_reading(trunk, str(section.path))
-    trunk.cached = steps(trunk)
+    use_cache(trunk)
     return TrunkValue(trunk, reference).to(policy.device)
 
 
