@@ -94,7 +94,9 @@ def run_method(name: str, config: RunConfig) -> dict[str, Any]:
         )
         if len(line) > 100
     ][:300]
-    wikitext = corpus_examples(wiki, loaded.tokenizer, max_tokens=128, setting="wikitext")
+    wikitext = corpus_examples(
+        wiki, loaded.tokenizer, ends=loaded.eos_ids, max_tokens=128, setting="wikitext"
+    )
     return last | {
         "non_toxic_rate": clean / count,
         "non_toxic_interval": wilson_interval(clean, count),

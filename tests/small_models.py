@@ -41,7 +41,14 @@ def llama_module(*, vocabulary: int = len(WORDS), seed: int = 0, **shape: Any) -
 
 
 def llama(*, owned: int | None = None, **shape: Any) -> LanguageModel:
-    return LanguageModel(llama_module(**shape), owned=owned)
+    """A Llama that owns the first so many of its ids; None: all."""
+    module = llama_module(**shape)
+    return LanguageModel(module, owned=None if owned is None else first_ids(owned, module))
+
+
+def first_ids(count: int, module: Any) -> Tensor:
+    """The first so many of a module's ids as those that are owned."""
+    return torch.arange(module.get_output_embeddings().weight.shape[0]) < count
 
 
 def gpt2_module(*, vocabulary: int = len(WORDS), seed: int = 0) -> GPT2LMHeadModel:
@@ -164,7 +171,7 @@ class _Written:
     def __init__(self, ids: Tensor) -> None:
         self.ids = ids
 
-    def batch_select_indices(self, rows: Tensor) -> None:
+    def reorder_cache(self, rows: Tensor) -> None:
         self.ids = self.ids[rows]
 
 

@@ -106,8 +106,8 @@ def fit(
         from tiltune.training.run import open_run
 
         run = open_run(given, resume=resume)
-        if dequantised := run.prepared.loaded.dequantised:
-            say(dequantised)
+        for line in run.prepared.loaded.told:
+            say(line)
         if resume:
             say(f"{folder}: starting at round {run.next_round}")
             for changed in run.changed:
@@ -135,7 +135,14 @@ def fit(
 def sample(
     run: RunPath,
     prompt: Annotated[str, typer.Option(help="What to complete.")] = "",
-    chat: Annotated[bool, typer.Option(help="The prompt is a user's turn in a chat.")] = False,
+    chat: Annotated[
+        bool | None,
+        typer.Option(
+            "--chat/--raw",
+            help="The prompt is a user's turn in a chat, or text to go on with. Default: a turn "
+            "where the run's corpus or prompts were {messages} rows.",
+        ),
+    ] = None,
     n: Annotated[int, typer.Option(min=1, help="How many completions.")] = 1,
     guided: Annotated[bool, typer.Option(help="Add the learnt values while decoding.")] = False,
     round_: Annotated[int | None, typer.Option("--round", help="0: the base model's pair.")] = None,
@@ -212,8 +219,8 @@ def evaluate(
     contender = open_contender(
         model, name=name, guided=guided, round=round_, best_of=best_of, base=base
     )
-    if contender.loaded.dequantised:
-        say(contender.loaded.dequantised)
+    for line in contender.loaded.told:
+        say(line)
     with _bar() as progress:
         try:
             done = run_evaluation(contender, given, folder, say=say, progress=progress)

@@ -62,10 +62,7 @@ def test_a_sentence_of_the_grammar_scores_1(format: str, source: str, text: str)
 @pytest.mark.parametrize(
     ("format", "source", "text", "span", "said"),
     [
-        ("json_schema", SCHEMA, '  {"a":7}', (7, 8), "character 7: found '7', expected "),
-        ("json_schema", SCHEMA, '{"b":1}', (2, 3), "character 2: found 'b', expected 'a\"'"),
         ("json_schema", SCHEMA, '{"a":3}x', (7, 8), "found 'x', expected the end"),
-        ("json_schema", SCHEMA, '{"n":"x","a":3}', (2, 3), "found 'n', expected 'a\"'"),
         ("json_schema", SCHEMA, '{"a":', (5, 5), "ends too early: expected "),
         ("json_schema", SCHEMA, '{"a":3,"n":"\ud83d', (12, 13), "character 12"),
         ("regex", "[é€]+", "éåé", (1, 2), "found 'å', expected the end or a letter beyond ASCII"),
@@ -95,9 +92,8 @@ def test_texts_do_not_depend_on_one_another() -> None:
 @pytest.mark.parametrize(
     ("format", "source", "said"),
     [
-        ("json_schema", '{"type": "foo"}', "Invalid type: foo"),
+        ("json_schema", '{"type": "foo"}', r"is no JSON Schema: \$\.type: 'foo' is not valid"),
         ("json_schema", '{"type": ', "not JSON: Expecting value: line 1 column 10"),
-        ("json_schema", '{"not": {}}', r"Unimplemented keys: \[\"not\"\]"),
         ("json_schema", "[" * 100_000, "not JSON"),
         ("regex", "(", "unclosed group"),
         ("regex", "(?=a)b", "look-around"),

@@ -38,9 +38,11 @@ def turns(*pairs: tuple[str, str]) -> list[dict[str, str]]:
     return [{"role": role, "content": content} for role, content in pairs]
 
 
-def example(tokenizer: Any, max_tokens: int = 9, **fields: Any) -> Example:
+def example(
+    tokenizer: Any, max_tokens: int = 9, *, ends: tuple[int, ...] = (), **fields: Any
+) -> Example:
     [found] = corpus_examples(
-        [row(**fields)], tokenizer, max_tokens=max_tokens, setting="data.corpus"
+        [row(**fields)], tokenizer, ends=ends, max_tokens=max_tokens, setting="data.corpus"
     )
     return found
 

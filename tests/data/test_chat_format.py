@@ -27,14 +27,15 @@ EMPTY = Prompt("", (0,))
     ids=["messages", "written by hand"],
 )
 def test_prompts_in_the_format_are_not_told_of(prompt: Prompt) -> None:
-    assert plain_told([prompt], Marks()) is None
-    told = plain_told([prompt, PLAIN, EMPTY], Marks())
+    assert plain_told([prompt], Marks(), remedy="give …") is None
+    told = plain_told([prompt, PLAIN, EMPTY], Marks(), remedy="give …")
     assert told is not None and told.startswith("2 of 3 prompts are not in the chat format")
+    assert told.endswith("give …")
 
 
 def test_a_first_special_token_is_every_prompts() -> None:
-    assert plain_told([PLAIN], Marks()) is not None
+    assert plain_told([PLAIN], Marks(), remedy="") is not None
 
 
 def test_without_a_template_there_is_no_format() -> None:
-    assert plain_told([PLAIN, EMPTY], Marks(chat_template=None)) is None
+    assert plain_told([PLAIN, EMPTY], Marks(chat_template=None), remedy="") is None

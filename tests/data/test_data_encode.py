@@ -23,6 +23,7 @@ from small_rows import (
 from tokenizers import normalizers
 from transformers import PreTrainedTokenizerFast
 
+from tiltune.data.build import TextData
 from tiltune.data.encode import Prompt, corpus_examples, default_prompts
 from tiltune.data.rows import Row
 from tiltune.errors import DataError, ModelError
@@ -136,6 +137,59 @@ def test_what_a_template_writes_after_eos_is_left_out():
     assert (found.ids, found.text, found.truncated) == ((A, B, EOS), "b", False)
 
 
+# Where a completion ends.
+
+
+def turn_tokenizer() -> Any:
+    """Its turns end with a token of their own, which is no EOS of the tokenizer's, and a break."""
+    return make_tokenizer(
+        chat_template="{% for m in messages %}<user> {{ m.content }} <bot> c{% endfor %}"
+        "{% if add_generation_prompt %}<user>{% endif %}"
+    )
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_a_turn_ends_at_the_first_of_all_ends(special: bool):
+    tokenizer = turn_tokenizer()
+    if special:
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<bot>"]})
+    messages = turns(("user", "a"), ("assistant", "a b"))
+    found = example(tokenizer, 99, ends=(EOS, BOT), messages=messages)
+    assert found.ids[found.prompt_length :] == (A, B, BOT)
+    drawn = tokenizer.decode([A, B, BOT], skip_special_tokens=True)
+    assert (found.text, found.truncated, found.went_on) == (drawn, False, False)
+    assert drawn == ("a b" if special else "a b <bot>")
+    by_one = example(tokenizer, 99, ends=(EOS,), messages=messages)
+    assert by_one.ids[by_one.prompt_length :] == (A, B, BOT, C, EOS)
+
+
+@pytest.mark.parametrize("end", ["<eos>", "<bot>"])
+@pytest.mark.parametrize("shape", ["text", "completion"])
+def test_a_text_ends_where_a_completion_would(shape: str, end: str, tokenizer: Any):
+    fields = {"text": f"a {end} c"} if shape == "text" else {"prompt": "b"}
+    fields |= {} if shape == "text" else {"completion": f"a {end} c"}
+    found = example(tokenizer, 99, ends=(EOS, BOT), **fields)
+    last = EOS if end == "<eos>" else BOT
+    assert found.ids[found.prompt_length :] == (A, last) and found.went_on
+    assert found.text == tokenizer.decode([A, last], skip_special_tokens=True)
+    told = TextData([found, example(tokenizer, text="a")], [], []).ends_told
+    assert told is not None and told.startswith("1 row of 2 went on after a token that ends")
+
+
+def test_an_end_that_is_the_last_token_is_no_second_one(tokenizer: Any):
+    found = example(tokenizer, ends=(EOS, BOT), prompt="b", completion="a <bot>")
+    assert found.ids[found.prompt_length :] == (A, BOT) and not found.went_on
+    written = example(tokenizer, ends=(EOS,), prompt="b", completion="a <eos>")
+    assert (written.ids[-2:], written.text, written.went_on) == ((A, EOS), "a", False)
+    assert TextData([found, written], [], []).ends_told is None
+
+
+def test_a_tokenizer_that_ends_every_text_changes_no_text():
+    ending = make_tokenizer("<bos> $A <eos>")
+    found = example(ending, ends=(EOS,), text="a  b")
+    assert (found.ids, found.text, found.went_on) == ((BOS, A, B, EOS), "a  b", False)
+
+
 BAD_CORPUS_ROWS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({}, ("found the fields none", "{messages} or {prompt, completion} or {text}")),
     ({"txt": "a", "n": 1}, ("found the fields txt, n;", "{prompt, completion} or {text}")),
@@ -167,7 +221,7 @@ BAD_CORPUS_ROWS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
 def test_a_bad_corpus_row_is_named(chat: Any, fields: dict[str, Any], parts: tuple[str, ...]):
     rows = [Row("f.jsonl:6", {"text": "a"}), row(**fields)]
     with pytest.raises(DataError) as error:
-        corpus_examples(rows, chat, max_tokens=9, setting="data.corpus")
+        corpus_examples(rows, chat, ends=(EOS,), max_tokens=9, setting="data.corpus")
     message(error, "data.corpus: f.jsonl:7: ", *parts)
 
 

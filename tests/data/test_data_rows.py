@@ -41,7 +41,7 @@ def test_json_and_parquet_hold_the_same_rows(tmp_path: Path):
     [
         (b'{"text": "a"}\n{"text": \n', (":2: not JSON: ", "one JSON object")),
         (b'{"text": "a"}\n\n \n{"text": "b"}\n', (":2: the line is empty", "one JSON object")),
-        (b'{"text": "a"}\n{"text": "\xff"}\n', (":2: not JSON: ", "utf-8", "one JSON object")),
+        (b'{"text": "a"}\n{"text": "\xff"}\n', (":2: not UTF-8 text: ", "one JSON object")),
         (b'{"text": "a"}\n["a"]\n', (":2: a JSON list, not an object",)),
         (b'"a"', (":1: a JSON str, not an object",)),
         (b'{"text": "a"}\n{"x": [{"y": NaN}]}', (":2: 'x' holds nan", "no number of JSON")),

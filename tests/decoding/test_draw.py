@@ -16,6 +16,7 @@ from small_models import (
     T,
     TableValues,
     chi_square_excess,
+    first_ids,
     gpt2,
     llama,
     one_b_never_two,
@@ -60,7 +61,8 @@ class Spied(LanguageModel):
 @pytest.mark.parametrize("build", [llama, gpt2])
 def test_completions_follow_the_exact_law_of_their_own_prompt(build: Any) -> None:
     """Prompts of three lengths in one batch, rows leaving at every step."""
-    lm = LanguageModel(build(vocabulary=4).module, owned=3)
+    module = build(vocabulary=4).module
+    lm = LanguageModel(module, owned=first_ids(3, module))
     drawn = draw(lm, PROMPTS * (ROWS // 2), SamplingLaw(LIMIT), ENDING, generator=seeded())
     rows = completions(drawn)
     for place, prompt in enumerate(PROMPTS):

@@ -17,6 +17,7 @@ from small_models import (
     Enumerated,
     T,
     TableValues,
+    first_ids,
     gpt2,
     llama,
     one_b_never_two,
@@ -262,9 +263,9 @@ def test_ids_the_tokenizer_does_not_own_are_never_generated() -> None:
     ids, mask = left_padded(PROMPTS, 0)
     values, owned = values_of(lm, "copy"), lm.width - 6
     scores = lm.forward(ids, mask, keep=1).logits[:, -1]
-    lm.owned = owned  # as draw sees the model
+    lm.owned = first_ids(owned, lm.module)  # as draw sees the model
     wanted = expected(lm, values, ids, mask, SamplingLaw(5))
-    found = GuidanceProcessor(values, mask, owned=owned)(ids, scores)
+    found = GuidanceProcessor(values, mask, owned=lm.owned)(ids, scores)
     torch.testing.assert_close(found[:, :owned], wanted[:, :owned], rtol=0, atol=1e-4)
     assert found.exp()[:, owned:].max() == 0
     assert GuidanceProcessor(values, mask)(ids, scores).exp()[:, owned:].max() > 1e-3

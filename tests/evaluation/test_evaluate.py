@@ -242,7 +242,7 @@ def test_rows_that_json_cannot_hold(place: Path) -> None:
 def test_two_processes_are_not_at_work_on_one_evaluation(place: Path) -> None:
     first = run(place)
     with alone(place / "out"):
-        with pytest.raises(RunError, match=r"out: another process is at work .*--out"):
+        with pytest.raises(RunError, match=r"out: another process is at work there .*--out"):
             run(place)
         with pytest.raises(RunError, match="another process"):
             rescore(place / "out", ())

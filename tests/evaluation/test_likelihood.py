@@ -123,6 +123,17 @@ def test_a_text_that_cannot_be_read(
         text_perplexity(loaded, section(tmp_path / name))
 
 
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbfa b\nb a", b"a b\r\nb a", b"a b\rb a"])
+def test_a_mark_and_line_ends_move_no_perplexity(
+    loaded: Loaded, tmp_path: Path, content: bytes
+) -> None:
+    plain, path = tmp_path / "plain.txt", tmp_path / "text.txt"
+    plain.write_bytes(b"a b\nb a")
+    path.write_bytes(content)
+    expected, found = (text_perplexity(loaded, section(each)) for each in (plain, path))
+    assert [each.value for each in found] == [each.value for each in expected]
+
+
 def test_what_is_not_a_number_is_said(tmp_path: Path) -> None:
     broken = chain(tmp_path)
     with torch.no_grad():

@@ -23,7 +23,7 @@ LIMIT = 4
 
 def chain(limit: int = LIMIT) -> LanguageModel:
     """The abT chain as a table over whole sequences; START is a prompt and never drawn."""
-    lm = LanguageModel(EnumerableModel(4, limit), owned=3)
+    lm = LanguageModel(EnumerableModel(4, limit), owned=torch.arange(4) < 3)
     rows = torch.tensor([0.4, 0.4, 0.2, 1.0]).log().repeat(lm.hidden_size, 1)
     rows[torch.arange(lm.hidden_size) % 4 == B + 1] = torch.tensor([0.6, 0.1, 0.3, 1.0]).log()
     with torch.no_grad():
@@ -33,7 +33,7 @@ def chain(limit: int = LIMIT) -> LanguageModel:
 
 def two_arms() -> LanguageModel:
     """Answers of one token, A or B, with equal probability."""
-    lm = LanguageModel(EnumerableModel(3, 1), owned=2)
+    lm = LanguageModel(EnumerableModel(3, 1), owned=torch.arange(3) < 2)
     with torch.no_grad():
         lm.module.table.weight.zero_()
     return lm

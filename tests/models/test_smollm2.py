@@ -82,7 +82,7 @@ def test_a_chat_is_a_prompt_that_leaves_the_answer_open(tokenizer: Any) -> None:
 
 def test_an_answer_to_learn_ends_at_its_turn(tokenizer: Any) -> None:
     row = Row("1", {"messages": [QUESTION, ANSWER]})
-    [example] = corpus_examples([row], tokenizer, max_tokens=512, setting="data.corpus")
+    [example] = corpus_examples([row], tokenizer, ends=[END], max_tokens=512, setting="data.corpus")
     answer = example.ids[example.prompt_length :]
     assert tokenizer.decode(answer) == "It is Paris.<|im_end|>"
     assert example.text == "It is Paris."

@@ -39,8 +39,8 @@ TOKENS = ("", " x", " b", ".", " x y", " b.")
 class Words:
     """Decodes tokens of `TOKENS`."""
 
-    def __len__(self) -> int:
-        return len(TOKENS)
+    def get_vocab(self) -> dict[str, int]:
+        return {text: token for token, text in enumerate(TOKENS)}
 
     def decode(self, token_ids: list[int], skip_special_tokens: bool = False) -> str:
         return "".join(TOKENS[token] for token in token_ids)
@@ -164,7 +164,8 @@ def test_what_is_cut_is_text_and_not_the_end_of_sequence() -> None:
 
 
 def test_tokens_across_a_border_are_told_by_the_step() -> None:
-    vocabulary = ["", " x", "x ", "x", "x y", " x.", "\n", "a\n", "a\nb", "it. So", ". "]
+    words = ["", " x", "x ", "x", "x y", " x.", "\n", "a\n", "a\nb", "it. So", ". "]
+    vocabulary = dict(enumerate(words))
     assert crossing(vocabulary, "word") == {2, 4, 5, 7, 8, 9}
     assert crossing(vocabulary, "line") == {8}
     assert crossing(vocabulary, "sentence") == {9}

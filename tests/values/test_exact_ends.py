@@ -173,7 +173,7 @@ def test_one_token_at_a_time_and_at_once(lm: LanguageModel, tokenizer: Any, kind
             )
             keep = there.nonzero()[:, 0].flip(0)  # the others have ended, and leave
             keep = keep[:-1] if column == 2 else keep
-            cache.batch_select_indices(keep)
+            cache.reorder_cache(keep)
             rows = rows[keep]
             width = prompt + column + 1
             logits, cache = values.step(ids[rows, width - 1 : width], mask[rows, :width], cache)

@@ -6,6 +6,7 @@ import json
 import pickle
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from tiltune.data.samples import SamplingLaw
 from tiltune.decoding.draw import Ending, draw
 from tiltune.errors import ConstraintError
 from tiltune.values import grammar_masks, token_grammar
+from tiltune.values.ends import Ends, Joint
 from tiltune.values.exact_ends import ExactEnds, NoValues
 from tiltune.values.token_grammar import TokenGrammar
 from tiltune.values.vocabulary import vocabulary
@@ -95,6 +97,7 @@ def ends_of(
     eos_ids: tuple[int, ...] = (EOS,),
 ) -> TokenGrammar:
     (found,) = made.grammars()
+    found = replace(found, narrower="")  # what a guide says is compared with its own sentences
     return TokenGrammar(found, tokenizer, width=width or len(tokenizer), eos_ids=eos_ids)
 
 
@@ -120,6 +123,31 @@ def pieces(tokenizer: Any, text: str, rng: random.Random) -> list[int]:
         rest = rest[len(words.tokens[ids[-1]] or b"") :]
         ids += [1] * (rng.random() < 0.1)
     return [*ids, EOS]
+
+
+def test_a_guide_says_what_to_write_and_nothing_of_what_is_written_otherwise() -> None:
+    tokenizer, made = TOKENIZERS["byte_level"], constraint("object")
+    (guide,) = made.grammars()
+    ends = TokenGrammar(guide, tokenizer, width=len(tokenizer), eos_ids=(EOS,))
+    assert ends.by.endswith("satisfy too and are not written by it")
+    other = '{"n":1,"k":"\\u00e9\\u20ac"}'
+    assert satisfied(made, other)
+    ids = [3 + byte for byte in other.encode()]
+    whole = torch.tensor([[1, *ids, EOS]])
+    before, columns = whole[:, :-1], {"logits": torch.zeros(len(ids) + 1, len(tokenizer))}
+    places = torch.arange(len(ids) + 1)
+
+    def read(ends: Ends) -> tuple[torch.Tensor, torch.Tensor]:
+        values = ExactEnds(NoValues(len(tokenizer)), ends)
+        reader = values.reader(before, torch.ones_like(before).bool(), keep=len(places))
+        return reader.every(columns, places), reader.taken(columns, places, whole[0, 1:])
+
+    every, taken = read(ends)
+    assert every[2, ids[2]] == -1e4 and every[2, 3 + ord("k")] == 0  # "k" is to come first
+    assert (every[3:] == 0).all()  # the text has left the guide
+    assert (taken == 0).all()  # and its label is believed
+    assert torch.equal(read(Joint([ends, ends]))[1], taken)
+    assert read(ends_of(made, tokenizer))[1][2] == -1e4
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
@@ -256,7 +284,7 @@ def test_one_token_at_a_time_and_at_once() -> None:
     for column in range(9):
         assert torch.equal(logits == -torch.inf, whole[kept, column] == -1e4)
         order = torch.tensor([*range(len(kept))][::-1] if column != 4 else [0, 2, 2, 3])
-        cache.batch_select_indices(order)
+        cache.reorder_cache(order)
         kept = kept[order]
         tokens = ids[kept, column : column + 1]
         logits, cache = values.step(tokens, mask[: len(kept), : 3 + column], cache)

@@ -127,7 +127,7 @@ def test_stepping_equals_one_pass_also_when_rows_leave(made: Made) -> None:
         torch.testing.assert_close(logits, whole[rows, place - 1], rtol=0, atol=1e-4)
         if place == start + 1:  # a row leaves, and the others change places
             rows = torch.tensor([2, 1])
-            cache.batch_select_indices(rows)
+            cache.reorder_cache(rows)
         logits, cache = values.step(ids[rows, place : place + 1], mask[rows, : place + 1], cache)
     torch.testing.assert_close(logits, whole[rows, -1], rtol=0, atol=1e-4)
 

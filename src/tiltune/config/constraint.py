@@ -193,10 +193,11 @@ class TemporalConfig(TextSection):
 
 
 class GrammarConfig(TextSection):
-    """The whole text is a sentence of a grammar; checked by llguidance."""
+    """The whole text is a sentence of a grammar, by llguidance, or JSON that meets a schema, by
+    jsonschema."""
 
     cost: ClassVar[int] = 1
-    packages: ClassVar[tuple[str, ...]] = ("llguidance",)
+    packages: ClassVar[tuple[str, ...]] = ("llguidance", "jsonschema")
 
     kind: Literal["grammar"]
     format: Literal["json_schema", "regex", "lark"] = Field(

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tiltune.config.faults import explain
+from tiltune.config.text_file import read_text
 from tiltune.errors import ConfigError
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
@@ -41,14 +42,14 @@ def module_files(path: str) -> list[Path]:
 def read_toml(path: str | Path) -> dict[str, Any]:
     """The file's tables; raises ConfigError if there is no such file or it is not TOML."""
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return tomllib.loads(read_text(path))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; give the path of a TOML file") from None
     except IsADirectoryError:
         raise ConfigError(f"{path}: is a folder; give the path of a TOML file") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # of the encoding or of TOML
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
 
 

@@ -58,6 +58,11 @@ class DataSection(Section):
     violating: Literal["drop", "keep"] = Field(
         default="drop", description="Corpus rows that violate the constraint."
     )
+    train_on: Literal["all", "last"] = Field(
+        default="all",
+        description="Which of the assistant's turns in a {messages} row are trained on; under "
+        "violating = 'drop' none that violates. Values and prompts are of the last turns alone.",
+    )
     max_tokens: int | None = Field(
         default=None, ge=2, description="Corpus rows are cut here; none: min(context, 512)."
     )

@@ -51,7 +51,7 @@ class TextConstraint:
             failure instead of trying the other texts; none: `scorer` does both.
         make_rule: the automaton behind the constraint; none: only texts tell.
         why_no_rule: why `make_rule` gives none, in words; none: only texts tell.
-        within: grammars of which every text that satisfies is a sentence.
+        within: grammars of which every text that satisfies is a sentence, or which guide.
         cost: its class of cost, as of `ConstraintSection.cost`; combinations ask the cheap first.
         share: for a population: bounds on the share of all completions that satisfy; none: every
             completion is judged by itself.

@@ -2,15 +2,16 @@
 
 import json
 import re
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from importlib import import_module
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 from tiltune.config import GrammarConfig
+from tiltune.config.text_file import read_text
 from tiltune.constraints.base import TextConstraint, on_texts, shown
+from tiltune.constraints.json_schema import JsonSchema, load_schema
 from tiltune.constraints.scores import Grammar, Score
 from tiltune.errors import ConstraintError
 
@@ -28,39 +29,67 @@ SPACE: /[ \t\n\r]+/
 OF_TOKENS = re.compile(r"max_tokens|<\[")
 """What of Lark's notation speaks of tokens: a text is then judged by how it was cut into them."""
 DEAD_ENDS_ALONE = "its dead ends are told by its grammar, token by token"
+NARROWER = (
+    "JSON with properties in another order than the schema lists them, or with escapes and numbers "
+    "that may be written otherwise,"
+)
 MOST_EXPECTED = 8
 
 
 def build_grammar(config: GrammarConfig) -> TextConstraint:
     """Score 1 where the grammar accepts the whole text, else 0 with where and what was expected.
 
-    White space: around a JSON text it is ignored, as in JSON itself; within it llguidance takes any
-    between tokens. A regular expression and a Lark grammar are met by the text as it stands.
-    llguidance reads an object's properties in the order in which the schema lists them.
+    A regular expression and a Lark grammar are met by the text as it stands. A JSON Schema judges
+    what the text says, see `json_schema`; its grammar only guides, since llguidance writes less:
+    properties in the order in which the schema lists them, strings without needless escapes.
 
     Raises:
         ConstraintError: llguidance is not installed or cannot compile the grammar; not exactly one
             of `grammar` and `file` is given; the file cannot be read.
     """
     setting, source = _source(config)
-    matcher = _compile(config.format, source, setting)
-    spaced = JSON_SPACE if config.format == "json_schema" else ""
-
-    def judge(texts: Sequence[str]) -> list[Score]:
-        return [_judge(matcher, text, spaced) for text in texts]
-
     name = f"grammar constraint ({config.format})"
-    within, why = (Grammar(_unforced(config.format, source), config.text),), DEAD_ENDS_ALONE
+    if config.format == "json_schema":
+        judge, within, why = _of_schema(config, setting, source)
+    else:
+        matcher = _compile(config.format, source, setting)
+        judge = partial(judge_text, matcher)
+        within, why = (Grammar(_unforced(config.format, source), config.text),), DEAD_ENDS_ALONE
     if config.format == "lark" and OF_TOKENS.search(source):
         within, why = (), "its grammar speaks of tokens, by max_tokens or <[...]>"
     return TextConstraint(
         name,
-        on_texts(judge, config.text),
+        on_texts(lambda texts: [judge(text) for text in texts], config.text),
         config.text,
         config.threshold,
         why_no_rule=lambda: why,
         within=within,
     )
+
+
+def _of_schema(
+    config: GrammarConfig, setting: str, source: str
+) -> tuple[Callable[[str], Score], tuple[Grammar, ...], str]:
+    """What judges by a JSON Schema, the grammar that guides, and why nothing else is known."""
+    schema = load_schema(source, setting)
+    _llguidance()  # or it is not installed
+    try:
+        matcher = _compile(config.format, source, setting)
+    except ConstraintError as error:
+        return JsonSchema(schema, setting).judge, (), f"no grammar guides: {error}"
+    by_grammar = partial(judge_text, matcher, spaced=JSON_SPACE)
+    guide = Grammar(_unforced(config.format, source), config.text, NARROWER)
+    return JsonSchema(schema, setting, by_grammar, cache(_format)).judge, (guide,), DEAD_ENDS_ALONE
+
+
+def _format(name: str) -> Callable[[str], bool] | None:
+    """What tells strings of a JSON Schema's `format`; None: llguidance knows no such format."""
+    try:
+        source = json.dumps({"type": "string", "format": name})
+        matcher = _compile("json_schema", source, f"format {name!r}")
+    except ConstraintError:
+        return None
+    return lambda text: judge_text(matcher, json.dumps(text, ensure_ascii=False)).value == 1.0
 
 
 def token_matcher(grammar: Grammar, contents: Sequence[bytes]) -> Any:
@@ -142,9 +171,9 @@ def _source(config: GrammarConfig) -> tuple[str, str]:
         return "constraint.grammar", config.grammar
     path = str(config.file)
     try:
-        return f"constraint.file {path!r}", Path(path).read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"not UTF-8 text: {error}"
+        return f"constraint.file {path!r}", read_text(path)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise ConstraintError(
             f"constraint.file: cannot read {path!r}: {reason}; give a UTF-8 file that holds the "
             "grammar"
@@ -154,11 +183,6 @@ def _source(config: GrammarConfig) -> tuple[str, str]:
 def _compile(format: str, source: str, setting: str) -> Any:
     """A matcher before its first byte."""
     matchers, tokenizer = _llguidance()
-    if format == "json_schema":
-        try:
-            json.loads(source)
-        except (ValueError, RecursionError) as error:
-            raise ConstraintError(f"{setting} is not JSON: {error}; give a JSON Schema") from error
     grammar = getattr(matchers, f"grammar_from_{format}")(source)
     matcher = matchers(tokenizer, grammar, log_level=0)
     if matcher.is_error():
@@ -169,7 +193,8 @@ def _compile(format: str, source: str, setting: str) -> Any:
     return matcher
 
 
-def _judge(grammar: Any, whole: str, spaced: str) -> Score:
+def judge_text(grammar: Any, whole: str, spaced: str = "") -> Score:
+    """1 for a sentence of the grammar, but for the letters `spaced` around it; else 0 and why."""
     text = whole.strip(spaced) if spaced else whole
     skipped = len(whole) - len(whole.lstrip(spaced)) if spaced else 0
     # Half of a surrogate pair becomes bytes that are no UTF-8, which no grammar accepts.

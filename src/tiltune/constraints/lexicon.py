@@ -4,13 +4,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 
 from tiltune.automata import TextAutomaton
 from tiltune.automata.text import combined
 from tiltune.config import LexiconConfig
+from tiltune.config.text_file import read_text
 from tiltune.constraints.base import TextConstraint, on_texts
 from tiltune.constraints.regex import automaton_of
 from tiltune.constraints.scores import Rule, Score
@@ -116,9 +116,9 @@ def _forms(number: int, word: str | Sequence[str]) -> Entry:
 
 def _read_lines(path: str) -> list[str]:
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"not UTF-8 text: {error}"
+        text = read_text(path)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise ConstraintError(
             f"constraint.file: cannot read {path!r}: {reason}; give a UTF-8 file with one word or "
             f"phrase a line"

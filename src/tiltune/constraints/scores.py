@@ -64,16 +64,19 @@ class Rule:
 
 @dataclass(frozen=True)
 class Grammar:
-    """What is known exactly of a constraint whose texts are the sentences of a grammar.
+    """What is known of a constraint by a grammar, whose sentences satisfy.
 
     Attributes:
         source: as llguidance reads it, free of any tokens; a text that it does not accept never
-            satisfies.
+            satisfies, but for those that `narrower` tells of.
         text: which text is judged.
+        narrower: what satisfies and is no sentence, in words; empty: nothing. Such a grammar is a
+            guide: decoding and targets keep to it, no score and no label goes by it.
     """
 
     source: str
     text: JudgedText
+    narrower: str = ""
 
 
 ScoreFunction = Callable[[Sequence[Completion]], Sequence[float | Score | Failure]]

@@ -56,7 +56,11 @@ def corpus_batch(examples: Sequence[Example], pad_id: int) -> CorpusBatch:
     ids = [[*e.ids, *[pad_id] * (width - len(e.ids))] for e in examples]
     column = torch.arange(width)
     mask = column < lengths
-    return CorpusBatch(torch.tensor(ids), mask, mask & (column >= prompt_lengths))
+    trained = mask & (column >= prompt_lengths)
+    for row, example in enumerate(examples):
+        for turn in example.earlier:
+            trained[row, turn.start : turn.end] = True
+    return CorpusBatch(torch.tensor(ids), mask, trained)
 
 
 def left_padded(

@@ -14,7 +14,7 @@ from tiltune.data.encode import (
     prompt_list,
 )
 from tiltune.data.rows import read_rows
-from tiltune.errors import ConfigError
+from tiltune.errors import ConfigError, counted
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,28 @@ class TextData:
     prompts: Sequence[Prompt]
     warm: Sequence[Example] = ()
 
+    @property
+    def ends_told(self) -> str | None:
+        """How many rows went on after an end and were cut there; None: none did."""
+        rows = [*self.train, *self.valid, *self.warm]
+        count = sum(row.went_on for row in rows)
+        if not count:
+            return None
+        return (
+            f"{counted(count, 'row')} of {len(rows)} went on after a token that ends a completion, "
+            "and ends there: no completion goes on; whole dialogues are {messages} rows"
+        )
 
-def read_data(config: ResolvedConfig, tokenizer: Tokenizer, *, context: int) -> TextData:
+
+def read_data(
+    config: ResolvedConfig, tokenizer: Tokenizer, *, ends: Sequence[int], context: int
+) -> TextData:
     """All that the settings name.
 
     Args:
         config: of the run.
         tokenizer: the model's.
+        ends: every id that ends a completion of the model's.
         context: most tokens that the model reads at once.
 
     Raises:
@@ -43,8 +58,14 @@ def read_data(config: ResolvedConfig, tokenizer: Tokenizer, *, context: int) -> 
     section, limit = config.data, prompt_limit(config, context)
 
     def read(path: str, setting: str) -> list[Example]:
-        rows = read_rows(path, setting=setting)
-        return corpus_examples(rows, tokenizer, max_tokens=section.max_tokens, setting=setting)
+        return corpus_examples(
+            read_rows(path, setting=setting),
+            tokenizer,
+            ends=ends,
+            max_tokens=section.max_tokens,
+            setting=setting,
+            train_on=section.train_on,
+        )
 
     train = read(section.corpus, "data.corpus") if section.corpus is not None else []
     valid: list[Example] = []

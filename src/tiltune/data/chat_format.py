@@ -13,24 +13,31 @@ class ChatTokenizer(Protocol):
     all_special_ids: list[int]
 
 
-def plain_told(prompts: Sequence[Prompt], tokenizer: ChatTokenizer) -> str | None:
+def in_format(prompt: Prompt, tokenizer: ChatTokenizer) -> bool:
+    """Whether the template wrote the prompt, or a hand did in its format: with special tokens after
+    the first one, which may be every prompt's."""
+    special = set(tokenizer.all_special_ids)
+    return prompt.chat or bool(special.intersection(prompt.ids[1:]))
+
+
+def plain_told(prompts: Sequence[Prompt], tokenizer: ChatTokenizer, *, remedy: str) -> str | None:
     """A warning where the tokenizer has a chat template that prompts were not written by.
 
-    A prompt with special tokens after its first one counts as written by hand in the template's
-    format.
+    Args:
+        prompts: see `in_format`.
+        tokenizer: the model's.
+        remedy: what to give where the model is to answer.
 
     Returns:
         None where there is no template, or every prompt is in its format.
     """
     if tokenizer.chat_template is None:
         return None
-    special = set(tokenizer.all_special_ids)
-    plain = sum(not (each.chat or special.intersection(each.ids[1:])) for each in prompts)
+    plain = sum(not in_format(each, tokenizer) for each in prompts)
     if plain == 0:
         return None
     return (
         f"{plain} of {len(prompts)} prompts are not in the chat format that the model's tokenizer "
         "has a template for: the model goes on with them as with any text, it does not answer; if "
-        "it is to answer, give {messages} rows in data.prompts, or in data.corpus where the "
-        "prompts are the corpus's"
+        f"it is to answer, {remedy}"
     )

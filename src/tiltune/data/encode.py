@@ -6,12 +6,13 @@ text. All other fields reach the constraint as `row`. A field that is null count
 Parquet has no other way to leave one out.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol
 
-from tiltune.data.rows import Row, located
+from tiltune.data.conversation import ChatRow
+from tiltune.data.rows import Row, located, shown, valid_text
+from tiltune.data.turns import Turn, earlier_turns
 from tiltune.errors import DataError, ModelError
 
 _Shape = tuple[str, ...]
@@ -19,11 +20,6 @@ MESSAGES: _Shape = ("messages",)
 PAIR: _Shape = ("prompt", "completion")
 TEXT: _Shape = ("text",)
 PROMPT: _Shape = ("prompt",)
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
-
-_Parts = tuple[str, str, list[int], list[int]]
-"""Prompt and completion as text, the same as tokens."""
 
 
 class Tokenizer(Protocol):
@@ -38,7 +34,7 @@ class Tokenizer(Protocol):
     def decode(self, ids: list[int], /, *, skip_special_tokens: bool = False) -> str: ...
 
     def apply_chat_template(
-        self, messages: Any, /, *, tokenize: bool, add_generation_prompt: bool
+        self, messages: Any, /, *, tokenize: bool, add_generation_prompt: bool, **more: Any
     ) -> Any: ...
 
 
@@ -55,12 +51,15 @@ class Example:
     Attributes:
         prompt: as text; "" for `{text}` rows.
         text: the completion; all of the text for `{text}` rows. Whole even where `ids` are cut.
-        ids: prompt, completion, and EOS unless truncated.
-        prompt_length: leading tokens that are context and not trained on, at least one.
+        ids: prompt, completion, and an end unless truncated.
+        prompt_length: leading tokens that are context, at least one; of them only `earlier` turns
+            are trained on.
         truncated: whether the row was cut.
         row: the further fields.
         location: where the row stands, for messages.
         chat: whether the chat template wrote the prompt.
+        went_on: whether its text went on after an end, and was cut there.
+        earlier: of a `{messages}` row, in order.
     """
 
     prompt: str
@@ -71,6 +70,18 @@ class Example:
     row: Mapping[str, Any] = field(default_factory=dict[str, Any])
     location: str = ""
     chat: bool = False
+    went_on: bool = False
+    earlier: tuple[Turn, ...] = ()
+
+    @property
+    def trained(self) -> int:
+        """How many tokens are trained on."""
+        return len(self.ids) - self.prompt_length + sum(t.end - t.start for t in self.earlier)
+
+    @property
+    def first_trained(self) -> int:
+        """The place of the first of them."""
+        return min((turn.start for turn in self.earlier), default=self.prompt_length)
 
 
 @dataclass(frozen=True)
@@ -84,23 +95,54 @@ class Prompt:
     chat: bool = False
 
 
+@dataclass(frozen=True)
+class _Parts:
+    """Prompt and completion as text and as tokens, of a dialogue's completion the tokens alone;
+    earlier turns."""
+
+    prompt: str
+    text: str
+    context: list[int]
+    body: list[int]
+    earlier: tuple[Turn, ...] = ()
+
+
 def corpus_examples(
-    rows: Sequence[Row], tokenizer: Tokenizer, *, max_tokens: int, setting: str
+    rows: Sequence[Row],
+    tokenizer: Tokenizer,
+    *,
+    ends: Sequence[int],
+    max_tokens: int,
+    setting: str,
+    train_on: Literal["all", "last"] = "last",
 ) -> list[Example]:
-    """Rows as token sequences to train on, in order; those cut at `max_tokens` have no EOS.
+    """Rows as token sequences to train on, in order; those cut at `max_tokens` have no end.
+
+    A completion is what could have been drawn: it ends with the first of `ends`, the model's every
+    id that ends one, and its text is read back as that of a drawn one. What follows is left out.
 
     `{text}`: the text with the tokenizer's own special tokens, then EOS; the first token is
     context, since nothing predicts it. `{prompt, completion}`: the prompt with those tokens (an
     empty one is BOS, or EOS without a BOS), the completion without them, then EOS. `{messages}`:
-    all but the last are the prompt; the chat template alone decides on special tokens, and the
-    completion ends at its first EOS.
+    all but the last are the prompt; the chat template alone decides on special tokens. `tools`,
+    `documents` and `chat_template_kwargs` beside them go to the template too, see `ChatRow`.
+
+    Args:
+        rows: of `read_rows`.
+        tokenizer: see `Tokenizer`.
+        ends: ids that end a completion of the model's, beside the tokenizer's EOS.
+        max_tokens: of a row.
+        setting: what names the file in the configuration, for messages.
+        train_on: "all" also finds the assistant's earlier turns, each as it would be sampled: what
+            the template writes after the messages before it and the opening of an answer, up to
+            the first end.
 
     Raises:
         DataError: a row of no allowed shape, a field that is empty or no string, a prompt that
             leaves no room for its completion.
         ModelError: the tokenizer has no EOS.
     """
-    encoder = _encoder(tokenizer)
+    encoder = _encoder(tokenizer, ends, train_on)
     examples: list[Example] = []
     for row in rows:
         with located(setting, row.location):
@@ -198,10 +240,13 @@ def _check_length(
         )
 
 
-def _encoder(tokenizer: Tokenizer) -> "_Encoder":
+def _encoder(
+    tokenizer: Tokenizer, ends: Sequence[int] = (), train_on: Literal["all", "last"] = "last"
+) -> "_Encoder":
     if tokenizer.eos_token_id is None:
         raise ModelError("the tokenizer has no EOS token; completions need one to end with")
-    return _Encoder(tokenizer, tokenizer.eos_token_id)
+    every = frozenset((tokenizer.eos_token_id, *ends))
+    return _Encoder(tokenizer, tokenizer.eos_token_id, every, train_on)
 
 
 @dataclass(frozen=True)
@@ -210,20 +255,28 @@ class _Encoder:
 
     tokenizer: Tokenizer
     eos: int
+    ends: frozenset[int]
+    train_on: Literal["all", "last"]
 
     def example(self, row: Row, max_tokens: int) -> Example:
         shape = _shape(row.fields, (MESSAGES, PAIR, TEXT))
-        parts = {MESSAGES: self.dialogue, PAIR: self.pair, TEXT: self.text}[shape]
-        prompt, text, context, body = parts(row.fields)
+        made = {MESSAGES: self.conversation, PAIR: self.pair, TEXT: self.text}[shape](row.fields)
+        context, body = made.context, made.body
         if len(context) >= max_tokens:
             raise DataError(
                 f"prompt longer than a row may be: its {len(context)} tokens leave none of "
                 f"`data.max_tokens` = {max_tokens} for the completion; shorten it, or raise that "
                 "as far as the model's context allows"
             )
-        ids = context + body if body[-1:] == [self.eos] else [*context, *body, self.eos]
+        ended = self.until_end(body)
+        went_on = shape != MESSAGES and len(ended) < len(body)  # a template's line break is no text
+        text = made.text
+        written = self.ends.intersection(ended) and self.ends.intersection(self.encode(text))
+        if shape == MESSAGES or written:  # not by the tokenizer, which may end every text
+            text = self.read(ended)
+        ids = [*context, *ended] if self.ends.intersection(ended) else [*context, *ended, self.eos]
         return Example(
-            prompt=prompt,
+            prompt=made.prompt,
             text=text,
             ids=tuple(ids[:max_tokens]),
             prompt_length=len(context),
@@ -231,14 +284,21 @@ class _Encoder:
             row=_further(row.fields, shape),
             location=row.location,
             chat=shape == MESSAGES,
+            went_on=went_on,
+            earlier=made.earlier,
         )
+
+    def until_end(self, body: list[int]) -> list[int]:
+        """The tokens up to the first that ends a completion, it included."""
+        place = next((place for place, token in enumerate(body) if token in self.ends), len(body))
+        return body[: place + 1]
 
     def prompt(self, fields: Mapping[str, Any]) -> Prompt:
         shape = _shape(fields, (MESSAGES, PAIR, PROMPT, TEXT))
         if shape == MESSAGES:
-            messages = _messages(fields)
-            answered = messages[-1]["role"] == "assistant"
-            text = self.render(messages[:-1] if answered else messages, generate=True)
+            conversation = ChatRow.read(self.tokenizer, fields)
+            answered = conversation.messages[-1]["role"] == "assistant"
+            text = conversation.until(len(conversation.messages) - answered, answer=True)
             ids = self.encode(text) or self.context("")
         else:
             text = "" if shape == TEXT else _string(fields, "prompt", blank=True)
@@ -250,7 +310,7 @@ class _Encoder:
         ids = self.encode(text, special=True)
         if len(ids) < 3 and not self.encode(text):  # so few that all may be special tokens
             raise DataError(f"the tokenizer makes no tokens of `text` = {text!r}")
-        return "", text, ids[:1], ids[1:]
+        return _Parts("", text, ids[:1], ids[1:])
 
     def pair(self, fields: Mapping[str, Any]) -> _Parts:
         prompt = _string(fields, "prompt", blank=True)
@@ -258,43 +318,34 @@ class _Encoder:
         body = self.encode(text)
         if not body:
             raise DataError(f"the tokenizer makes no tokens of `completion` = {text!r}")
-        return prompt, text, self.context(prompt), body
+        return _Parts(prompt, text, self.context(prompt), body)
 
-    def dialogue(self, fields: Mapping[str, Any]) -> _Parts:
-        messages = _messages(fields)
-        role, content = messages[-1]["role"], messages[-1]["content"]
-        if role != "assistant" or not content.strip():
+    def conversation(self, fields: Mapping[str, Any]) -> _Parts:
+        conversation = ChatRow.read(self.tokenizer, fields)
+        last = len(conversation.messages) - 1
+        if not conversation.answers(last):
+            message = conversation.messages[last]
             raise DataError(
-                f"the last of `messages` has the role {role!r} and the content {_shown(content)}; "
-                "it must be the assistant's and not empty"
+                f"the last of `messages` has the role {message['role']!r} and the content "
+                f"{shown(message.get('content'))}; it must be the assistant's and not empty, or "
+                "call tools"
             )
-        prompt = self.render(messages[:-1], generate=True)
-        whole = self.render(messages, generate=False)
+        prompt = conversation.until(last, answer=True)
+        whole = conversation.until(last + 1, answer=False)
         if not whole.startswith(prompt) or whole == prompt:
             raise DataError(
                 f"the chat template writes {whole!r}, which does not go on from {prompt!r}, what "
                 "it makes of the messages before the last; give {prompt, completion} rows"
             )
         body = self.encode(whole[len(prompt) :])
-        if self.eos in body:  # templates may write a line break after it, which is never sampled
-            body = body[: body.index(self.eos) + 1]
-        # decoded as samples are, so constraints see a template's marks in both or in neither
-        text = self.tokenizer.decode(body, skip_special_tokens=True)
-        return prompt, text, self.encode(prompt) or self.context(""), body
+        context = self.encode(prompt) or self.context("")
+        earlier = earlier_turns(conversation, context, self) if self.train_on == "all" else ()
+        return _Parts(prompt, "", context, body, earlier)
 
-    def render(self, messages: list[dict[str, Any]], *, generate: bool) -> str:
-        """The chat template's text, open for the assistant's answer if `generate`."""
-        if self.tokenizer.chat_template is None:
-            raise DataError(
-                "a {messages} row, but the tokenizer of `model.path` has no chat template; give "
-                "{text} or {prompt, completion} rows, or a model with a chat template"
-            )
-        apply = self.tokenizer.apply_chat_template
-        try:
-            return apply(messages, tokenize=False, add_generation_prompt=generate)
-        except Exception as error:  # the template is a program of the model's makers
-            found = f"{type(error).__name__}: {error}"
-            raise DataError(f"the chat template refuses `messages`: {found}") from error
+    def read(self, ids: list[int]) -> str:
+        """As samples are decoded, so that a constraint sees a template's marks in both or in
+        neither."""
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=special)["input_ids"])
@@ -327,30 +378,8 @@ def _further(fields: Mapping[str, Any], shape: _Shape) -> dict[str, Any]:
 
 def _string(fields: Mapping[str, Any], name: str, *, blank: bool) -> str:
     value = fields[name]
-    if not _is_text(value):
-        raise DataError(f"`{name}` is {_shown(value)}; it must be a string of valid Unicode")
+    if not valid_text(value):
+        raise DataError(f"`{name}` is {shown(value)}; it must be a string of valid Unicode")
     if not blank and not value.strip():
         raise DataError(f"`{name}` is {value!r}; it must not be empty or blank")
     return value
-
-
-def _messages(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
-    value = fields["messages"]
-    if not (isinstance(value, list) and value and all(map(_is_message, value))):
-        allowed = "a list of at least one object with the strings `role` and `content`"
-        raise DataError(f"`messages` is {_shown(value)}; it must be {allowed}")
-    return cast(list[dict[str, Any]], value)
-
-
-def _is_message(value: object) -> bool:
-    message = cast(dict[str, Any], value) if isinstance(value, dict) else {}
-    return _is_text(message.get("role")) and _is_text(message.get("content"))
-
-
-def _is_text(value: object) -> bool:
-    """False also with half of a surrogate pair, which JSON can write and no tokenizer can read."""
-    return isinstance(value, str) and _SURROGATE.search(value) is None
-
-
-def _shown(value: object) -> str:
-    return repr(value) if len(repr(value)) <= 100 else repr(value)[:100] + "…"

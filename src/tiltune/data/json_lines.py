@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
+from tiltune.config.text_file import decoded
 from tiltune.errors import DataError
 
 
@@ -35,8 +36,9 @@ def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _object(raw: bytes) -> dict[str, Any]:
+    text = decoded(raw)
     try:
-        value = json.loads(raw.decode("utf-8-sig"))
+        value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON: {error}") from None
     if not isinstance(value, dict):

@@ -1,5 +1,6 @@
 """Data files to rows: JSON lines or Parquet, one row after another."""
 
+import re
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ READERS = {
 read, since Parquet needs pyarrow."""
 PIPED = READERS[".jsonl"]
 """What reads a pipe, such as /dev/stdin, which has no suffix to tell by."""
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 Reader = Callable[[Path], Iterator[tuple[str, dict[str, Any]]]]
 """Yields each row's location and fields; a DataError of its own names the location."""
@@ -82,6 +85,17 @@ def text_field(row: Row, name: str) -> str:
     if not isinstance(row.fields[name], str):
         raise DataError(f"{name!r} must be a string, found {repr(row.fields[name])[:200]}")
     return row.fields[name]
+
+
+def valid_text(value: object) -> bool:
+    """Whether it is a string, and without half of a surrogate pair, which JSON can write and no
+    tokenizer can read."""
+    return isinstance(value, str) and _SURROGATE.search(value) is None
+
+
+def shown(value: object) -> str:
+    """A value for a message, the first hundred letters of it."""
+    return repr(value) if len(repr(value)) <= 100 else repr(value)[:100] + "…"
 
 
 @contextmanager

@@ -85,7 +85,7 @@ def draw(
             places, token, mask = places[kept], token[kept], mask[kept]
             for cache in caches:
                 if cache is not None:
-                    cache.batch_select_indices(kept)
+                    cache.reorder_cache(kept)
         fresh, mask = token, torch.nn.functional.pad(mask, (0, 1), value=True)
     return rows.samples(law)
 

@@ -12,8 +12,9 @@ from torch.nn.functional import logsigmoid
 
 from tiltune.data.samples import SamplingLaw
 from tiltune.errors import ConstraintError, counted
+from tiltune.models.ids import disown
 from tiltune.models.laws import log_softmax
-from tiltune.models.lm import Cache, disown
+from tiltune.models.lm import Cache
 
 
 class Values(Protocol):
@@ -81,12 +82,16 @@ class GuidanceProcessor:
     Args:
         values: the value model, fitted to the model that generates.
         attention_mask: of the prompts given to `generate` (left padding), [N, P].
-        owned: ids below this number belong to the tokenizer; the rest get probability 0, which
+        owned: which ids belong to the tokenizer, [V]; the rest get probability 0, which
             `generate`'s own scores do not give them. None: all belong to it.
     """
 
     def __init__(
-        self, values: Values, attention_mask: Bool[Tensor, "N P"], *, owned: int | None = None
+        self,
+        values: Values,
+        attention_mask: Bool[Tensor, "N P"],
+        *,
+        owned: Bool[Tensor, " V"] | None = None,
     ) -> None:
         self.values = values
         self.attention_mask = attention_mask.bool()

@@ -1,13 +1,15 @@
 """The guided law as a language model, for everything that measures laws: perplexity, KL, tasks."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import Any, Protocol, final
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from tiltune.decoding.guidance import Values
+from tiltune.models.chunks import Part
 from tiltune.models.laws import log_softmax
 from tiltune.models.lm import Cache, LanguageModel, Output
 
@@ -16,6 +18,10 @@ class WholeValues(Values, Protocol):
     """Values one token at a time, and at every prefix at once."""
 
     def logits(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Tensor: ...
+
+    def columns(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Part: ...
+
+    def reader(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Any: ...
 
 
 @final
@@ -30,9 +36,31 @@ class GuidedModel(LanguageModel):
 
     def __init__(self, lm: LanguageModel, values: WholeValues) -> None:
         super().__init__(
-            lm.module, adapter=lm.adapter, owned=lm.owned, autocast=lm.autocast, whole=True
+            lm.module,
+            adapter=lm.adapter,
+            owned=lm.owned,
+            autocast=lm.autocast,
+            whole=True,
+            cached=lm.cached,
+            pieces=lm.pieces,
         )
         self.values = values
+        self.own = lm
+
+    def readings(
+        self, ids: Tensor, mask: Tensor, *, keep: int
+    ) -> Iterator[tuple[dict[str, Tensor], Callable[[Part], Tensor]]]:
+        """See `LanguageModel.readings`: the model's states, the values' columns, in one piece."""
+        columns = self.values.columns(ids, mask, keep=keep)
+        reader = self.values.reader(ids, mask, keep=keep)
+        places = torch.arange(len(ids) * keep, device=ids.device).view(len(ids), keep)
+        own = {"states": self.own.states(ids, mask, keep=keep), "place": places}
+
+        def read(part: Part) -> Tensor:
+            logits = reader.every({name: part[f"value.{name}"] for name in columns}, part["place"])
+            return log_softmax(self.own.unembed(part["states"])) + logsigmoid(logits)
+
+        yield own | {f"value.{name}": column for name, column in columns.items()}, read
 
     @torch.no_grad()
     def forward(
@@ -74,6 +102,6 @@ class _Caches:
     own: Cache
     values: Cache
 
-    def batch_select_indices(self, rows: Tensor) -> None:
-        self.own.batch_select_indices(rows)
-        self.values.batch_select_indices(rows)
+    def reorder_cache(self, rows: Tensor) -> None:
+        self.own.reorder_cache(rows)
+        self.values.reorder_cache(rows)

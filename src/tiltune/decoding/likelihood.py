@@ -1,6 +1,6 @@
 """How likely a model finds rows of text: what validation and every perplexity are made of."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -53,7 +53,7 @@ def predicted(
     for part in length_parts(lengths, most_tokens or lm.most_read) if examples else []:
         places = [order[n] for n in part]
         batch = corpus_batch([examples[place] for place in places], pad_id).to(lm.device)
-        yield _part(lm, places, batch, first=min(examples[p].prompt_length for p in places))
+        yield _part(lm, places, batch, first=min(examples[p].first_trained for p in places))
 
 
 def likelihoods(
@@ -86,18 +86,36 @@ def nats_ratio(rows: Sequence[Likelihood]) -> tuple[float, Interval]:
 
 def _part(lm: LanguageModel, places: list[int], batch: CorpusBatch, *, first: int) -> ForwardPass:
     ids, mask = batch.ids[:, first:], batch.loss_mask[:, first:]
-    states = lm.states(batch.ids[:, :-1], batch.mask[:, :-1], keep=ids.shape[1])
-
-    def numbers(part: Part) -> Tensor:
-        law, taken = log_softmax(lm.unembed(part["states"])), part["ids"][:, None]
-        return torch.stack((law.gather(1, taken)[:, 0], (law.argmax(1) == part["ids"]).to(law)), 1)
-
-    found = map_chunks(numbers, {"states": states[mask], "ids": ids[mask]}, width=lm.width)
+    every: list[Tensor] = []
+    place = 0
+    for columns, read in lm.readings(batch.ids[:, :-1], batch.mask[:, :-1], keep=ids.shape[1]):
+        piece = slice(place, place + next(iter(columns.values())).shape[1])
+        place = piece.stop
+        every.append(_numbers(columns, read, ids[:, piece], mask[:, piece], width=lm.width))
+    found = torch.cat(every, 1)
     if bool(found.isnan().any()):
         raise ModelError(
             "the model gives logits that are not numbers (NaN), so no likelihood can be measured; "
             "its weights are broken, or overflow in the precision they are run in"
         )
-    log_probs = found.new_zeros(mask.shape).masked_scatter(mask, found[:, 0])
-    likeliest = torch.ones_like(mask).masked_scatter(mask, found[:, 1].bool())
-    return ForwardPass(places, log_probs, likeliest, mask)
+    return ForwardPass(places, found[..., 0], found[..., 1].bool() | ~mask, mask)
+
+
+def _numbers(
+    columns: Mapping[str, Tensor],
+    read: Callable[[Part], Tensor],
+    ids: Tensor,
+    mask: Tensor,
+    *,
+    width: int,
+) -> Tensor:
+    """Log-probability of each token, and whether none was likelier: [N, K, 2]; 0 where masked."""
+
+    def numbers(part: Part) -> Tensor:
+        law, taken = log_softmax(read(part)), part["ids"][:, None]
+        return torch.stack((law.gather(1, taken)[:, 0], (law.argmax(1) == part["ids"]).to(law)), 1)
+
+    rows = {name: column[mask] for name, column in columns.items()} | {"ids": ids[mask]}
+    found = map_chunks(numbers, rows, width=width)
+    places = mask[..., None].expand(*mask.shape, 2)
+    return found.new_zeros(places.shape).masked_scatter(places, found)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tiltune.config import ConstraintConfig, EvaluateConfig
 from tiltune.config.constraint import CombinedSection, tables
+from tiltune.data.chat_format import plain_told
 from tiltune.errors import ConfigError, counted
 from tiltune.evaluation.contender import Contender
 from tiltune.evaluation.folder import (
@@ -229,6 +230,10 @@ def _plans(
             f"{group.name}: {counted(len(group.prompts), 'prompt')}, "
             f"{counted(protocol.k, 'completion')} each" + (lacking if group.left_out else "")
         )
+    prompts = [prompt for plan in plans for prompt in plan.group.prompts]
+    remedy = "give {messages} rows in prompts.path"
+    if told := plain_told(prompts, contender.loaded.tokenizer, remedy=remedy):
+        say(f"warning: {told}")
     return plans
 
 

@@ -9,9 +9,7 @@ lock                 held by the process that is at work on the folder
 """
 
 import json
-import sys
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +20,8 @@ from tiltune.errors import RunError
 from tiltune.evaluation.generations import JsonRow, as_generated, read_lines
 from tiltune.evaluation.metrics.base import Generated
 from tiltune.records.files import write_atomically
+from tiltune.records.lock import Lock
 from tiltune.records.measurements import Measurement
-
-if sys.platform != "win32":
-    import fcntl
 
 MANIFEST = "manifest.json"
 _LIST = TypeAdapter(list[Measurement])
@@ -78,25 +74,13 @@ def make_folder(folder: Path) -> None:
         ) from error
 
 
-@contextmanager
-def alone(folder: Path) -> Generator[None]:
+def alone(folder: Path) -> Lock:
     """Within it no other process works on the evaluation; its end, a kill too, lets the next in.
 
     Raises:
         RunError: another process is at work on it.
     """
-    with (folder / "lock").open("a") as file:
-        if sys.platform != "win32":
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunError(
-                    f"{folder}: another process is at work on this evaluation; wait for its end, "
-                    "or give another folder with --out"
-                ) from None
-            except OSError:
-                pass  # a file system without locks keeps nobody out
-        yield
+    return Lock(folder / "lock", what=str(folder), remedy="give another folder with --out")
 
 
 def refuse_another(folder: Path, manifest: Manifest) -> None:

@@ -10,7 +10,7 @@ import copy
 import io
 import logging
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,18 @@ from transformers.pytorch_utils import Conv1D
 from tiltune.config import ModelSection
 from tiltune.errors import ConfigError, ConstraintError, ModelError
 from tiltune.models.bfloat16 import widen_frozen_layers
+from tiltune.models.classifiers import SequenceClassifier
 from tiltune.models.gguf_file import is_gguf, mend_split, read_once, told
+from tiltune.models.ids import check_ids, end_ids, owned_ids
 from tiltune.models.lm import LanguageModel
-from tiltune.models.sources import check_source, explained, named, named_to_transformers
+from tiltune.models.lora_targets import adaptable, check_targets, check_trained
+from tiltune.models.positions import context_of
+from tiltune.models.self_check import check_reading, use_cache
+from tiltune.models.sources import check_bare, check_source, explained, named, named_to_transformers
 
 POLICY_ADAPTER = "policy"
+HALVES = ("lora_A", "lora_embedding_A")
+"""Where peft's layers keep the first halves of their adapters."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,12 @@ class Loaded:
     parameters: int
     adapter_parameters: int = 0
     dequantised: str = ""
+
+    @property
+    def told(self) -> list[str]:
+        """What a user should know of how the model is read, a sentence each."""
+        slow = "the model gives no cache that serves, so every token is read anew each time: slower"
+        return [*filter(None, [self.dequantised]), *([] if self.policy.cached else [slow])]
 
 
 def device_named(name: str, side: str) -> torch.device:
@@ -110,29 +123,33 @@ def load(section: ModelSection, *, device: torch.device) -> Loaded:
         dequantised = told(section.path, dtype) if is_gguf(section.path) else ""
     parameters = module.num_parameters()
     if section.adapter == "lora":
+        check_targets(module, section.targets)
         module = _with_adapter(module, section)
     module.to(device)
     widen_frozen_layers(module)
     inner = module.get_base_model() if section.adapter == "lora" else module
     width = inner.get_output_embeddings().weight.shape[0]
-    if len(tokenizer) > width:
-        raise ModelError(
-            f"model.path = {section.path}: the tokenizer has {len(tokenizer)} ids, the "
-            f"model's output only {width}; give a folder whose tokenizer and model belong together"
-        )
+    with named("model.path"):
+        check_ids(tokenizer, width, section.path)
+    owned = owned_ids(tokenizer, width).to(device)
     module.eval()  # dropout would make the policy's law differ from the one that is sampled
     policy = LanguageModel(
         module,
         adapter=POLICY_ADAPTER if section.adapter == "lora" else None,
-        owned=len(tokenizer) if len(tokenizer) < width else None,
+        owned=None if owned.all() else owned,
         autocast=device.type == "cuda" if section.autocast is None else section.autocast,
     )
+    with named("model.path"):
+        check_reading(policy, section.path)
+    use_cache(policy)
+    if policy.adapter is not None:
+        check_trained(policy, section.targets)
     return Loaded(
         policy=policy,
         tokenizer=tokenizer,
         eos_ids=eos_ids,
         pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos_ids[0],
-        context=_context(inner.config),
+        context=context_of(inner),
         parameters=parameters,
         adapter_parameters=inner.num_parameters() - parameters,
         dequantised=dequantised,
@@ -165,6 +182,7 @@ def load_module(path: str, *, dtype: torch.dtype, config: Any = None) -> Any:
             output_loading_info=True,
         )
     module, loading = loaded
+    check_bare(module, path)
     _check_whole(path, loading, "causal language model")
     return _plain(module, path) if is_gguf(path) else module
 
@@ -181,18 +199,6 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     # we cut rows at the context and refuse longer prompts: no warning of the library's about length
     tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
     return tokenizer
-
-
-def end_ids(tokenizer: Any, module: Any, path: str) -> tuple[int, ...]:
-    """The ids that end a completion: the tokenizer's EOS first, then the model's further ones."""
-    if tokenizer.eos_token_id is None:
-        raise ModelError(
-            f"{path}: its tokenizer has no EOS token, so no completion could end; set "
-            "`eos_token` in the folder's tokenizer_config.json"
-        )
-    further = module.generation_config.eos_token_id if module.generation_config else None
-    listed = further if isinstance(further, list) else [further]
-    return tuple(dict.fromkeys([tokenizer.eos_token_id, *(i for i in listed if i is not None)]))
 
 
 def save_model(policy: LanguageModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -235,38 +241,12 @@ def merged(policy: LanguageModel) -> dict[str, torch.Tensor]:
     }
     with torch.no_grad():
         for name, layer in policy.inner.named_modules():
-            if policy.adapter in getattr(layer, "lora_A", ()):
+            # an embedding's stand apart from the others'
+            if any(policy.adapter in getattr(layer, kind, ()) for kind in HALVES):
                 base = weights[f"{name}.weight"]
                 delta = layer.get_delta_weight(policy.adapter)
                 weights[f"{name}.weight"] = (base.float() + delta.float()).to(base.dtype)
     return weights
-
-
-@dataclass(frozen=True)
-class SequenceClassifier:
-    """A Hugging Face sequence classifier: its labels, and their probabilities of texts."""
-
-    labels: tuple[str, ...]
-    module: Any
-    tokenizer: PreTrainedTokenizerBase
-
-    @torch.no_grad()
-    def probabilities(self, texts: Sequence[str]) -> list[list[float]]:
-        """P(label | text), a row a text; longer texts are cut at the classifier's context."""
-        rows: list[list[float]] = []
-        limit = _context(self.module.config)
-        for first in range(0, len(texts), 64):
-            batch = self.tokenizer(
-                list(texts[first : first + 64]),
-                padding=True,
-                truncation=True,
-                max_length=limit,
-                return_tensors="pt",
-            )
-            logits = self.module(**batch).logits.float()
-            several = self.module.config.problem_type == "multi_label_classification"
-            rows += (logits.sigmoid() if several else logits.softmax(-1)).tolist()
-        return rows
 
 
 def load_sequence_classifier(path: str) -> SequenceClassifier:
@@ -278,15 +258,13 @@ def load_sequence_classifier(path: str) -> SequenceClassifier:
                 path, use_safetensors=True, trust_remote_code=False, output_loading_info=True
             )
         module, loading = loaded
+        check_bare(module, path)
         _check_whole(path, loading, "sequence classifier")
     except ModelError as error:
         raise ConstraintError(f"constraint.path = {error}") from error
-    if tokenizer.pad_token_id is None:
-        raise ConstraintError(
-            f"constraint.path = {path}: its tokenizer has no pad token, so texts cannot be judged "
-            "side by side; set `pad_token` in the folder's tokenizer_config.json"
-        )
     module.eval()
+    if getattr(module.config, "pad_token_id", None) is None:
+        module.config.pad_token_id = -1  # or texts side by side are refused; none is padded
     names: dict[int, str] = module.config.id2label
     if len(names) < 2 and module.config.problem_type != "multi_label_classification":
         raise ConstraintError(
@@ -325,25 +303,20 @@ def _with_adapter(module: Any, section: ModelSection) -> Any:
         fan_in_fan_out=any(isinstance(part, Conv1D) for part in module.modules()),
     )
     try:
-        with warnings.catch_warnings():  # peft asks transformers by a name that it deprecates
-            warnings.simplefilter("ignore", FutureWarning)
+        # peft asks transformers by a name that it deprecates, and warns of what we refuse
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             return get_peft_model(module, config, adapter_name=POLICY_ADAPTER)
     except ValueError as error:
-        raise ConfigError(f"model.targets = {section.targets!r}: {error}") from error
+        can = [name for name in adaptable(module) if repr(name) not in str(error)]
+        said = f"model.targets = {section.targets!r}: {error}"
+        raise ConfigError(f"{said}; that can: {', '.join(can)}") from error
 
 
 def _dtype(section: ModelSection) -> torch.dtype:
     if section.dtype == "auto":
         return torch.bfloat16 if section.adapter == "lora" else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[section.dtype]
-
-
-def _context(config: Any) -> int:
-    for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"):
-        value = getattr(config, name, None)
-        if isinstance(value, int) and value > 0:
-            return value
-    return 2048
 
 
 def _config(path: str) -> Any:

@@ -8,19 +8,19 @@ weights, and one loss may train any of them: which view ran last does not matter
 import copy
 import functools
 import inspect
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from tiltune.models.chunks import Part
+from tiltune.models.ids import disown
 from tiltune.models.laws import log_softmax
 from tiltune.models.lora import Adapters
-
-UNOWNED_LOGIT = -1e4
-"""Logit of an id the tokenizer does not own: probability 0 in 32 bit, with a finite logarithm."""
+from tiltune.models.positions import first_position
 
 ACTIVATIONS = 2**31
 """Bytes of activations that one forward pass may leave for its backward pass."""
@@ -33,7 +33,7 @@ PROBED = 16
 """Tokens that a model is tried on."""
 
 Cache = Any
-"""A module's key-value cache; only `batch_select_indices` is called on it."""
+"""A module's key-value cache, or `Written`; only `reorder_cache` is called on it."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,20 @@ def positions(mask: Bool[Tensor, "N L"]) -> Int[Tensor, "N L"]:
     return (mask.long().cumsum(1) - 1).clamp(min=0)
 
 
+@dataclass
+class Written:
+    """In a cache's place: the tokens themselves, which are read anew with each further one."""
+
+    ids: Int[Tensor, "N L"]
+
+    def reorder_cache(self, rows: Int[Tensor, " M"]) -> None:
+        self.ids = self.ids[rows]
+
+
+def _after(cache: Cache, ids: Int[Tensor, "N L"]) -> Int[Tensor, "N S"]:
+    return ids if cache is None else torch.cat((cache.ids, ids), 1)
+
+
 class LanguageModel:
     """One causal language model, or one adapter of it.
 
@@ -57,10 +71,12 @@ class LanguageModel:
         module: called as `module(input_ids=, attention_mask=, position_ids=, past_key_values=,
             use_cache=)` and answering with `.logits` [N, L, V] and `.past_key_values`.
         adapter: name of the adapter to run with; None runs the base weights alone.
-        owned: ids below this number belong to the tokenizer; the rest get probability 0.
+        owned: which ids belong to the tokenizer, [V]; the rest get probability 0. None: all do.
         autocast: run the forward pass in bfloat16 (weights stay as they are).
         whole: the module's logits are more than its output embedding of `trunk`'s states, or it has
             no trunk: `states` are then the logits themselves, which costs memory. None: tried.
+        cached: whether the module's cache serves; without one every token is read anew each time.
+        pieces: whether several tokens at once may follow a cache; else they do one after another.
     """
 
     def __init__(
@@ -68,9 +84,11 @@ class LanguageModel:
         module: nn.Module,
         *,
         adapter: str | None = None,
-        owned: int | None = None,
+        owned: Bool[Tensor, " V"] | None = None,
         autocast: bool = False,
         whole: bool | None = None,
+        cached: bool = True,
+        pieces: bool = True,
     ) -> None:
         self.module: Any = module  # a wrapper with adapters has methods that nn.Module lacks
         self.adapter = adapter
@@ -78,6 +96,8 @@ class LanguageModel:
         self.owned = owned
         self.autocast = autocast
         self._whole = whole
+        self.cached, self.pieces = cached, pieces
+        self._first = first_position(self.inner)
 
     @property
     def whole(self) -> bool:
@@ -129,6 +149,13 @@ class LanguageModel:
             use_cache: whether to return a cache.
             hidden: also return the last hidden states.
         """
+        if use_cache and not self.cached:
+            ids, keep = _after(cache, ids), keep or ids.shape[1]
+            return replace(self.forward(ids, mask, keep=keep, hidden=hidden), cache=Written(ids))
+        if cache is not None and ids.shape[1] > 1 and not self.pieces:
+            before = self.forward(ids[:, :-1], mask[:, :-1], cache=cache, use_cache=True)
+            last = self.forward(ids[:, -1:], mask, cache=before.cache, use_cache=True)
+            return Output(torch.cat((before.logits, last.logits), 1)[:, -keep:], None, last.cache)
         self.activate()
         arguments = self._arguments(ids, mask, cache, use_cache=use_cache)
         if keep and "logits_to_keep" in _accepted(type(self.inner)):
@@ -138,7 +165,7 @@ class LanguageModel:
         with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.autocast):
             output = self.inner(**arguments)
         states = output.hidden_states[-1][:, -keep:] if hidden else None
-        logits = disown(output.logits[:, -keep:], self.owned)
+        logits = self._disown(output.logits[:, -keep:])
         return Output(logits, states, output.past_key_values if use_cache else None)
 
     def log_probs(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Float[Tensor, "N K V"]:
@@ -149,6 +176,13 @@ class LanguageModel:
         self, ids: Tensor, mask: Tensor, *, cache: Cache = None, use_cache: bool = False
     ) -> tuple[Float[Tensor, "N L d"], Cache]:
         """Last hidden states of the new tokens, and the cache."""
+        if use_cache and not self.cached:
+            new, ids = ids.shape[1], _after(cache, ids)
+            return self.trunk(ids, mask)[0][:, -new:], Written(ids)
+        if cache is not None and ids.shape[1] > 1 and not self.pieces:
+            before, cache = self.trunk(ids[:, :-1], mask[:, :-1], cache=cache, use_cache=True)
+            last, cache = self.trunk(ids[:, -1:], mask, cache=cache, use_cache=True)
+            return torch.cat((before, last), 1), cache
         self.activate()
         arguments = self._arguments(ids, mask, cache, use_cache=use_cache)
         with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.autocast):
@@ -168,7 +202,31 @@ class LanguageModel:
         self.activate()
         with torch.autocast(states.device.type, torch.bfloat16, enabled=self.autocast):
             logits = self.inner.get_output_embeddings()(states)
-        return disown(scaled(logits, self.inner.config), self.owned)
+        return self._disown(scaled(logits, self.inner.config))
+
+    def readings(
+        self, ids: Tensor, mask: Tensor, *, keep: int
+    ) -> Iterator[tuple[dict[str, Tensor], Callable[[Part], Tensor]]]:
+        """The logits at the last `keep` positions as what they are read from, piece by piece.
+
+        A piece is some columns, [N, K, ...], and what makes logits, [M, V], of M rows of these.
+        Where the states are the logits, a long text is read by the cache: `most_read` at once.
+        """
+        length, most = ids.shape[1], self.most_read
+
+        def read(part: Part) -> Tensor:
+            return self.unembed(part["states"])
+
+        if not (self.whole and self.cached and self.pieces and length > most):
+            yield {"states": self.states(ids, mask, keep=keep)}, read
+            return
+        cache: Cache = None
+        for first in range(0, length, most):
+            new, seen = ids[:, first : first + most], mask[:, : first + most]
+            output = self.forward(new, seen, cache=cache, use_cache=True)
+            cache, passed = output.cache, max(0, length - keep - first)
+            if passed < new.shape[1]:
+                yield {"states": output.logits[:, passed:]}, read
 
     def unembedding_weights(self) -> list[nn.Parameter]:
         """What `unembed` reads, frozen or not."""
@@ -197,23 +255,31 @@ class LanguageModel:
         """The output embedding's weight."""
         return self.inner.get_output_embeddings().weight
 
+    def owned_ids(self) -> Int[Tensor, " ids"]:
+        """The ids that belong to the tokenizer, all if none is said not to."""
+        every = torch.arange(self.width)
+        return (every if self.owned is None else every[self.owned.cpu()]).to(self.device)
+
     def embed(self, ids: Int[Tensor, "N L"]) -> Float[Tensor, "N L d"]:
+        self.activate()
         return self.inner.get_input_embeddings()(ids)
 
     def named_parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
         """This view's own weights: all of the module's, or its adapter's; none for a bare base."""
         if self.adapters is None:
             return self.module.named_parameters()
-        marker = f".{self.adapter}."
+        named = ((name.split("."), value) for name, value in self.module.named_parameters())
         return (
-            (n.replace(marker, "."), p) for n, p in self.module.named_parameters() if marker in n
+            (".".join(part for part in parts if part != self.adapter), value)
+            for parts, value in named
+            if self.adapter in parts  # the last one of an embedding's, inside of a layer's
         )
 
     def trunk_parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
         """Those of `named_parameters` that `trunk` computes with: no untied output embedding."""
-        unused = self.unembedding()
-        tied = getattr(self.inner.get_input_embeddings(), "weight", None) is unused
-        return ((n, p) for n, p in self.named_parameters() if p is not unused or tied)
+        tied = getattr(self.inner.get_input_embeddings(), "weight", None) is self.unembedding()
+        unused = set() if tied else {*self.inner.get_output_embeddings().parameters()}
+        return ((n, p) for n, p in self.named_parameters() if p not in unused)
 
     def state(self) -> dict[str, Tensor]:
         """A copy of the view's own weights, on the CPU."""
@@ -251,9 +317,20 @@ class LanguageModel:
             return self.clone(adapter)
         return self._view(self.module)
 
+    def _disown(self, logits: Tensor) -> Tensor:
+        if self.owned is not None:  # kept there: a copy at each step would take its time on a GPU
+            self.owned = self.owned.to(logits.device)
+        return disown(logits, self.owned)
+
     def _view(self, module: nn.Module, adapter: str | None = None) -> "LanguageModel":
         return LanguageModel(
-            module, adapter=adapter, owned=self.owned, autocast=self.autocast, whole=self.whole
+            module,
+            adapter=adapter,
+            owned=self.owned,
+            autocast=self.autocast,
+            whole=self.whole,
+            cached=self.cached,
+            pieces=self.pieces,
         )
 
     def _arguments(
@@ -266,18 +343,10 @@ class LanguageModel:
             "use_cache": use_cache,
         }
         if "position_ids" in _accepted(type(self.inner)):
-            arguments["position_ids"] = positions(mask)[:, -ids.shape[1] :]
+            arguments["position_ids"] = self._first + positions(mask)[:, -ids.shape[1] :]
         if cache is not None:
             arguments["past_key_values"] = cache
         return arguments
-
-
-def disown(logits: Float[Tensor, "*batch V"], owned: int | None) -> Float[Tensor, "*batch V"]:
-    """The logits with probability 0 for ids from `owned` on."""
-    if owned is None or owned >= logits.shape[-1]:
-        return logits
-    padding = torch.arange(logits.shape[-1], device=logits.device) >= owned
-    return logits.masked_fill(padding, UNOWNED_LOGIT)
 
 
 def scaled(logits: Float[Tensor, "*batch V"], config: Any) -> Float[Tensor, "*batch V"]:
@@ -302,14 +371,14 @@ def splits(lm: LanguageModel) -> bool:
     """
     if getattr(lm.inner, "base_model", lm.inner) is lm.inner:
         return False
-    owned = min(lm.width, lm.owned or lm.width)
-    ids = torch.linspace(0, owned - 1, min(PROBED, owned), device=lm.device).long()[None]
+    owned = lm.owned_ids()
+    ids = owned[torch.linspace(0, len(owned) - 1, min(PROBED, len(owned))).long()][None]
     mask = torch.ones_like(ids, dtype=torch.bool)
-    whole = lm.forward(ids, mask).logits[..., :owned].float()
+    whole = lm.forward(ids, mask).logits[..., owned].float()
     tried = LanguageModel(
         lm.module, adapter=lm.adapter, owned=lm.owned, autocast=lm.autocast, whole=False
     )
-    split = tried.unembed(tried.states(ids, mask))[..., :owned].float()
+    split = tried.unembed(tried.states(ids, mask))[..., owned].float()
     return float((whole - split).abs().max()) <= 1e-3 * float(whole.abs().max())
 
 

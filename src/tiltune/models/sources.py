@@ -4,11 +4,15 @@ import contextlib
 import textwrap
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
 from tiltune.errors import ModelError
 from tiltune.models.gguf_file import check_gguf, is_gguf
+
+ADAPTER = "adapter_config.json"
+"""Marks a folder as an adapter's."""
 
 
 def check_source(path: str) -> None:
@@ -17,8 +21,10 @@ def check_source(path: str) -> None:
     if is_gguf(path):
         check_gguf(path)
     elif folder.is_dir():
-        if not (folder / "config.json").exists():
+        if not (folder / "config.json").exists() and not (folder / ADAPTER).exists():
             raise ModelError(_without_config(folder))
+        if (folder / ADAPTER).exists():
+            raise ModelError(_adapted(path))
     elif (
         folder.exists()
         or path.startswith((".", "/", "~"))
@@ -29,6 +35,12 @@ def check_source(path: str) -> None:
             f"{path}: no such folder; give a local Hugging Face folder, a .gguf file, or a hub id "
             "such as org/name"
         )
+
+
+def check_bare(module: Any, path: str) -> None:
+    """Raises ModelError where the library has put an adapter of the hub's on the model."""
+    if getattr(module, "_hf_peft_config_loaded", False):
+        raise ModelError(_adapted(path))
 
 
 def named_to_transformers(path: str) -> dict[str, str]:
@@ -58,6 +70,15 @@ def explained(path: str) -> Generator[None]:
         where = "" if Path(path).exists() else " from the hub, and there is no such folder here"
         text = textwrap.shorten(text, 300)
         raise ModelError(f"{path}: cannot be loaded{where}: {text}") from error
+
+
+def _adapted(path: str) -> str:
+    return (
+        f"{path} holds an adapter ({ADAPTER}), which is no whole model: give a folder of merged "
+        "weights. A run's `model` folder has its adapter merged; another is merged once by "
+        f"`peft.AutoPeftModelForCausalLM.from_pretrained({path!r}).merge_and_unload()"
+        ".save_pretrained(FOLDER)`, with the base model's tokenizer beside it"
+    )
 
 
 def _without_config(folder: Path) -> str:

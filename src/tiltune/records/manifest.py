@@ -16,8 +16,11 @@ from tiltune.records.files import write_json
 PACKAGES = ("tiltune", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
 
 
-def make_manifest(config: RunConfig, corpus: dict[str, int]) -> dict[str, Any]:
-    """Versions, seed, what became of the corpus, and a SHA-256 of everything that was read."""
+def make_manifest(
+    config: RunConfig, corpus: dict[str, int], *, chat: bool = False
+) -> dict[str, Any]:
+    """Versions, seed, what became of the corpus, whether it or the prompts are chat, and a SHA-256
+    of everything that was read."""
     return {
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in PACKAGES}
@@ -26,8 +29,17 @@ def make_manifest(config: RunConfig, corpus: dict[str, int]) -> dict[str, Any]:
         },
         "seed": config.run.seed,
         "corpus": corpus,
+        "chat": chat,
         "sha256": hashes(config),
     }
+
+
+def is_chat(run: Path) -> bool:
+    """Whether a run's corpus or prompts were in the chat format; False where it did not say."""
+    try:
+        return json.loads((run / "manifest.json").read_text("utf-8"))["chat"] is True
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
 
 
 def check_unchanged(manifest: Path, config: RunConfig, *, next_round: int) -> list[str]:

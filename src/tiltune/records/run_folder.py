@@ -16,6 +16,7 @@ from tiltune.config.constraint import tables
 from tiltune.config.constraint_section import ConstraintSection
 from tiltune.config.method import FORMER
 from tiltune.errors import RunError
+from tiltune.records.lock import Lock
 
 FINISHED = "finished.json"
 
@@ -62,6 +63,20 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
             f"run.dir = {folder}: holds no config.json of a run, so it is no run folder and is not "
             "overwritten; choose another"
         )
+
+
+def run_lock(folder: Path) -> Lock:
+    """Within it no other process works on the run; it lies beside the folder, which is replaced.
+
+    Raises:
+        RunError: another process is at work on it.
+    """
+    place = folder.resolve()
+    return Lock(
+        place.parent / f"{place.name}.lock",
+        what=f"run.dir = {folder}",
+        remedy="choose another run.dir",
+    )
 
 
 def stored_config(folder: Path, given: RunConfig) -> RunConfig:

@@ -9,6 +9,7 @@ import torch
 
 from tiltune.constraints.build import build_constraint
 from tiltune.constraints.scores import Score
+from tiltune.data.chat_format import in_format
 from tiltune.data.encode import Prompt, prompt_list
 from tiltune.data.rows import Row
 from tiltune.data.samples import SamplingLaw
@@ -16,15 +17,20 @@ from tiltune.decoding.texts import texts
 from tiltune.errors import ConstraintError, DataError
 from tiltune.evaluation.contender import open_contender
 from tiltune.models import hub
+from tiltune.records.manifest import is_chat
 from tiltune.records.run_folder import read_config
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to draw; see `tiltune sample --help`."""
+    """What to draw; see `tiltune sample --help`.
+
+    `chat` tells whether the prompt is a user's turn; None: in a run whose corpus or prompts were in
+    the chat format it is, unless it is empty or written in that format itself.
+    """
 
     prompt: str = ""
-    chat: bool = False
+    chat: bool | None = None
     n: int = 1
     guided: bool = False
     round: int | None = None
@@ -54,7 +60,7 @@ def complete(run: Path, request: Request, warn: Callable[[str], None]) -> Iterat
         )
     contender = open_contender(run, guided=request.guided, round=request.round)
     loaded = contender.loaded
-    prompt = _prompt(request, loaded, limit)
+    prompt = _prompt(request, loaded, limit, run)
     contender.read_prompts([prompt])
     samples = contender.draw(
         [prompt.ids] * request.n,
@@ -82,11 +88,19 @@ def complete(run: Path, request: Request, warn: Callable[[str], None]) -> Iterat
         }
 
 
-def _prompt(request: Request, loaded: hub.Loaded, limit: int) -> Prompt:
-    fields: dict[str, Any] = {"prompt": request.prompt}
-    if request.chat:
-        if loaded.tokenizer.chat_template is None:
-            raise DataError("--chat: the model has no chat template; leave it out")
-        fields = {"messages": [{"role": "user", "content": request.prompt}]}
-    row = Row("--prompt", fields)
-    return prompt_list([row], loaded.tokenizer, limit=loaded.context - limit, setting="--prompt")[0]
+def _prompt(request: Request, loaded: hub.Loaded, limit: int, run: Path) -> Prompt:
+    tokenizer = loaded.tokenizer
+
+    def read(fields: dict[str, Any]) -> Prompt:
+        row = Row("--prompt", fields)
+        return prompt_list([row], tokenizer, limit=loaded.context - limit, setting="--prompt")[0]
+
+    if request.chat and tokenizer.chat_template is None:
+        raise DataError("--chat: the model has no chat template; leave it out")
+    plain = read({"prompt": request.prompt})
+    chat = request.chat
+    if chat is None:
+        asked = bool(request.prompt) and tokenizer.chat_template is not None and is_chat(run)
+        chat = asked and not in_format(plain, tokenizer)
+    turn = {"role": "user", "content": request.prompt}
+    return read({"messages": [turn]}) if chat else plain

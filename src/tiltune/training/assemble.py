@@ -38,6 +38,8 @@ from tiltune.training.corpus import (
     judge,
     passes_exceeded,
     passes_told,
+    trained_rows,
+    with_turns,
 )
 from tiltune.training.defaults import LEAST_FOR_THREADS, Scale, resolve
 from tiltune.training.learner import BetaRule, CorpusTerm, Learner, LearnerSettings
@@ -117,9 +119,19 @@ class Prepared:
         return passes_exceeded(self.config, len(self.corpus)) if self.corpus else None
 
     @property
+    def chat(self) -> bool:
+        """Whether the chat template wrote rows of the corpus, or prompts."""
+        return any(each.chat for each in (*self.corpus, *self.prompts))
+
+    @property
     def plain_told(self) -> str | None:
         """A warning where a chat model is to go on with plain text; None: it is not."""
-        return plain_told(self.prompts, self.loaded.tokenizer)
+        return plain_told(
+            self.prompts,
+            self.loaded.tokenizer,
+            remedy="give {messages} rows in data.prompts, or in data.corpus where the prompts are "
+            "the corpus's",
+        )
 
     @property
     def balance_told(self) -> str | None:
@@ -168,11 +180,14 @@ def prepare(given: RunConfig, *, to_train: bool = True) -> Prepared:
     chosen = [each for each in (told, threads) if each is not None]
     config = resolve(given, model, scale, method)
     torch.set_num_threads(config.learner.threads)
-    data = read_data(config, loaded.tokenizer, context=loaded.context)
+    data = read_data(config, loaded.tokenizer, ends=loaded.eos_ids, context=loaded.context)
+    if data.ends_told is not None:
+        chosen.append(data.ends_told)
     if not data.train:  # no corpus shows what is wrong with a service, or with the rows of prompts
         constraint.score([Completion(data.prompts[0].text, "", row=data.prompts[0].row)])
     judged = judge(data.train, constraint)
-    corpus = judged.satisfying if config.data.violating == "drop" else data.train
+    drop = config.data.violating == "drop"
+    corpus, count = trained_rows(data.train, judged, constraint, drop=drop)
     if data.train and not corpus and to_train:
         raise DataError(
             f"data.corpus = {config.data.corpus}: none of its {len(data.train)} rows meets the "
@@ -184,7 +199,7 @@ def prepare(given: RunConfig, *, to_train: bool = True) -> Prepared:
         given, config, method, WarmText(judged, data.warm), constraint, loaded
     )
     reference = loaded.policy.base("reference")
-    valid = judge(data.valid, constraint)
+    valid = judge(with_turns(data.valid, constraint, drop=drop), constraint)
     return Prepared(
         config=config,
         method=method,
@@ -194,7 +209,7 @@ def prepare(given: RunConfig, *, to_train: bool = True) -> Prepared:
         prompts=data.prompts,
         corpus=corpus,
         judged=judged,
-        count=CorpusCount(len(corpus), len(judged.violating), len(data.train) - len(corpus)),
+        count=count,
         measurer=Measurer(reference, valid.satisfying, valid.violating, loaded.pad_id),
         devices=devices,
         chosen=chosen,

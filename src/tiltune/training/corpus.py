@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tiltune.config import ResolvedConfig
 from tiltune.constraints.base import Constraint
@@ -12,11 +12,14 @@ from tiltune.data.encode import Example
 
 @dataclass(frozen=True)
 class CorpusCount:
-    """What became of the corpus: rows to train on, and how many violated the constraint."""
+    """What became of the corpus: rows to train on, and how many violated the constraint; earlier
+    turns of conversations that are trained on besides, and how many violated and are not."""
 
     rows: int
     violating: int
     dropped: int
+    turns: int = 0
+    turns_dropped: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,42 @@ def judge(examples: Sequence[Example], constraint: Constraint) -> JudgedRows:
     return JudgedRows(met, unmet, seconds)
 
 
+def trained_rows(
+    every: Sequence[Example], judged: JudgedRows, constraint: Constraint, *, drop: bool
+) -> tuple[Sequence[Example], CorpusCount]:
+    """The rows to train on, and what became of the others.
+
+    Args:
+        every: row of the corpus.
+        judged: the same.
+        constraint: asked of earlier turns.
+        drop: whether what violates is left out.
+    """
+    rows = judged.satisfying if drop else every
+    kept = with_turns(rows, constraint, drop=drop)
+    turns, asked = (sum(len(row.earlier) for row in those) for those in (kept, rows))
+    violating, dropped = len(judged.violating), len(every) - len(kept)
+    return kept, CorpusCount(len(kept), violating, dropped, turns, asked - turns)
+
+
+def with_turns(
+    examples: Sequence[Example], constraint: Constraint, *, drop: bool
+) -> Sequence[Example]:
+    """The rows; if `drop`, with those alone of their earlier turns that meet the constraint."""
+    asked = [
+        Completion(turn.prompt, turn.text, row=each.row)
+        for each in examples
+        for turn in each.earlier
+    ]
+    if not (drop and asked):
+        return examples
+    met = iter([constraint.satisfied(score) for score in constraint.score(asked)])
+    return [
+        replace(each, earlier=tuple(turn for turn in each.earlier if next(met)))
+        for each in examples
+    ]
+
+
 def completions_of(examples: Sequence[Example]) -> list[Completion]:
     """Corpus rows as a constraint sees them."""
     return [Completion(e.prompt, e.text, not e.truncated, e.row) for e in examples]
@@ -70,7 +109,7 @@ def cap_told(
     """
     if beta == 0 or count.dropped == count.violating:
         return None
-    tokens = sum(len(row.ids) - row.prompt_length for row in corpus)
+    tokens = sum(row.trained for row in corpus)
     rate = 1 - count.violating / count.rows
     weight = beta * tokens / count.rows / sample_tokens
     return (

@@ -267,7 +267,7 @@ class Learner:
         """The mean over the step's own trained tokens, a part at a time."""
         totals.corpus_steps += 1
         examples = [corpus.rows[place] for place in corpus.cursor.next(rows)]
-        count = float(sum(len(example.ids) - example.prompt_length for example in examples))
+        count = float(sum(example.trained for example in examples))
         lengths = [len(example.ids) for example in examples]
         for part in length_parts(lengths, self._most_of(max(lengths))):
             batch = corpus_batch([examples[place] for place in part], corpus.pad_id)

@@ -38,10 +38,17 @@ from tiltune.models.checkpoint import (
 from tiltune.records.alarms import find_alarms
 from tiltune.records.best import COMPARED, Aim
 from tiltune.records.files import write_json
+from tiltune.records.lock import Lock
 from tiltune.records.manifest import check_unchanged, make_manifest
 from tiltune.records.report.page import write_report
 from tiltune.records.rounds import RoundRecord, read_records, write_records
-from tiltune.records.run_folder import FINISHED, check_free, is_run_folder, stored_config
+from tiltune.records.run_folder import (
+    FINISHED,
+    check_free,
+    is_run_folder,
+    run_lock,
+    stored_config,
+)
 from tiltune.training.actor import Actor, ActorLike, Pair
 from tiltune.training.assemble import Prepared, make_actor, make_learner, prepare
 from tiltune.training.check.judged import constraint_record
@@ -56,12 +63,17 @@ class Run:
     Args:
         prepared: everything loaded.
         resume: go on from the last checkpoint, or from the start where there is none.
+        lock: of the folder, held until `rounds` ends; taken here where none is given.
 
     Raises:
-        RunError: the folder exists and neither `resume` nor `run.overwrite` is set.
+        RunError: the folder exists and neither `resume` nor `run.overwrite` is set, or another
+            process is at work on it.
     """
 
-    def __init__(self, prepared: Prepared, *, resume: bool = False) -> None:
+    def __init__(
+        self, prepared: Prepared, *, resume: bool = False, lock: Lock | None = None
+    ) -> None:
+        self._lock = lock or run_lock(Path(prepared.config.run.dir))
         self.prepared = prepared
         self.config = prepared.config
         self.folder = Path(self.config.run.dir)
@@ -91,6 +103,10 @@ class Run:
             TiltuneError: what stopped the run; where no round had been saved the folder is removed,
                 and one that it was to replace stands again.
         """
+        with self._lock:
+            yield from self._rounds()
+
+    def _rounds(self) -> Iterator[RoundRecord]:
         actor: ActorLike = self.actor
         schedule = self._schedule()
         try:
@@ -129,7 +145,7 @@ class Run:
         return self.prepared.cap_told(tokens, record.beta)
 
     def _begin(self, resume: bool) -> None:
-        manifest = make_manifest(self.config, asdict(self.prepared.count))
+        manifest = make_manifest(self.config, asdict(self.prepared.count), chat=self.prepared.chat)
         if self.folder.exists():
             check_free(self.folder, overwrite=resume or self.config.run.overwrite)
             with self._saving():
@@ -341,9 +357,14 @@ def open_run(given: RunConfig, *, resume: bool) -> Run:
         TiltuneError: whatever is wrong with the configuration, the files it names, or the folder.
     """
     folder = Path(given.run.dir)
-    settle(folder, resume=resume)
-    if resume and is_run_folder(folder):
-        return Run(prepare(stored_config(folder, given)), resume=True)
-    if folder.exists():
-        check_free(folder, overwrite=resume or given.run.overwrite)
-    return Run(prepare(given), resume=resume)
+    lock = run_lock(folder)
+    try:
+        settle(folder, resume=resume)
+        stored = resume and is_run_folder(folder)
+        if folder.exists() and not stored:
+            check_free(folder, overwrite=resume or given.run.overwrite)
+        prepared = prepare(stored_config(folder, given) if stored else given)
+        return Run(prepared, resume=resume, lock=lock)
+    except BaseException:  # whose traceback may keep the lock from its end
+        lock.release()
+        raise

@@ -9,7 +9,9 @@ from tiltune.constraints.base import Constraint, TextConstraint
 from tiltune.data.encode import Prompt
 from tiltune.errors import ConfigError, ConstraintError, ModelError
 from tiltune.models import hub
+from tiltune.models.ids import check_ids
 from tiltune.models.lm import LanguageModel
+from tiltune.models.self_check import check_reading, use_cache
 from tiltune.models.sources import named
 from tiltune.values.ends import Ends, Joint
 from tiltune.values.exact_ends import ExactEnds
@@ -107,7 +109,12 @@ def make_values(
             f"value_model.path = {section.path}: its vocabulary is not that of model.path = "
             f"{config.model.path}; values are over the policy's own tokens"
         )
-    return TrunkValue(LanguageModel(smaller.eval()), reference).to(policy.device)
+    trunk = LanguageModel(smaller.eval())
+    with named("value_model.path"):
+        check_ids(tokenizer, trunk.width, str(section.path))
+        check_reading(trunk, str(section.path))
+    use_cache(trunk)
+    return TrunkValue(trunk, reference).to(policy.device)
 
 
 def with_automaton(config: RunConfig, values: ValueModel, automaton: Ends) -> ExactEnds:

@@ -64,6 +64,10 @@ class Ends(nn.Module, ABC):
             written: tokens of the completion so far.
         """
 
+    def sure_facts(self, states: Any, written: Int[Tensor, " N"]) -> Facts:
+        """`facts` but for those of a guide, outside of which texts satisfy too."""
+        return self.facts(states, written)
+
     @abstractmethod
     def along(self, start: Any, ids: Int[Tensor, "N T"]) -> Any:
         """The states at the start and after each of a completion's tokens, row by row, N (T+1)."""
@@ -110,6 +114,10 @@ class Joint(Ends):
     def facts(self, states: list[Any], written: Tensor) -> Facts:
         pairs = zip(self.parts, states, strict=True)
         return _joined([part.facts(each, written) for part, each in pairs])
+
+    def sure_facts(self, states: list[Any], written: Tensor) -> Facts:
+        pairs = zip(self.parts, states, strict=True)
+        return _joined([part.sure_facts(each, written) for part, each in pairs])
 
     def along(self, start: list[Any], ids: Tensor) -> list[Any]:
         return [part.along(each, ids) for part, each in zip(self.parts, start, strict=True)]

@@ -189,19 +189,20 @@ class _Along:
         self.length = ids.shape[1] + 1
         self.states = values.automaton.along(start, ids)
 
-    def known(self, places: Tensor) -> _Known:
-        """Of every token at these prefixes, [M, V]."""
+    def known(self, places: Tensor, *, taken: bool = False) -> _Known:
+        """Of every token at these prefixes, [M, V]; if `taken`, without what a guide says: the law
+        has written what it would not, and a label tells whether that satisfies."""
         values = self.values
         states = values.automaton.select(self.states, places)
         prior = None if values.prior is None else values.prior.logits(states)
-        facts = values.automaton.facts(states, places % self.length) if values.ends else None
-        return _Known(prior, facts)
+        tell = values.automaton.sure_facts if taken else values.automaton.facts
+        return _Known(prior, tell(states, places % self.length) if values.ends else None)
 
     def known_of(self, places: Tensor, ids: Tensor) -> _Known:
         """Of one token each, [M]."""
 
         def found(part: Part) -> Tensor:
-            known, ids = self.known(part["places"]), part["ids"][:, None]
+            known, ids = self.known(part["places"], taken=True), part["ids"][:, None]
             blank = torch.zeros_like(ids, dtype=torch.float32)
             columns = [blank if known.prior is None else known.prior.gather(1, ids)]
             columns += [fact.gather(1, ids) for fact in known.facts or ()]
@@ -255,13 +256,13 @@ class _Progress:
         self.states = states
         self.written = written
 
-    def batch_select_indices(self, rows: Tensor) -> None:
-        self.inner.batch_select_indices(rows)
+    def reorder_cache(self, rows: Tensor) -> None:
+        self.inner.reorder_cache(rows)
         self.states, self.written = self.automaton.select(self.states, rows), self.written[rows]
 
 
 class _Nothing:
     """A cache of nothing."""
 
-    def batch_select_indices(self, rows: Tensor) -> None:
+    def reorder_cache(self, rows: Tensor) -> None:
         """No row holds anything."""

@@ -5,7 +5,7 @@ a character stands in a mask twice, as its bytes and with U+FFFD for the last of
 on with a character is tried by itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, final
@@ -51,7 +51,7 @@ class GrammarMasks:
         grammar: as llguidance reads it.
         reader: how tokens decode.
         eos_ids: tokens that end a completion.
-        owned: ids below this number belong to the tokenizer; no others are alive.
+        owned: ids that belong to the tokenizer; no others are alive.
 
     Attributes:
         matcher: before any text.
@@ -61,12 +61,12 @@ class GrammarMasks:
     """
 
     def __init__(
-        self, grammar: Grammar, reader: Reader, eos_ids: Sequence[int], owned: int
+        self, grammar: Grammar, reader: Reader, eos_ids: Sequence[int], owned: Iterable[int]
     ) -> None:
         self._reader = reader
         self._eos_ids = tuple(eos_ids)
         tokens = reader.vocabulary.tokens
-        going = set(range(owned)) - set(eos_ids)
+        going = set(owned) - set(eos_ids)
         self._silent = [i for i in going if tokens[i] is None]
         self._going_on = [i for i in reader.going_on if i in going]
         written = [i if i in going and tokens[i] is not None else None for i in range(len(tokens))]

@@ -314,6 +314,6 @@ class _HeadCache:
         self.trunk = trunk
         self.own = own
 
-    def batch_select_indices(self, rows: Tensor) -> None:
-        self.trunk.batch_select_indices(rows)
+    def reorder_cache(self, rows: Tensor) -> None:
+        self.trunk.reorder_cache(rows)
         self.own = (self.own[0][rows], self.own[1][rows])

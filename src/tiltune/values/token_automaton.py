@@ -15,6 +15,7 @@ from tiltune.automata.lift import lift
 from tiltune.automata.tokens import FAR, TokenTable
 from tiltune.constraints.scores import Rule
 from tiltune.data.batches import unpadded
+from tiltune.models.ids import owned_ids
 from tiltune.values.ends import Ends, Facts
 from tiltune.values.vocabulary import vocabulary
 
@@ -198,11 +199,10 @@ class TokenAutomaton(Ends):
             known[:, here] = ended
             part[:, here] = free
             known[-1] = False
-        owned = min(self.width, len(self.tokenizer))
-        need[0][:, owned:] = FAR
-        need[1][:, columns >= owned] = FAR
-        certain[0][:, owned:] = False
-        certain[1][:, columns >= owned] = False
+        gaps = ~owned_ids(self.tokenizer, self.width)
+        for needed, known, here in zip(need, certain, (gaps, gaps[columns]), strict=True):
+            needed[:, here] = FAR
+            known[:, here] = False
         self._keep("_row", _with(table.row, len(rows) - 1).long())
         self._keep("_columns", columns)
         self._keep("_column", place)

@@ -18,6 +18,7 @@ from tiltune.automata.dfa import Flags
 from tiltune.automata.reading import Reader, Reading
 from tiltune.constraints.scores import Grammar
 from tiltune.data.batches import unpadded
+from tiltune.models.ids import owned_ids
 from tiltune.values.ends import Ends, Facts
 from tiltune.values.grammar_masks import GaveUp, GrammarMasks, after
 from tiltune.values.vocabulary import vocabulary
@@ -53,7 +54,7 @@ class TokenGrammar(Ends):
     """Dead is what no sentence goes on with, an end within one, and an id that nobody owns.
 
     Nothing is certain, and no token limit is known: a completion that it cuts may violate. Where
-    llguidance gives up, nothing is known from there on.
+    llguidance gives up, and outside of a guide's sentences, nothing is known from there on.
 
     Args:
         grammar: and the text it judges.
@@ -82,11 +83,14 @@ class TokenGrammar(Ends):
         self.width = width
         self.eos_ids = tuple(eos_ids)
         self.by = "llguidance over tokens (a completion that the token limit cuts may violate)"
+        if grammar.narrower:
+            self.by += f", which guides: {grammar.narrower} satisfy too and are not written by it"
         self.complete = False
         self._prompts = dict(prompts or {})
-        self._owned = np.arange(width) < len(tokenizer)
+        self._owned = owned_ids(tokenizer, width).numpy()
         self._reader = Reader(vocabulary(tokenizer, width))
-        self._masks = GrammarMasks(grammar, self._reader, self.eos_ids, int(self._owned.sum()))
+        owned = np.flatnonzero(self._owned)
+        self._masks = GrammarMasks(grammar, self._reader, self.eos_ids, owned.tolist())
         self._kept: OrderedDict[tuple[bytes, Reading], bytes] = OrderedDict()
 
     def __reduce__(self) -> Any:
@@ -122,6 +126,11 @@ class TokenGrammar(Ends):
     def facts(self, states: Places, written: Int[Tensor, " N"]) -> Facts:
         return _facts(self._dead(states), written.device)
 
+    def sure_facts(self, states: Places, written: Int[Tensor, " N"]) -> Facts:
+        if self.grammar.narrower:
+            return self.facts([None] * len(states), written)
+        return self.facts(states, written)
+
     def along(self, start: Places, ids: Int[Tensor, "N T"]) -> Places:
         found = [start]
         for tokens in ids.unbind(1):
@@ -147,7 +156,7 @@ class TokenGrammar(Ends):
         if place is None:
             return self._owned
         if place.matcher is None:
-            return np.zeros_like(self._owned)
+            return self._owned if self.grammar.narrower else np.zeros_like(self._owned)
         key = place.text, place.reading
         if key in self._kept:
             self._kept.move_to_end(key)

@@ -114,19 +114,19 @@ def _difference(found: Vocabulary, tokenizer: Any) -> str:
 
 
 def _sequences(found: Vocabulary, tokenizer: Any) -> Iterator[list[int]]:
-    owned = min(len(found.tokens), len(tokenizer))
+    owned = sorted({i for i in tokenizer.get_vocab().values() if i < len(found.tokens)})
     yield tokenizer.encode(CLEANED, add_special_tokens=False)
     draw = random.Random(0)
-    short = [i for i in range(owned) if len(found.tokens[i] or b"") <= 2]
-    silent = [i for i in range(owned) if found.tokens[i] is None]
-    pools = [range(owned), short or range(owned), [*found.fallback, *silent] or range(owned)]
+    short = [i for i in owned if len(found.tokens[i] or b"") <= 2]
+    silent = [i for i in owned if found.tokens[i] is None]
+    pools = [owned, short or owned, [*found.fallback, *silent] or owned]
     for number in range(SEQUENCES):
         pool = pools[number % 3]
         ids = [draw.choice(pool) for _ in range(draw.randint(1, 8))]
         if number % 2:
-            ids[draw.randrange(len(ids))] = draw.randrange(owned)
+            ids[draw.randrange(len(ids))] = draw.choice(owned)
         yield ids
-    for place in range(owned):
+    for place in owned:
         yield [place]
 
 

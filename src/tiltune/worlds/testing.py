@@ -41,7 +41,7 @@ class TableCache:
 
     states: Int[Tensor, " N"]
 
-    def batch_select_indices(self, rows: Tensor) -> None:
+    def reorder_cache(self, rows: Tensor) -> None:
         self.states = self.states[rows]
 
 

@@ -20,6 +20,7 @@ from tiltune.evaluation.compare.world import WorldJudge
 from tiltune.evaluation.evaluate import refuse
 from tiltune.evaluation.table import check_named
 from tiltune.records.files import write_json
+from tiltune.records.lock import Lock
 from tiltune.records.manifest import digest
 from tiltune.records.measurements import (
     Comparison,
@@ -68,29 +69,33 @@ def compare(config: CompareConfig, evaluator: Evaluator, *, source: str, say: Sa
         columns=config.table.columns,
         hidden_groups=tuple(group.name for group in config.evaluate.prompts if group.hidden),
     )
-    for place, planned in enumerate(plan, start=1):
-        say(f"{planned.name}: entry {place} of {len(plan)}")
-        records = train(planned, say)
-        evaluation = _evaluated(planned, config, evaluator, judge, say)
-        check_axes(config.table, evaluation, source=source)
-        entries.append(
-            Entry(
-                method=planned.method.name,
-                kind=planned.method.kind,
-                budget=planned.budget,
-                knobs=planned.knobs,
-                evaluation=evaluation,
-                cost=cost_of(planned, records),
-                # guided: its rounds measure the base model, which is not what decodes
-                curve=() if planned.method.guides else curve_of(records),
+    with Lock(folder / "lock", what=f"table.dir = {folder}", remedy="choose another table.dir"):
+        for place, planned in enumerate(plan, start=1):
+            say(f"{planned.name}: entry {place} of {len(plan)}")
+            records = train(planned, say)
+            evaluation = _evaluated(planned, config, evaluator, judge, say)
+            check_axes(config.table, evaluation, source=source)
+            entries.append(
+                Entry(
+                    method=planned.method.name,
+                    kind=planned.method.kind,
+                    budget=planned.budget,
+                    knobs=planned.knobs,
+                    evaluation=evaluation,
+                    cost=cost_of(planned, records),
+                    # guided: its rounds measure the base model, which is not what decodes
+                    curve=() if planned.method.guides else curve_of(records),
+                )
             )
-        )
-        rest = "" if place == len(plan) else f" (so far: {place} of {len(plan)} entries)"
-        comparison = comparison.model_copy(
-            update={"title": config.table.title + rest, "entries": choose(entries, config.table)}
-        )
-        write_comparison(folder / "comparison.json", comparison)
-        write_comparison_report(folder)
+            rest = "" if place == len(plan) else f" (so far: {place} of {len(plan)} entries)"
+            comparison = comparison.model_copy(
+                update={
+                    "title": config.table.title + rest,
+                    "entries": choose(entries, config.table),
+                }
+            )
+            write_comparison(folder / "comparison.json", comparison)
+            write_comparison_report(folder)
     return comparison
 
 

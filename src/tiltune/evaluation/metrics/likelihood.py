@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tiltune.config.evaluate import PerplexityConfig
+from tiltune.config.text_file import read_text
 from tiltune.data.encode import Example, Tokenizer, context_ids, corpus_examples, pair_example
 from tiltune.data.rows import read_rows
 from tiltune.decoding.likelihood import likelihoods, nats_ratio
@@ -96,13 +97,17 @@ def _examples(loaded: Loaded, section: PerplexityConfig) -> tuple[list[Example],
     if path.suffix.lower() != ".txt":
         rows = read_rows(path, setting=setting)[: section.limit]
         examples = corpus_examples(
-            rows, loaded.tokenizer, max_tokens=loaded.context, setting=setting
+            rows,
+            loaded.tokenizer,
+            ends=loaded.eos_ids,
+            max_tokens=loaded.context,
+            setting=setting,
         )
         return examples, f"the rows of {path.name}, EOS included"
     try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{setting} = {path}: cannot be read as UTF-8 text: {error}") from error
+        text = read_text(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{setting} = {path}: cannot be read: {error}") from error
     blocks = text_blocks(text, loaded.tokenizer, context=loaded.context)[: section.limit]
     if not blocks:
         raise DataError(f"{setting} = {path}: the file is empty; it must hold some text")

@@ -120,18 +120,24 @@ def _short(value: Any) -> str:
 
 def _print_data(prepared: Prepared, console: Console) -> None:
     count, measurer = prepared.count, prepared.measurer
-    dequantised = f", {prepared.loaded.dequantised}" if prepared.loaded.dequantised else ""
+    told = "".join(f", {line}" for line in prepared.loaded.told)
     beside = prepared.loaded.adapter_parameters
     adapter = f" and {beside / 1e6:.2f} million of an adapter" if beside else ""
     model = (
         f"model: {prepared.loaded.parameters / 1e6:.2f} million parameters{adapter}, context "
-        f"{prepared.loaded.context} tokens{dequantised}"
+        f"{prepared.loaded.context} tokens{told}"
     )
     _print_lines([model, *prepared.chosen], console)
+    turns = ""
+    if count.turns or count.turns_dropped:
+        turns = (
+            f"; {counted(count.turns, 'earlier answer')} of their conversations trained on too, "
+            f"{count.turns_dropped} violating and not trained on"
+        )
     console.print(
         f"prompts: {len(prepared.prompts)}\n"
         f"corpus: {counted(count.rows, 'row')} to train on, {count.violating} violating the "
-        f"constraint, {count.dropped} of them dropped\n"
+        f"constraint, {count.dropped} of them dropped{turns}\n"
         f"validation: {len(measurer.satisfying)} rows that satisfy, {len(measurer.violating)} that "
         "do not"
     )

@@ -1,7 +1,7 @@
 """Tokens in which one step of a text (a word, a line, a sentence) ends and the next has begun."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,7 +20,7 @@ _BORDERS = {
 class BatchDecoder(Protocol):
     """What reading all tokens needs of a tokenizer."""
 
-    def __len__(self) -> int: ...
+    def get_vocab(self) -> dict[str, int]: ...
 
     def batch_decode(
         self, sequences: list[list[int]], skip_special_tokens: bool = False
@@ -46,9 +46,9 @@ def straddling(
     steps = sorted(steps_read(config))
     if not steps:
         return []
-    texts = tokenizer.batch_decode(
-        [[token] for token in range(len(tokenizer))], skip_special_tokens=True
-    )
+    ids = sorted(set(tokenizer.get_vocab().values()))
+    read = tokenizer.batch_decode([[token] for token in ids], skip_special_tokens=True)
+    texts = dict(zip(ids, read, strict=True))
     drawn = samples.ids[samples.mask].tolist()
     found: list[Straddling] = []
     for step in steps:
@@ -63,9 +63,9 @@ def straddling(
     return found
 
 
-def crossing(texts: Sequence[str], step: str) -> set[int]:
-    """The tokens of these texts in whose middle a step ends."""
-    return {token for token, text in enumerate(texts) if _BORDERS[step].search(text)}
+def crossing(texts: Mapping[int, str], step: str) -> set[int]:
+    """The tokens, of these with their texts, in whose middle a step ends."""
+    return {token for token, text in texts.items() if _BORDERS[step].search(text)}
 
 
 def steps_read(config: ConstraintConfig) -> set[str]:
