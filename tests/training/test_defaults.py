@@ -74,6 +74,8 @@ def test_rates_fall_and_batches_shrink_with_size() -> None:
         config(model={"path": "m", "adapter": "lora"}), Scale(10**9, context=1024, cores=2)
     )
     assert adapted.learner.learning_rate > 3 * large.learner.learning_rate
+    rates = [each.value_model.learning_rate for each in (adapted, large)]
+    assert rates[0] == pytest.approx(8 * rates[1])
 
 
 def test_steps_follow_the_samples() -> None:

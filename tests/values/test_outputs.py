@@ -40,9 +40,21 @@ def test_the_joint_output_is_the_tied_one_and_a_row_an_id() -> None:
         assert output.taken(columns, torch.tensor([token]), unembedding).tolist() == [value]
 
 
+@torch.no_grad()
+def test_a_wide_output_reads_states_of_one_size() -> None:
+    output = outputs.WideOutput(4, 2)
+    output.scalar.weight[:] = torch.tensor([0.5, 0.0, 0.0, 0.0])
+    output.projection.weight[:] = torch.tensor([[0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    unembedding = torch.tensor([[3.0, 0.0], [0.0, 5.0]])
+    for size in (0.1, 1.0, 70.0):  # of (1, 2, 0, 1) / sqrt(6 / 4): half of .816, and 1.633 / 2
+        columns = output.columns(size * torch.tensor([[1.0, 2.0, 0.0, 1.0]]))
+        expected = torch.tensor([[0.40825 + 3 * 0.81650, 0.40825]])
+        torch.testing.assert_close(output.read(columns, unembedding), expected, atol=1e-3, rtol=0)
+
+
 def test_the_vocabulary_s_width_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
     lm = llama()
-    kinds = [outputs.FullOutput, outputs.JointOutput, outputs.TiedOutput]
+    kinds = [outputs.FullOutput, outputs.JointOutput, outputs.WideOutput]
     bounds = [(lm.width, lm.width), (lm.width - 1, lm.width), (1, lm.width - 1)]
     for kind, (narrow, wide) in zip(kinds, bounds, strict=True):
         monkeypatch.setattr(outputs, "NARROW_VOCABULARY", narrow)

@@ -113,6 +113,7 @@ class _Size:
             from more, a larger one is past the knee of the curve and they are what a run's time
             goes into.
         drawn_at_once: completions drawn side by side.
+        adapted_values: times the values' usual rate, where they are a LoRA.
     """
 
     below: float
@@ -121,13 +122,14 @@ class _Size:
     passes: int
     value_passes: int
     drawn_at_once: int
+    adapted_values: int
 
 
 _SIZES = (
-    _Size(1e6, 4992, 64, 8, 10, 256),
-    _Size(50e6, 4992, 32, 2, 4, 256),
+    _Size(1e6, 4992, 64, 8, 10, 256, 3),
+    _Size(50e6, 4992, 32, 2, 4, 256, 3),
     # a first estimate of what ends within 45 minutes on two cores at 135 million under LoRA
-    _Size(float("inf"), 512, 8, 2, 4, 32),
+    _Size(float("inf"), 512, 8, 2, 4, 32, 8),
 )
 
 
@@ -213,7 +215,8 @@ def _rates(config: RunConfig, scale: Scale, usual: Usual) -> tuple[float, float]
     policy = 7e-4 * root * (10 if lora else 1) * usual.rate
     if _weighed(config).beta is None:
         policy *= BALANCED_RATE
-    return policy, policy if usual.rate != 1 else 1.5e-3 * root * (3 if lora else 1)
+    values = 1.5e-3 * root * (_size(scale.parameters).adapted_values if lora else 1)
+    return policy, policy if usual.rate != 1 else values
 
 
 def _filled(section: BaseModel, **chosen: Any) -> dict[str, Any]:

@@ -19,7 +19,9 @@ Columns = Mapping[str, Tensor]
 NARROW_VOCABULARY = 1024
 """Up to so many ids each comes often enough to be learnt by itself."""
 WIDE_VOCABULARY = 16_384
-"""Above this many ids the output is tied: a full-width layer would outweigh the model."""
+"""Above this many ids the output is tied alone: a full-width layer would outweigh the model."""
+LEAST_SQUARE = 1e-6
+"""Added to a state's mean square before it is divided by its root."""
 
 
 class FullOutput(nn.Linear):
@@ -90,6 +92,20 @@ class TiedOutput(nn.Module):
         return []
 
 
+class WideOutput(TiedOutput):
+    """The tied output of states brought to one size.
+
+    A step of the optimizer moves each weight by the rate, so a logit by the rate times the sizes of
+    states and unembedding and both their lengths. In a large model that is whole logits a step.
+    """
+
+    def columns(self, states: Float[Tensor, "*batch h"]) -> Columns:
+        states = states.to(self.scalar.weight.dtype)
+        states = states * states.square().mean(-1, keepdim=True).add(LEAST_SQUARE).rsqrt()
+        narrow = self.projection(states) / states.shape[-1] ** 0.5
+        return {"scalar": self.scalar(states), "projected": narrow}
+
+
 class JointOutput(nn.Module):
     """The tied output plus a row for each id, `+ w_v·h + b_v`.
 
@@ -134,4 +150,4 @@ def make_output(hidden: int, lm: LanguageModel) -> Output:
         return FullOutput(hidden, lm.width)
     if lm.width <= WIDE_VOCABULARY:
         return JointOutput(hidden, lm.width, lm.hidden_size)
-    return TiedOutput(hidden, lm.hidden_size)
+    return WideOutput(hidden, lm.hidden_size)
