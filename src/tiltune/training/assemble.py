@@ -177,12 +177,10 @@ def prepare(given: RunConfig, *, to_train: bool = True) -> Prepared:
     )
     loaded, model, told = _load(given, devices[0])
     scale, threads = _scale(given, loaded)
-    chosen = [each for each in (told, threads) if each is not None]
     config = resolve(given, model, scale, method)
     torch.set_num_threads(config.learner.threads)
     data = read_data(config, loaded.tokenizer, ends=loaded.eos_ids, context=loaded.context)
-    if data.ends_told is not None:
-        chosen.append(data.ends_told)
+    chosen = [each for each in (told, threads, data.ends_told) if each is not None]
     if not data.train:  # no corpus shows what is wrong with a service, or with the rows of prompts
         constraint.score([Completion(data.prompts[0].text, "", row=data.prompts[0].row)])
     judged = judge(data.train, constraint)
