@@ -52,6 +52,8 @@ def judged(schema: Any, text: str) -> Score:
         ({"not": {"type": "string"}}, "3"),
         ({"type": "array", "uniqueItems": True}, "[1, 2]"),
         (True, '{"any": [null]}'),
+        ({"multipleOf": 0.01}, "19.99"),
+        ({"multipleOf": 0.01}, "4.35"),
     ],
 )
 def test_what_the_schema_allows_scores_1(schema: Any, text: str) -> None:
@@ -75,6 +77,8 @@ def test_what_the_schema_allows_scores_1(schema: Any, text: str) -> None:
         ({"not": {"type": "string"}}, '"a"', "$: 'a' should not be valid under"),
         ({"type": "string", "maxLength": 3}, json.dumps("y" * 500), "$: 'yyy"),
         (False, "1", "$: False schema does not allow 1"),
+        ({"multipleOf": 0.01}, "19.995", "$: 19.995 is not a multiple of 0.01"),
+        ({"multipleOf": 0.01}, "1e999", "Invalid literal for Fraction: 'inf'"),
     ],
 )
 def test_what_it_does_not_allow_scores_0_and_says_why(schema: Any, text: str, said: str) -> None:

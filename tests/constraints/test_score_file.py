@@ -93,7 +93,7 @@ def test_batching_keeps_every_row_and_its_order(numbers: list[int], size: int) -
         ("", "the line is empty"),
         ('{"text": "a", "x": NaN}', "'x' holds nan, which is no number of JSON"),
         ('{"text": "a", "x": {"y": [1, -1e999]}}', "'x' holds -inf"),
-        (b'{"text": "caf\xe9"}', "not JSON.*utf-8"),
+        (b'{"text": "caf\xe9"}', "not UTF-8 text"),
         ("[" * 100_000, "not JSON"),
         ('["text"]', "a JSON list, not an object"),
         ('{"prompt": "a", "k": 1}', "no field 'text'; the row's fields: 'prompt', 'k'"),

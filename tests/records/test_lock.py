@@ -97,11 +97,15 @@ def test_a_run_that_cannot_be_opened_holds_nothing(tmp_path: Path) -> None:
 def test_a_forked_process_neither_holds_nor_frees_its_parent_s_lock(tmp_path: Path) -> None:
     lock = Lock(tmp_path / "lock", what="it", remedy="go")
     told, tell = os.pipe()
+    begun, begin = os.pipe()
     child = os.fork()
     if child == 0:
         lock.release()
+        os.close(tell)
+        os.write(begin, b".")
         os.read(told, 1)  # outlives the parent's lock
         os._exit(0)
+    os.read(begun, 1)
     assert (tmp_path / "lock").exists()
     with pytest.raises(RunError):
         Lock(tmp_path / "lock", what="it", remedy="go")
@@ -110,8 +114,8 @@ def test_a_forked_process_neither_holds_nor_frees_its_parent_s_lock(tmp_path: Pa
     Lock(tmp_path / "lock", what="it", remedy="go").release()
     os.write(tell, b".")
     os.waitpid(child, 0)
-    os.close(told)
-    os.close(tell)
+    for end in (told, tell, begun, begin):
+        os.close(end)
 
 
 def test_where_no_lock_can_be_made_nobody_is_kept_out(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def test_the_replaced_run_goes_with_the_first_checkpoint(over: tiny.Tree, tmp_pa
     with tiny.Nth("tiltune.training.run.save_checkpoint", 0, lambda: seen.extend(names(tmp_path))):
         seen: list[str] = []
         tiny.finish(over)
-    assert seen == ["run", "run.replaced"]
+    assert seen == ["run", "run.lock", "run.replaced"]
     assert names(tmp_path) == ["run"] and read_config(tmp_path / "run").run.seed == 9
 
 
@@ -143,7 +143,8 @@ def test_a_replacement_that_was_killed_is_undone_or_resumed(
     run = tmp_path / "run"
     before = tiny.outcome(run)
     code = tiny.FORK.run(_killed, over, target, number)
-    assert code == -signal.SIGKILL and names(tmp_path) == ["run", "run.replaced"]
+    assert code == -signal.SIGKILL
+    assert names(tmp_path) == ["run", "run.lock", "run.replaced"]  # the lock's file holds nobody
     if target == "tiltune.training.sampler.draw":
         shutil.copytree(tmp_path, tmp_path / "resumed")
         with pytest.raises(RunError, match="exists; choose another"):

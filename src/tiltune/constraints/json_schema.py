@@ -1,11 +1,13 @@
 """A text that is JSON and meets a JSON Schema, judged by reading it: jsonschema has the last word.
 
 However a value is written, by escapes, in another order, with other white space, its verdict is the
-schema's. A `format` is judged by llguidance where it knows it, and says nothing elsewhere.
+schema's. A `format` is judged by llguidance where it knows it, and says nothing elsewhere. What a
+number is a multiple of is told by what is written: 19.99 is one of 0.01, which floats deny.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from fractions import Fraction
 from importlib import import_module
 from typing import Any, cast, final
 
@@ -58,7 +60,7 @@ class JsonSchema:
     ) -> None:
         registry = import_module("jsonschema_specifications").REGISTRY  # nothing is fetched
         checker = _FormatChecker(formats)
-        of = _validator_of(schema)
+        of = _package("validators").extend(_validator_of(schema), {"multipleOf": _multiple})
         self._validator = of(schema, registry=registry, format_checker=checker)
         self._setting = setting
         self._by_grammar = by_grammar
@@ -74,7 +76,7 @@ class JsonSchema:
             fault = _package("exceptions").best_match(self._validator.iter_errors(value))
         except json.JSONDecodeError as error:
             return self._broken(text, error)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             return _zero(str(error))
         except RecursionError:
             return (
@@ -105,6 +107,12 @@ class _FormatChecker:
         tells = self._formats(format) if isinstance(instance, str) else None
         if tells is not None and not tells(cast(str, instance)):
             raise _package("exceptions").FormatError(f"{instance!r} is not a {format!r}")
+
+
+def _multiple(validator: Any, by: Any, value: Any, schema: Any) -> Generator[Exception]:
+    """The keyword `multipleOf`; an infinite number raises ValueError."""
+    if validator.is_type(value, "number") and Fraction(repr(value)) % Fraction(repr(by)):
+        yield _package("exceptions").ValidationError(f"{value!r} is not a multiple of {by!r}")
 
 
 def _read(text: str) -> Any:

@@ -42,7 +42,7 @@ def earlier_turns(
 
     A turn is what the whole conversation holds after the messages before it and the opening of an
     answer, up to the first end, or where there is none up to the next message. Of tokens that lie
-    across such a border none is a turn's. A greeting before any other message answers nothing that
+    across such a border none is a turn's. A greeting before any user's message answers nothing that
     a model could be asked, and is context.
 
     Args:
@@ -60,6 +60,7 @@ def earlier_turns(
         _turn(conversation, place, prompt, context, reader)
         for place in range(1, last)
         if conversation.answers(place)
+        and any(message["role"] == "user" for message in conversation.messages[:place])
     )
 
 
@@ -78,7 +79,7 @@ def _turn(
         ids = reader.until_end(context[start:end])
         if not whole and not reader.ends.intersection(ids[-1:]):
             ids = []
-    if not ids:
+    if not ids or start == 0:  # nothing predicts a first token
         raise DataError(
             f"message {place + 1} of `messages`, an answer of the assistant's, is not found again "
             f"in {prompt!r}, where the chat template writes more than {before!r} before it, or "

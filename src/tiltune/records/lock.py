@@ -1,5 +1,6 @@
 """One process at a time: a lock of the operating system, which a kill lets go of too."""
 
+import contextlib
 import json
 import os
 import socket
@@ -14,6 +15,10 @@ from tiltune.errors import RunError
 
 if sys.platform != "win32":
     import fcntl
+
+
+TRIES = 100
+"""Times that a file is opened which its holder removed meanwhile."""
 
 
 @final
@@ -45,14 +50,16 @@ class Lock:
         except OSError:
             return
         me = {"process": os.getpid(), "machine": socket.gethostname(), "since": _now()}
-        os.ftruncate(self._file, 0)
-        os.write(self._file, json.dumps(me).encode())
+        with contextlib.suppress(OSError):  # held all the same where the disk is full
+            os.ftruncate(self._file, 0)
+            os.write(self._file, json.dumps(me).encode())
         _held().add(self)
 
     def release(self) -> None:
         """Let the next in; a second call does nothing."""
         if self._file is not None:
-            self._path.unlink(missing_ok=True)  # before it is free, or another's would go
+            with contextlib.suppress(OSError):  # before it is free, or another's would go
+                self._path.unlink(missing_ok=True)
             self.forget()
 
     def forget(self) -> None:
@@ -72,8 +79,9 @@ class Lock:
 
 
 def _acquired(path: Path) -> int:
-    """The open file, locked; raises BlockingIOError where another holds it."""
-    while True:
+    """The open file, locked; raises BlockingIOError where another holds it, OSError where no file
+    stays the same."""
+    for _ in range(TRIES):
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             if sys.platform != "win32":
@@ -84,6 +92,7 @@ def _acquired(path: Path) -> int:
             os.close(file)
             raise
         os.close(file)
+    raise OSError(f"{path}: the file is another one each time it is opened")
 
 
 def _stands(file: int, path: Path) -> bool:

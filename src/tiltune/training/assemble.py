@@ -36,10 +36,10 @@ from tiltune.training.corpus import (
     JudgedRows,
     cap_told,
     judge,
+    last_turns,
     passes_exceeded,
     passes_told,
     trained_rows,
-    with_turns,
 )
 from tiltune.training.defaults import LEAST_FOR_THREADS, Scale, resolve
 from tiltune.training.learner import BetaRule, CorpusTerm, Learner, LearnerSettings
@@ -197,7 +197,7 @@ def prepare(given: RunConfig, *, to_train: bool = True) -> Prepared:
         given, config, method, WarmText(judged, data.warm), constraint, loaded
     )
     reference = loaded.policy.base("reference")
-    valid = judge(with_turns(data.valid, constraint, drop=drop), constraint)
+    valid = judge(last_turns(data.valid), constraint)
     return Prepared(
         config=config,
         method=method,

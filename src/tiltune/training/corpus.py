@@ -88,6 +88,12 @@ def with_turns(
     ]
 
 
+def last_turns(examples: Sequence[Example]) -> list[Example]:
+    """The rows with their last answers alone, by which rows that satisfy and others are told apart:
+    validation measures each kind by these."""
+    return [replace(each, earlier=()) for each in examples]
+
+
 def completions_of(examples: Sequence[Example]) -> list[Completion]:
     """Corpus rows as a constraint sees them."""
     return [Completion(e.prompt, e.text, not e.truncated, e.row) for e in examples]
