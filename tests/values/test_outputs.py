@@ -43,8 +43,8 @@ def test_the_joint_output_is_the_tied_one_and_a_row_an_id() -> None:
 @torch.no_grad()
 def test_a_wide_output_reads_states_of_one_size() -> None:
     output = outputs.WideOutput(4, 2)
-    output.scalar.weight[:] = torch.tensor([0.5, 0.0, 0.0, 0.0])
-    output.projection.weight[:] = torch.tensor([[0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    output.tied.scalar.weight[:] = torch.tensor([0.5, 0.0, 0.0, 0.0])
+    output.tied.projection.weight[:] = torch.tensor([[0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
     unembedding = torch.tensor([[3.0, 0.0], [0.0, 5.0]])
     for size in (0.1, 1.0, 70.0):  # of (1, 2, 0, 1) / sqrt(6 / 4): half of .816, and 1.633 / 2
         columns = output.columns(size * torch.tensor([[1.0, 2.0, 0.0, 1.0]]))

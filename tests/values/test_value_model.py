@@ -10,6 +10,7 @@ from torch import Tensor
 from small_models import WORDS, gpt2, llama, llama_module, write_folder
 from tiltune.config import ModelSection
 from tiltune.data.batches import left_padded
+from tiltune.errors import RunError
 from tiltune.models import hub
 from tiltune.models.lm import LanguageModel
 from tiltune.values import outputs
@@ -63,7 +64,7 @@ def made(
 ) -> Made:
     """Weights moved off their start, so that every part of the model matters."""
     values, lm = make(request.param, tmp_path)
-    kinds = {"full": outputs.FullOutput, "joint": outputs.JointOutput, "tied": outputs.TiedOutput}
+    kinds = {"full": outputs.FullOutput, "joint": outputs.JointOutput, "tied": outputs.WideOutput}
     assert isinstance(values.output, kinds[output])
     shake(values, 1)
     return values, lm
@@ -175,7 +176,7 @@ def test_state_goes_to_a_twin(make: Callable[..., Made], output: str, tmp_path: 
     shake(first, 3)
     assert torch.equal(second.logits(ids, mask), logits)  # the state was a copy
     state.pop(next(iter(state)))
-    with pytest.raises(ValueError, match="value weights do not match"):
+    with pytest.raises(RunError, match="value weights do not match"):
         second.load_state(state)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from tiltune.data.samples import Samples
+from tiltune.errors import RunError
 from tiltune.models.lm import Cache, LanguageModel
 from tiltune.values.outputs import Columns, Output, make_output
 
@@ -133,10 +134,12 @@ class ValueModel(ABC, nn.Module):
         return {name: value.detach().to("cpu", copy=True) for name, value in self.own_parameters()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
+        """Undo `state`; raises RunError where the weights are of values made otherwise."""
         own = dict(self.own_parameters())
         if own.keys() != state.keys():
-            raise ValueError(
-                f"value weights do not match: {sorted(own.keys() ^ state.keys())[:4]} …"
+            raise RunError(
+                f"value weights do not match: {sorted(own.keys() ^ state.keys())[:4]} …; another "
+                "version of Tiltune kept them, or another model; start a new run"
             )
         with torch.no_grad():
             for name, value in own.items():

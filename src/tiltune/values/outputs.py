@@ -92,18 +92,39 @@ class TiedOutput(nn.Module):
         return []
 
 
-class WideOutput(TiedOutput):
+class WideOutput(nn.Module):
     """The tied output of states brought to one size.
 
     A step of the optimizer moves each weight by the rate, so a logit by the rate times the sizes of
     states and unembedding and both their lengths. In a large model that is whole logits a step.
     """
 
+    def __init__(self, hidden: int, unembedding_size: int) -> None:
+        super().__init__()
+        self.tied = TiedOutput(hidden, unembedding_size)
+
+    def set_constant(self, logit: float) -> None:
+        self.tied.set_constant(logit)
+
+    def shift(self, logit: float) -> None:
+        self.tied.shift(logit)
+
     def columns(self, states: Float[Tensor, "*batch h"]) -> Columns:
-        states = states.to(self.scalar.weight.dtype)
+        states = states.float()
         states = states * states.square().mean(-1, keepdim=True).add(LEAST_SQUARE).rsqrt()
-        narrow = self.projection(states) / states.shape[-1] ** 0.5
-        return {"scalar": self.scalar(states), "projected": narrow}
+        columns = self.tied.columns(states)
+        return {**columns, "projected": columns["projected"] / states.shape[-1] ** 0.5}
+
+    def read(self, columns: Columns, unembedding: Tensor) -> Float[Tensor, "*batch V"]:
+        return self.tied.read(columns, unembedding)
+
+    def taken(
+        self, columns: Columns, ids: Int[Tensor, "*batch"], unembedding: Tensor
+    ) -> Float[Tensor, "*batch"]:
+        return self.tied.taken(columns, ids, unembedding)
+
+    def read_weights(self) -> list[nn.Parameter]:
+        return []
 
 
 class JointOutput(nn.Module):
@@ -141,7 +162,7 @@ class JointOutput(nn.Module):
         return self.rows.read_weights()
 
 
-Output = FullOutput | TiedOutput | JointOutput
+Output = FullOutput | WideOutput | JointOutput
 
 
 def make_output(hidden: int, lm: LanguageModel) -> Output:
