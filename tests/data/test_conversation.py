@@ -77,8 +77,9 @@ def test_all_of_the_assistant_s_tokens_are_trained_on(template: str, messages: A
     assert found.first_trained == mask.index(1)
 
 
-def test_a_greeting_answers_nothing_and_is_context() -> None:
-    greeted = turns(("assistant", "a"), *((m["role"], m["content"]) for m in LONG[:4]))
+@pytest.mark.parametrize("before", [(), (("system", "a"),)])
+def test_a_greeting_answers_nothing_and_is_context(before: tuple[tuple[str, str], ...]) -> None:
+    greeted = turns(*before, ("assistant", "a"), *((m["role"], m["content"]) for m in LONG[:4]))
     ids, mask = marked(greeted)
     mask[mask.index(1) : mask.index(0, mask.index(1))] = [0, 0]
     found = every(speaking(UNMARKED), messages=greeted)

@@ -1,5 +1,6 @@
 """One process at a time: who holds a lock is told, and nobody who is gone."""
 
+import errno
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ import pytest
 import tiny
 from tiltune.errors import RunError
 from tiltune.evaluation.folder import alone
+from tiltune.records import lock as lock_module
 from tiltune.records.lock import Lock
 from tiltune.records.run_folder import run_lock
 from tiltune.training import run as run_module
@@ -116,6 +118,30 @@ def test_a_forked_process_neither_holds_nor_frees_its_parent_s_lock(tmp_path: Pa
     os.waitpid(child, 0)
     for end in (told, tell, begun, begin):
         os.close(end)
+
+
+def test_a_full_disk_keeps_the_lock_and_says_less(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", full)
+    with (
+        Lock(tmp_path / "lock", what="it", remedy="go"),
+        pytest.raises(RunError, match="it: another process is at work there; wait"),
+    ):
+        Lock(tmp_path / "lock", what="it", remedy="go")
+    assert not (tmp_path / "lock").exists()
+
+
+def test_a_file_that_never_stays_is_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where files have no lasting identity nobody is kept out, and nothing hangs."""
+    monkeypatch.setattr(lock_module, "_stands", lambda *_: False)
+    for _ in range(2):
+        Lock(tmp_path / "lock", what="it", remedy="go")
 
 
 def test_where_no_lock_can_be_made_nobody_is_kept_out(tmp_path: Path) -> None:
