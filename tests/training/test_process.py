@@ -223,7 +223,7 @@ def test_a_killed_parent_leaves_no_process_and_can_be_resumed(tmp_path: Path, fo
     )
     toml = tiny.write_toml(tree, tmp_path / "run.toml")
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "tiltune.cli", "fit", str(toml)]
+    command = [sys.executable, "-m", "tiltune", "fit", str(toml)]
     with (tmp_path / "said").open("w") as said:
         parent = subprocess.Popen(command, stderr=said, env=os.environ | {"OMP_NUM_THREADS": "1"})
     deadline = time.monotonic() + 120

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import tiny
-from tiltune.cli import describe
+from tiltune.cli.terminal import describe
 from tiltune.records.measurements import read_evaluation
 from tiltune.records.rounds import RoundRecord, read_records
 
@@ -40,6 +40,7 @@ def test_fit_says_what_it_does_on_stderr(
     assert f"model: {tmp_path / 'run' / 'model'}" in captured.err
 
 
+@pytest.mark.quick
 def test_a_record_in_one_line() -> None:
     record = RoundRecord(
         round=4,
@@ -185,6 +186,7 @@ def test_text_with_brackets_is_shown_as_it_is(
     assert f"error: {tmp_path}/{name}.toml: no such file" in capsys.readouterr().err
 
 
+@pytest.mark.quick
 def test_no_arguments_show_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
     assert tiny.tiltune("--help") == 0
     said = capsys.readouterr().out

@@ -1,0 +1,76 @@
+"""score, rescore, classifier train: scores of text that is there already."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tiltune.cli.terminal import bar, say, show_evaluation, stdout_for_rows
+from tiltune.config import ScorerSection, load_constraint_config
+from tiltune.errors import ConfigError
+from tiltune.records.run_folder import is_run_folder
+
+
+def score(
+    constraint: Annotated[Path, typer.Argument(metavar="constraint.toml")],
+    completions: Annotated[
+        Path, typer.Argument(help="JSON lines or Parquet.", metavar="completions.jsonl")
+    ],
+) -> None:
+    """Score rows {prompt, text, …}: one JSON object a line on stdout, in order."""
+    config = load_constraint_config(constraint)
+    from tiltune.constraints.build import build_constraint
+    from tiltune.constraints.conflicts import conflict
+    from tiltune.constraints.population import share_told
+    from tiltune.constraints.score_file import score_file
+
+    with stdout_for_rows() as write:
+        built = build_constraint(config)
+        if found := conflict(config, built):
+            say(("warning: ", "yellow"), found)
+        count, satisfied = score_file(built, completions, write)
+    say(f"{satisfied} of {count} satisfy")
+    if built.share is not None:
+        say(share_told(built.share, satisfied, count))
+
+
+def rescore(
+    folder: Annotated[Path, typer.Argument(help="An evaluation's folder.", metavar="DIR")],
+    scorer: Annotated[list[Path], typer.Option(help="Constraint file; its name is the scorer's.")],
+    allow_training_scorer: Annotated[
+        bool, typer.Option(help="Report by the scorer that trained the model all the same.")
+    ] = False,
+) -> None:
+    """Score stored completions again and renew evaluation.json; nothing is generated."""
+    scorers = [ScorerSection(name=p.stem, constraint=load_constraint_config(p)) for p in scorer]
+    if len({each.name for each in scorers}) < len(scorers):
+        raise ConfigError("two --scorer files have one name; a scorer is called by its file's name")
+    from tiltune.evaluation.evaluate import EVALUATION
+    from tiltune.evaluation.rescore import rescore as run_rescore
+
+    with bar() as progress:
+        try:
+            done = run_rescore(
+                folder, scorers, allow_training_scorer=allow_training_scorer, progress=progress
+            )
+        except KeyboardInterrupt:
+            say(f"stopped; what is scored is kept in {folder}, the same command goes on")
+            raise typer.Exit(130) from None
+    show_evaluation(done)
+    say(f"evaluation: {folder / EVALUATION}")
+    if folder.name == "evaluation" and is_run_folder(folder.parent):
+        from tiltune.records.report.page import write_report
+
+        say(f"report: {write_report(folder.parent)}")
+
+
+def train_classifier(
+    labels: Annotated[Path, typer.Argument(help="Rows {text, label}.", metavar="labels.jsonl")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    label: Annotated[str | None, typer.Option(help="The label's field.")] = None,
+) -> None:
+    """Train a linear classifier on labelled text and measure it on a held-out tenth."""
+    from tiltune.constraints.linear import train_linear_classifier
+
+    for name, value in train_linear_classifier(labels, out, label_field=label).items():
+        say(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")

@@ -1,0 +1,91 @@
+"""evaluate, compare, report: what a model is worth, and pages of it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from tiltune.cli.terminal import bar, say, show_evaluation
+from tiltune.config import load_compare_config, load_evaluate_config
+from tiltune.records.run_folder import is_run_folder
+
+
+def evaluate(
+    model: Annotated[
+        Path, typer.Argument(help="A run, a model folder or a .gguf.", metavar="RUN_OR_MODEL")
+    ],
+    config: Annotated[Path, typer.Argument(help="What to measure.", metavar="eval.toml")],
+    out: Annotated[Path | None, typer.Option(help="Default: RUN/evaluation….")] = None,
+    name: Annotated[str | None, typer.Option(help="How tables call the model.")] = None,
+    guided: Annotated[bool, typer.Option(help="Decode with the values of a round.")] = False,
+    round_: Annotated[int | None, typer.Option("--round", help="Default: the last.")] = None,
+    base: Annotated[bool, typer.Option(help="The run's base model instead.")] = False,
+    best_of: Annotated[
+        int, typer.Option(min=1, help="Draw N, keep the best by the run's constraint.")
+    ] = 1,
+) -> None:
+    """Draw, score and measure; the same command goes on where it was stopped."""
+    given = load_evaluate_config(config)
+    from tiltune.evaluation.contender import open_contender
+    from tiltune.evaluation.evaluate import EVALUATION
+    from tiltune.evaluation.evaluate import evaluate as run_evaluation
+
+    ways = {
+        "guided": guided,
+        f"round-{round_}": round_ is not None,
+        "base": base,
+        f"best-of-{best_of}": best_of > 1,
+    }
+    way = "".join(f"-{each}" for each, asked in ways.items() if asked)
+    is_run = is_run_folder(model)
+    name = name or model.resolve().name + way
+    folder = out or (model / f"evaluation{way}" if is_run else Path(f"runs/evaluation-{name}"))
+    say(f"loading {model} …")
+    contender = open_contender(
+        model, name=name, guided=guided, round=round_, best_of=best_of, base=base
+    )
+    for line in contender.loaded.told:
+        say(line)
+    with bar() as progress:
+        try:
+            done = run_evaluation(contender, given, folder, say=say, progress=progress)
+        except KeyboardInterrupt:
+            say(f"stopped; what is done is kept in {folder}, the same command goes on")
+            raise typer.Exit(130) from None
+    show_evaluation(done)
+    say(f"evaluation: {folder / EVALUATION}")
+    if is_run and folder == model / "evaluation":
+        from tiltune.records.report.page import write_report
+
+        say(f"report: {write_report(model)}")
+
+
+def compare(
+    config: Annotated[Path, typer.Argument(help="Methods, budget, evaluation.")],
+) -> None:
+    """Run several methods under one budget; one table, one page. Started again, it goes on."""
+    given = load_compare_config(config)
+    from tiltune.evaluation.compare.comparison import compare
+    from tiltune.evaluation.compare.evaluator import evaluate_entry
+    from tiltune.records.report.columns import terminal_tables
+
+    try:
+        comparison = compare(given, evaluate_entry, source=str(config), say=say)
+    except KeyboardInterrupt:
+        say(f"stopped; what is done is kept in {given.table.dir}, the same command goes on")
+        raise typer.Exit(130) from None
+    for table in terminal_tables(comparison):
+        Console(highlight=False).print(table)
+    say(str(Path(given.table.dir) / "comparison.html"))
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of a run or a comparison.", metavar="RUN")],
+) -> None:
+    """Remake RUN/report.html, or a comparison's table and page, from the records alone."""
+    from tiltune.records.report.comparison import write_comparison_report
+    from tiltune.records.report.page import write_report
+
+    compared = (run / "comparison.json").exists()
+    say(str(write_comparison_report(run) if compared else write_report(run)))

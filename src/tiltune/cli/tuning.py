@@ -1,0 +1,91 @@
+"""demo, check, fit: a run from its file to its folder."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tiltune.cli.terminal import describe, log, say
+from tiltune.config import load_config, load_constraint_config
+from tiltune.records.run_folder import is_finished
+
+ConfigPath = Annotated[Path, typer.Argument(help="The run's TOML file.", metavar="run.toml")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="Override one setting, such as method.beta=2.")
+]
+
+
+def demo(
+    folder: Annotated[Path | None, typer.Option("--dir", help="Where to write the run.")] = None,
+) -> None:
+    """The main job on an embedded world with exact values: offline, about two minutes."""
+    from tiltune.worlds.demo import show
+
+    show(folder or Path("runs/demo"), log)
+
+
+def check(
+    config: ConfigPath,
+    settings: Settings = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Another constraint's TOML: how far do the two agree?")
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--settings", help="List every setting, not only what was chosen.")
+    ] = False,
+) -> None:
+    """Validate, load, explain the constraint on samples, estimate time and memory."""
+    given = load_config(config, tuple(settings or ()))
+    other = load_constraint_config(against) if against is not None else None
+    from tiltune.training.check.check import check_run
+
+    check_run(given, log, against=other, every=every)
+
+
+def fit(
+    config: ConfigPath,
+    settings: Settings = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the last saved round.")] = False,
+) -> None:
+    """Fine-tune; writes the run folder that `run.dir` names."""
+    given = load_config(config, tuple(settings or ()))
+    folder = Path(given.run.dir)
+    if resume and is_finished(folder, given):
+        say(f"{folder}: finished already, nothing to do; a higher method.rounds goes on")
+        return
+    run = None
+    try:
+        say(f"loading {given.model.path} …")
+        from tiltune.training.run import open_run
+
+        run = open_run(given, resume=resume)
+        for line in run.prepared.loaded.told:
+            say(line)
+        if resume:
+            say(f"{folder}: starting at round {run.next_round}")
+            for changed in run.changed:
+                say(f"the {changed}'s file has changed; rounds from this one on go by it")
+        for line in run.told():
+            say(line)
+        for record in run.rounds():
+            say(describe(record))
+            if cap := run.cap(record):
+                say(cap)
+            for alarm in record.alarms:
+                say("  ", ("alarm: ", "yellow"), alarm)
+    except KeyboardInterrupt:
+        saved = run.next_round if run else 0
+        again = _fit_command(config, settings or [], resume=resume or saved > 0)
+        if saved:
+            say(f"stopped; `{again}` goes on at round {saved}")
+        else:
+            say(f"stopped before anything was saved; `{again}` starts again")
+        raise typer.Exit(130) from None
+    say(f"model: {folder / 'model'}   report: {folder / 'report.html'}")
+
+
+def _fit_command(config: Path, settings: list[str], *, resume: bool) -> str:
+    """What to type to go on with the same settings."""
+    options = ["--resume"] * resume + [part for each in settings for part in ("--set", each)]
+    return shlex.join(["tiltune", "fit", str(config), *options])
