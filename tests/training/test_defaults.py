@@ -6,6 +6,7 @@ import pytest
 from pydantic import BaseModel
 
 from tiltune.config import ResolvedConfig, RunConfig
+from tiltune.config.resolved import ResolvedValueModel
 from tiltune.methods.kinds import make_method
 from tiltune.training.defaults import Scale, resolve
 from tiltune.training.precision import Hardware, choose_precision
@@ -61,21 +62,35 @@ def test_what_was_asked_for_stays() -> None:
         assert resolved[table] | values == resolved[table]
 
 
+def test_values_of_a_large_model_are_a_head_with_a_rate_of_its_own() -> None:
+    def chosen(parameters: int, adapter: str = "none", **stated: Any) -> ResolvedValueModel:
+        given = config(model={"path": "m", "adapter": adapter}, value_model=stated)
+        return resolved_for(given, Scale(parameters, context=1024, cores=2)).value_model
+
+    below, large = chosen(49_999_999), chosen(50_000_000)
+    assert (below.kind, below.warm_start) == ("copy", 200)
+    assert (large.kind, large.warm_start, large.learning_rate) == ("head", 2400, 2e-3)
+    assert chosen(10**9, "lora").learning_rate == 2e-3  # whatever the model's size
+    copies = [chosen(10**9, adapter, kind="copy") for adapter in ("lora", "none")]
+    assert [each.warm_start for each in copies] == [60, 60]
+    assert copies[0].learning_rate == pytest.approx(8 * copies[1].learning_rate)
+    assert copies[1].learning_rate == pytest.approx(1.5e-3 * 1000**-0.5)
+    small = chosen(10**6, "none", kind="head")
+    assert (small.warm_start, small.learning_rate) == (200, 1.5e-3)
+
+
 def test_rates_fall_and_batches_shrink_with_size() -> None:
     small, large = (
         resolved_for(config(), Scale(parameters, context=1024, cores=2))
         for parameters in (1_000_000, 1_000_000_000)
     )
     assert large.learner.learning_rate < 0.1 * small.learner.learning_rate
-    assert large.value_model.learning_rate < 0.1 * small.value_model.learning_rate
     assert large.sampler.samples_per_round < small.sampler.samples_per_round
     assert large.learner.batch_size < small.learner.batch_size
     adapted = resolved_for(
         config(model={"path": "m", "adapter": "lora"}), Scale(10**9, context=1024, cores=2)
     )
     assert adapted.learner.learning_rate > 3 * large.learner.learning_rate
-    rates = [each.value_model.learning_rate for each in (adapted, large)]
-    assert rates[0] == pytest.approx(8 * rates[1])
 
 
 def test_steps_follow_the_samples() -> None:

@@ -12,6 +12,7 @@ import tiny
 from tiltune.errors import ConfigError, DataError
 from tiltune.models.optimiser import Optimiser
 from tiltune.records.rounds import RoundRecord
+from tiltune.training import assemble
 from tiltune.training import warm as warm_module
 from tiltune.training.actor import Actor
 from tiltune.training.assemble import make_actor, make_learner, prepare
@@ -63,6 +64,31 @@ def begin(actor: Actor, version: int = 0) -> dict[str, Any]:
 )
 def test_the_rule_by_hand(changes: dict[str, Any], steps: int) -> None:
     assert usual_steps(200, replace(FACTS, **changes)) == steps
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("seconds", "steps"),
+    [
+        (20 / 51_200, 2400),  # more windows than these are not cut
+        (20.01 / 51_200, 799),  # each is seen once then
+        (20 / 12_800, 200),
+        (20.01 / 12_800, 0),
+    ],
+)
+def test_many_steps_are_cut_to_what_scoring_allows(seconds: float, steps: int) -> None:
+    assert usual_steps(2400, replace(FACTS, seconds_a_text=seconds)) == steps
+    asked = replace(FACTS, seconds_a_text=seconds, asked=True)
+    assert usual_steps(2400, asked) == 2400
+
+
+def test_no_more_windows_are_cut_than_are_worth_their_scoring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assemble, "MOST_WINDOWS", 100)
+    prepared = prepare(tiny.config(tiny.workplace(tmp_path, **WARM)))
+    warm = make_actor(prepared).warm
+    assert warm is not None and len(warm.windows) == 100 < STEPS * 64
 
 
 def test_it_is_on_by_default_where_no_automaton_decides(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from small_windows import windows
 from tiltune.errors import RunError
 from tiltune.models.lm import LanguageModel
 from tiltune.models.optimiser import Optimiser
-from tiltune.values import windows_fit
+from tiltune.values import outputs, windows_fit
 from tiltune.values.fit import ValueSettings, labelled_values
 from tiltune.values.model import HeadValue, TrunkValue
 from tiltune.values.windows_fit import WINDOWS_A_STEP, Windows, fit_windows, score_loss
@@ -123,9 +123,29 @@ def test_the_output_reads_the_states(lm: LanguageModel) -> None:
     ids, mask = windows(5, LIMIT).samples.prefixes()
     for values in kinds(lm):
         torch.nn.init.normal_(values.output.weight, std=0.5)  # type: ignore[arg-type]
-        states = values.states(ids, mask, keep=3)
+        states = values.window_states(ids, mask, keep=3)
         expected = values.logits(ids, mask, keep=3)
         torch.testing.assert_close(values.output(states), expected)
+
+
+def test_a_head_over_a_wide_vocabulary_reads_windows_without_the_trunk(
+    lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outputs, "NARROW_VOCABULARY", 1)
+    monkeypatch.setattr(outputs, "WIDE_VOCABULARY", lm.width - 1)
+    torch.manual_seed(0)
+    values, given = HeadValue(lm), windows(100, LIMIT)
+    ids, mask = given.samples.prefixes()
+    torch.nn.init.normal_(values.output.tied.projection.weight)  # type: ignore[union-attr]
+    with monkeypatch.context() as without:
+        without.setattr(lm, "trunk", None)  # calling it would be an error
+        fit_windows(values, given, lm, replace(SETTINGS, steps=3), seed=0)
+        states = values.window_states(ids, mask, keep=3)
+    read = values.output.read(values.output.columns(states), lm.unembedding())
+    torch.testing.assert_close(read, values.logits(ids, mask, keep=3))  # states weigh nothing yet
+    torch.nn.init.normal_(values.enter.weight)
+    moved = (values.logits(ids, mask, keep=3) - read).abs().max()
+    assert moved > 0.1  # and count as soon as they weigh something
 
 
 def test_no_score_no_second_output(lm: LanguageModel) -> None:

@@ -34,6 +34,7 @@ class ResolvedSampler(SamplerSection):
 
 
 class ResolvedValueModel(ValueModelSection):
+    kind: Literal["copy", "head", "separate"]
     steps_per_round: int
     batch_size: int
     learning_rate: float

@@ -81,8 +81,10 @@ class SamplerSection(Section):
 
 
 class ValueModelSection(Section):
-    kind: Literal["copy", "head", "separate"] = Field(
-        default="copy", description="What carries the values."
+    kind: Literal["copy", "head", "separate"] | None = Field(
+        default=None,
+        description="What carries the values: a copy of the policy, a head on the snapshot, a "
+        "smaller model; none: a head from 50 million parameters on, else a copy.",
     )
     path: str | None = Field(
         default=None,
@@ -104,8 +106,8 @@ class ValueModelSection(Section):
         default=None,
         ge=0,
         description="Optimizer steps, of 64 windows of text each, before the first own "
-        "completions; none: 200 (60 from 50 million parameters on) where there is a corpus, the "
-        "constraint is cheap and no automaton knows all of it; 0: no warm start.",
+        "completions; none: 200 (of a head on a large model 2400, of its copy 60) where there is a "
+        "corpus, the constraint is cheap and no automaton knows all of it; 0: no warm start.",
     )
     warm_text: str | None = Field(
         default=None,

@@ -198,7 +198,7 @@ def _pair(
         loaded.policy.load_state(snapshot)
     weights = digest(
         [folder / "snapshot.safetensors", folder / "values.safetensors"],
-        _weights_digest(run.model) + run.value_model.kind,
+        _weights_digest(run.model) + (run.value_model.kind or ""),
     )
     if not guided:
         return loaded, None, weights

@@ -60,7 +60,7 @@ from tiltune.training.warm_choice import WarmText, choose_warm_start
 from tiltune.values import build as values_build
 from tiltune.values.fit import ValueLearner
 from tiltune.values.state import StateValue
-from tiltune.values.windows_fit import WINDOWS_A_STEP
+from tiltune.values.windows_fit import MOST_WINDOWS, WINDOWS_A_STEP
 
 
 @dataclass(frozen=True)
@@ -287,7 +287,7 @@ def make_warm_start(prepared: Prepared) -> WarmStart | None:
         ends=prepared.loaded.eos_ids,
     )
     rows = [*prepared.judged.rows, *prepared.warm_rows]
-    count = section.warm_start * WINDOWS_A_STEP
+    count = min(section.warm_start * WINDOWS_A_STEP, MOST_WINDOWS)
     windows = cut_windows(rows, count, shape, seed=prepared.seeds.warm)
     if not windows:
         raise DataError(

@@ -23,9 +23,13 @@ from tiltune.config.resolved import (
 )
 from tiltune.methods.base import BuiltInMethod, Usual
 from tiltune.training.balance import LEAST
+from tiltune.values.build import LARGE, usual_kind
 
 LEAST_FOR_THREADS = 1_000_000
 """Parameters below which a second thread costs more in waiting than it computes."""
+
+HEAD_RATE = 2e-3
+"""Of values that are a head on a large model: its own weights are small, whatever the model's."""
 
 BALANCED_RATE = 1 / 6
 """Share of the policy's rate where beta is chosen: the KL term then has its say in every step, and
@@ -64,7 +68,8 @@ def resolve(
     """
     threads = _threads(config, scale)
     steps = _steps(config, scale, method)
-    rates = _rates(config, scale, method.usual)
+    kind = config.value_model.kind or usual_kind(scale.parameters)
+    rates = _rates(config, scale, method.usual, kind)
     return ResolvedConfig(
         run=config.run,
         model=model,
@@ -81,10 +86,11 @@ def resolve(
         value_model=ResolvedValueModel(
             **_filled(
                 config.value_model,
+                kind=kind,
                 steps_per_round=steps.values,
                 batch_size=64,
                 learning_rate=min(2e-3, rates[1]),
-                warm_start=200 if scale.parameters < 50_000_000 else 60,
+                warm_start=_warm_steps(scale, kind),
             )
         ),
         learner=ResolvedLearner(
@@ -127,7 +133,7 @@ class _Size:
 
 _SIZES = (
     _Size(1e6, 4992, 64, 8, 10, 256, 3),
-    _Size(50e6, 4992, 32, 2, 4, 256, 3),
+    _Size(LARGE, 4992, 32, 2, 4, 256, 3),
     # a first estimate of what ends within 45 minutes on two cores at 135 million under LoRA
     _Size(float("inf"), 512, 8, 2, 4, 32, 8),
 )
@@ -208,7 +214,14 @@ def _weighed(config: RunConfig) -> MethodConfig:
     return config.method.model_copy(update={"beta": LEAST})
 
 
-def _rates(config: RunConfig, scale: Scale, usual: Usual) -> tuple[float, float]:
+def _warm_steps(scale: Scale, kind: str) -> int:
+    """A head's steps on a large model cost no pass through it, a copy's many."""
+    if scale.parameters < LARGE:
+        return 200
+    return 2400 if kind == "head" else 60
+
+
+def _rates(config: RunConfig, scale: Scale, usual: Usual, kind: str) -> tuple[float, float]:
     """The policy's and the values' peak rate."""
     root = (max(scale.parameters, 1) / 1e6) ** -0.5
     lora = config.model.adapter == "lora"
@@ -216,6 +229,8 @@ def _rates(config: RunConfig, scale: Scale, usual: Usual) -> tuple[float, float]
     if _weighed(config).beta is None:
         policy *= BALANCED_RATE
     values = 1.5e-3 * root * (_size(scale.parameters).adapted_values if lora else 1)
+    if scale.parameters >= LARGE and kind == "head":
+        values = HEAD_RATE
     return policy, policy if usual.rate != 1 else values
 
 

@@ -12,11 +12,13 @@ from tiltune.methods.base import BuiltInMethod
 from tiltune.models.hub import Loaded
 from tiltune.training.corpus import JudgedRows
 from tiltune.values.build import decided_exactly
-from tiltune.values.windows_fit import WINDOWS_A_STEP
+from tiltune.values.windows_fit import MOST_WINDOWS, WINDOWS_A_STEP
 
 MOST_SECONDS = 20.0
 """A constraint that scores all windows within these is cheap. Their beginnings, shorter and six
 times as many, come on top."""
+FEW_STEPS = 200
+"""If not even so many are cheap, there are none."""
 MOST_COST = 2
 """Class of cost, as of `ConstraintSection.cost`: no process and no network is asked unasked."""
 MOST_VISITS = 4
@@ -50,7 +52,11 @@ def usual_steps(steps: int, facts: WarmFacts) -> int:
         steps: what is good for a model of this size.
         facts: see there.
     """
-    cheap = facts.seconds_a_text * steps * WINDOWS_A_STEP <= MOST_SECONDS
+    few = min(steps, FEW_STEPS)
+    cheap = facts.seconds_a_text * few * WINDOWS_A_STEP <= MOST_SECONDS
+    if cheap and not facts.asked and facts.seconds_a_text * MOST_WINDOWS > MOST_SECONDS:
+        affordable = int(MOST_SECONDS / (facts.seconds_a_text * WINDOWS_A_STEP))
+        steps = min(steps, max(few, affordable))
     chosen = facts.asked or (not facts.exact and facts.cost <= MOST_COST and cheap)
     if not chosen:
         return 0

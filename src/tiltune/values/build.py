@@ -1,6 +1,7 @@
 """The `[value_model]` section -> values: what carries them, and what is known for certain."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 
@@ -20,6 +21,10 @@ from tiltune.values.model import HeadValue, TrunkValue, ValueModel
 from tiltune.values.prior import MOST_STATES, StatePrior
 from tiltune.values.token_automaton import TokenAutomaton
 from tiltune.values.token_grammar import TokenGrammar
+
+LARGE = 50_000_000
+"""Parameters from which on values are a head: a copy's steps then cost what the policy's do, and
+the few that there is time for teach it less (`LOG.md`)."""
 
 
 def build_values(
@@ -80,9 +85,10 @@ def refuse(section: ValueModelSection) -> None:
             "value_model.kind = 'separate' needs value_model.path, a smaller model's folder"
         )
     if section.kind != "separate" and section.path is not None:
+        stated = "left open" if section.kind is None else f"'{section.kind}'"
         raise ConfigError(
             f"value_model.path = {section.path} is for value_model.kind = 'separate', "
-            f"which is '{section.kind}'; change that, or leave the path out"
+            f"which is {stated}; change that, or leave the path out"
         )
     if section.warm_text is not None and section.warm_start == 0:
         raise ConfigError(
@@ -91,15 +97,21 @@ def refuse(section: ValueModelSection) -> None:
         )
 
 
+def usual_kind(parameters: int) -> Literal["copy", "head"]:
+    """What carries the values of a model of so many parameters, where the user leaves it open."""
+    return "head" if parameters >= LARGE else "copy"
+
+
 def make_values(
     config: RunConfig, loaded: hub.Loaded, law: LanguageModel, reference: LanguageModel
 ) -> ValueModel:
     """The value model of the configured kind, over the law whose values it learns."""
     section, policy = config.value_model, loaded.policy
+    kind = section.kind or usual_kind(loaded.parameters)
     torch.manual_seed(config.run.seed)
-    if section.kind == "head":
+    if kind == "head":
         return HeadValue(law).to(policy.device)
-    if section.kind == "copy":
+    if kind == "copy":
         return TrunkValue(policy.clone("values"), reference).to(policy.device)
     with named("value_model.path"):
         smaller = hub.load_module(str(section.path), dtype=torch.float32).to(policy.device)

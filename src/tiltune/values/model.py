@@ -19,7 +19,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from tiltune.data.samples import Samples
 from tiltune.errors import RunError
 from tiltune.models.lm import Cache, LanguageModel
-from tiltune.values.outputs import Columns, Output, make_output
+from tiltune.values.outputs import Columns, Output, WideOutput, make_output, of_one_size
 
 
 class ValueReader(NamedTuple):
@@ -48,8 +48,9 @@ class ValueModel(ABC, nn.Module):
     def logits(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Float[Tensor, "N K V"]:
         """`logit R_φ(s, ·)` at the last `keep` prefixes (0: all), 32 bit; all of them at once."""
 
-    def states(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Float[Tensor, "N K h"] | None:
-        """What the output reads at the last `keep` prefixes (0: all); None: there is nothing."""
+    def window_states(self, ids: Tensor, mask: Tensor, *, keep: int) -> Tensor | None:
+        """What the output reads at the last `keep` prefixes of text that no law drew, [N, K, h];
+        None: there is nothing. A kind may do without the trunk there."""
         return None
 
     def columns(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Columns:
@@ -167,11 +168,11 @@ class TrunkValue(ValueModel):
     def logits(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Float[Tensor, "N K V"]:
         return self.read(self.columns(ids, mask, keep=keep), ids, mask, keep)
 
-    def states(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Float[Tensor, "N K h"]:
+    def window_states(self, ids: Tensor, mask: Tensor, *, keep: int) -> Float[Tensor, "N K h"]:
         return self.trunk.trunk(ids, mask)[0][:, -keep:]
 
     def columns(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Columns:
-        return self.output.columns(self.states(ids, mask, keep=keep))
+        return self.output.columns(self.trunk.trunk(ids, mask)[0][:, -keep:])
 
     def reader(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> ValueReader:
         return make_reader(self.output, self.unembedding_of)
@@ -198,6 +199,10 @@ class HeadValue(ValueModel):
 
     A base LM has no reason to encode what the constraint must remember, so a linear head on a
     frozen trunk fails (`LOG.md`); one attention layer of the head's own remembers it.
+
+    Over a wide vocabulary embeddings and states are brought to one size, and the states' weights
+    begin at zero: embeddings alone tell windows of text nearly as well, and cost no pass through
+    the trunk, so that there can be ten times as many (`LOG.md`).
     """
 
     def __init__(self, snapshot: LanguageModel, *, heads: int = 4) -> None:
@@ -214,6 +219,9 @@ class HeadValue(ValueModel):
         )
         self.before, self.after = nn.LayerNorm(inner), nn.LayerNorm(inner)
         self.output = make_output(inner, snapshot)
+        self.sized = isinstance(self.output, WideOutput)
+        if self.sized:
+            nn.init.zeros_(self.enter.weight[:, size:])
 
     @property
     def width(self) -> int:
@@ -222,14 +230,17 @@ class HeadValue(ValueModel):
     def logits(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Float[Tensor, "N K V"]:
         return self.read(self.columns(ids, mask, keep=keep), ids, mask, keep)
 
-    def states(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Float[Tensor, "N K h"]:
-        with torch.no_grad():
-            states, _ = self.snapshot.trunk(ids, mask)
-        features, _ = self._features(ids, mask, states, None)
-        return features[:, -keep:]
+    def window_states(self, ids: Tensor, mask: Tensor, *, keep: int) -> Float[Tensor, "N K h"]:
+        """See `ValueModel`; over a wide vocabulary the snapshot's states count from the first own
+        completions on."""
+        if self.sized:
+            states = self.enter.weight.new_zeros((*ids.shape, self.snapshot.hidden_size))
+        else:
+            states = self._states(ids, mask)
+        return self._features(ids, mask, states, None)[0][:, -keep:]
 
     def columns(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Columns:
-        return self.output.columns(self.states(ids, mask, keep=keep))
+        return self._columns(ids, mask, self._states(ids, mask), keep)
 
     def columns_with_law(
         self, law: LanguageModel, ids: Tensor, mask: Tensor, *, keep: int
@@ -238,8 +249,7 @@ class HeadValue(ValueModel):
         assert law is self.snapshot, "a head reads the hidden states of its own snapshot alone"
         if law.whole:
             return super().columns_with_law(law, ids, mask, keep=keep)
-        with torch.no_grad():
-            states, _ = law.trunk(ids, mask)
+        states = self._states(ids, mask)
         return states[:, -keep:], self._columns(ids, mask, states, keep)
 
     @property
@@ -251,6 +261,10 @@ class HeadValue(ValueModel):
 
     def read_weights(self) -> list[nn.Parameter]:
         return self.output.read_weights()
+
+    @torch.no_grad()
+    def _states(self, ids: Tensor, mask: Tensor) -> Float[Tensor, "N L h"]:
+        return self.snapshot.trunk(ids, mask)[0]
 
     def _columns(self, ids: Tensor, mask: Tensor, states: Tensor, keep: int) -> Columns:
         features, _ = self._features(ids, mask, states, None)
@@ -274,6 +288,8 @@ class HeadValue(ValueModel):
         self, ids: Tensor, mask: Tensor, states: Tensor, cache: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         embedded = self.snapshot.embed(ids).detach()
+        if self.sized:
+            embedded, states = of_one_size(embedded), of_one_size(states)
         features = self.enter(torch.cat((embedded, states), -1).to(self.enter.weight.dtype))
         count, length, size = features.shape
         shape = (count, length, self.heads, size // self.heads)

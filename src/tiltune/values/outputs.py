@@ -92,6 +92,12 @@ class TiedOutput(nn.Module):
         return []
 
 
+def of_one_size(states: Float[Tensor, "*batch h"]) -> Float[Tensor, "*batch h"]:
+    """Divided by the root of their mean square, in 32 bit."""
+    states = states.float()
+    return states * states.square().mean(-1, keepdim=True).add(LEAST_SQUARE).rsqrt()
+
+
 class WideOutput(nn.Module):
     """The tied output of states brought to one size.
 
@@ -110,8 +116,7 @@ class WideOutput(nn.Module):
         self.tied.shift(logit)
 
     def columns(self, states: Float[Tensor, "*batch h"]) -> Columns:
-        states = states.float()
-        states = states * states.square().mean(-1, keepdim=True).add(LEAST_SQUARE).rsqrt()
+        states = of_one_size(states)
         columns = self.tied.columns(states)
         return {**columns, "projected": columns["projected"] / states.shape[-1] ** 0.5}
 

@@ -24,6 +24,8 @@ from tiltune.values.read import taken_values
 from tiltune.values.warm import start_rate
 
 WINDOWS_A_STEP = 64
+MOST_WINDOWS = 51_200
+"""More are not cut, but seen again: each is scored seven times."""
 BEGINNINGS = 6
 """Of each window, scored; four times as many would cost four times the scoring."""
 
@@ -112,7 +114,7 @@ def second_output(values: ValueModel, windows: Windows, law: LanguageModel) -> O
     kind have no states to read."""
     one = windows.samples.select(torch.zeros(1, dtype=torch.int64))
     with torch.no_grad():
-        states = values.states(*one.prefixes(), keep=one.ids.shape[1])
+        states = values.window_states(*one.prefixes(), keep=one.ids.shape[1])
     if states is None or not bool(windows.scored.any()):
         return None
     output = make_output(states.shape[-1], law).to(law.device)
@@ -157,7 +159,7 @@ def _backward(
         if second is None:
             taken, beside = taken_values(values, own), None
         else:
-            states = values.states(*own.prefixes(), keep=own.ids.shape[1])
+            states = values.window_states(*own.prefixes(), keep=own.ids.shape[1])
             assert states is not None, "there is a second output only where there are states"
             taken = _read(values.output, states, own.ids, law)
             said = _read(second, states, own.ids, law)

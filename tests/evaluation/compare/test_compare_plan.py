@@ -240,8 +240,7 @@ def test_a_point_of_the_curve_knows_what_had_been_spent_by_then() -> None:
 
 
 def test_a_value_model_of_another_size_has_no_known_decoding_cost() -> None:
-    (small,) = planned(
-        {"name": "g", "kind": "guided", "overrides": {"value_model.kind": "head"}},
-    )
+    other = {"value_model.kind": "separate", "value_model.path": "smaller"}
+    (small,) = planned({"name": "g", "kind": "guided", "overrides": other})
     found = cost_of(small, [])[-1]
     assert found.value is None and found.missing == 1

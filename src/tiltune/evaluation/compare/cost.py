@@ -51,14 +51,14 @@ def cost_of(planned: Planned, records: Sequence[RoundRecord]) -> tuple[Measureme
 
 
 def forward_passes(planned: Planned) -> float | None:
-    """Relative to the base's 1: n for best of n, 2 for guidance by a copy of the model.
+    """Relative to the base's 1: n for best of n; 2 for guidance by values of the model's size.
 
     A value model of another size than the base's is not counted: None.
     """
     if planned.method.chooses:
         return float(planned.n)
     if planned.method.guides:
-        return 2.0 if planned.config.value_model.kind == "copy" else None
+        return None if planned.config.value_model.kind == "separate" else 2.0
     return 1.0
 
 
