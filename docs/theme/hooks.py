@@ -1,0 +1,90 @@
+"""What a page of docs/ says on a forge and must say on the site, too: run by mkdocs at each build.
+
+Links out of docs/ lead to pages made of those files, which are listed here and nowhere else; a
+fence's file name becomes its title.
+"""
+
+import os
+import re
+from pathlib import Path, PurePosixPath
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parents[2]
+OUTSIDE = "repository"
+"""Where on the site the files are that do not lie in docs/."""
+FENCE = re.compile(r"^```.*?^```[ ]*$", re.M | re.S)
+LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)")
+NAMED_FENCE = re.compile(r"^```(\w+) ([\w.]+)$", re.M)
+LANGUAGES = {".py": "python", ".toml": "toml", ".yaml": "yaml", ".jsonl": "json"}
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """A page for each file outside docs/ that a page links to, and for those that these link to."""
+    waiting = [f"docs/{file.src_uri}" for file in files.documentation_pages()]
+    seen = set(waiting)
+    while waiting:
+        path = PurePosixPath(waiting.pop())
+        for link in _links(_text(path)) if path.suffix == ".md" else []:
+            target = _target(path, link)
+            if target in seen or not (ROOT / target).exists():
+                continue
+            seen.add(target)
+            waiting.append(target)
+            if not target.startswith("docs/"):
+                files.append(File.generated(config, _uri(target), content=_page(target)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """The page's links as they lead on the site, and its fences as the site's markdown has them."""
+    outside = page.file.src_uri.removeprefix(f"{OUTSIDE}/")
+    source = f"docs/{outside}" if outside == page.file.src_uri else outside
+    if source != f"docs/{outside}":
+        page.meta["search"] = {"exclude": True}
+
+    def moved(link: re.Match[str]) -> str:
+        target = _target(PurePosixPath(source), link[1])
+        if not (ROOT / target).exists():
+            return link[1]  # which mkdocs refuses
+        return os.path.relpath(_uri(target), PurePosixPath(page.file.src_uri).parent)
+
+    parts, last = list[str](), 0
+    for fence in FENCE.finditer(markdown):
+        parts.append(LINK.sub(moved, markdown[last : fence.start()]))
+        parts.append(NAMED_FENCE.sub(r'``` { .\1 title="\2" }', fence[0]).replace("```jsonl", "```json"))
+        last = fence.end()
+    return "".join([*parts, LINK.sub(moved, markdown[last:])])
+
+
+def _links(text: str) -> list[str]:
+    return LINK.findall(FENCE.sub("", text))
+
+
+def _target(source: PurePosixPath, link: str) -> str:
+    """The path in the repository that a link of the file at `source` names."""
+    return os.path.normpath(source.parent / link)
+
+
+def _uri(path: str) -> str:
+    """Where on the site the file of the repository is."""
+    if path.startswith("docs/"):
+        return path.removeprefix("docs/")
+    return f"{OUTSIDE}/{path}" if path.endswith(".md") else f"{OUTSIDE}/{path}.md"
+
+
+def _text(path: PurePosixPath | str) -> str:
+    return (ROOT / path).read_text("utf-8")
+
+
+def _page(path: str) -> str:
+    """A file as a page: markdown as it is, code in a fence, a folder as the list of its files."""
+    if path.endswith(".md"):
+        return _text(path)
+    if (ROOT / path).is_dir():
+        names = sorted(each.name for each in (ROOT / path).iterdir() if each.is_file())
+        return f"# {path}\n\n" + "\n".join(f"- [{name}]({PurePosixPath(path).name}/{name})" for name in names)
+    language = LANGUAGES.get(PurePosixPath(path).suffix, "")
+    return f"# {path}\n\n````{language}\n{_text(path)}````\n"
