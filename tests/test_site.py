@@ -35,12 +35,15 @@ def test_the_nav_names_every_page_and_no_other() -> None:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site as `make docs` builds it: strict, so that a broken link or anchor is an error."""
+    """The site as `make docs` builds it: strict, so that a broken link or anchor is an error.
+
+    Never `--quiet`, which keeps mkdocs from counting its warnings.
+    """
     if find_spec("mkdocs") is None:
         pytest.skip("needs mkdocs, which requirements.txt has")
     folder = tmp_path_factory.mktemp("site")
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(folder)],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
         cwd=ROOT,
         env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,

@@ -15,6 +15,8 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).resolve().parents[2]
 OUTSIDE = "repository"
 """Where on the site the files are that do not lie in docs/."""
+SOURCES: dict[str, str] = {}
+"""The file that a page is made of, by the page's place; what is not here lies in docs/."""
 FENCE = re.compile(r"^```.*?^```[ ]*$", re.M | re.S)
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)")
 NAMED_FENCE = re.compile(r"^```(\w+) ([\w.]+)$", re.M)
@@ -27,22 +29,22 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     seen = set(waiting)
     while waiting:
         path = PurePosixPath(waiting.pop())
-        for link in _links(_text(path)) if path.suffix == ".md" else []:
+        for link in _links(path):
             target = _target(path, link)
             if target in seen or not (ROOT / target).exists():
                 continue
             seen.add(target)
             waiting.append(target)
             if not target.startswith("docs/"):
+                SOURCES[_uri(target)] = target
                 files.append(File.generated(config, _uri(target), content=_page(target)))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """The page's links as they lead on the site, and its fences as the site's markdown has them."""
-    outside = page.file.src_uri.removeprefix(f"{OUTSIDE}/")
-    source = f"docs/{outside}" if outside == page.file.src_uri else outside
-    if source != f"docs/{outside}":
+    source = SOURCES.get(page.file.src_uri, f"docs/{page.file.src_uri}")
+    if page.file.src_uri in SOURCES:
         page.meta["search"] = {"exclude": True}
 
     def moved(link: re.Match[str]) -> str:
@@ -54,13 +56,17 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     parts, last = list[str](), 0
     for fence in FENCE.finditer(markdown):
         parts.append(LINK.sub(moved, markdown[last : fence.start()]))
-        parts.append(NAMED_FENCE.sub(r'``` { .\1 title="\2" }', fence[0]).replace("```jsonl", "```json"))
+        shown = NAMED_FENCE.sub(r'``` { .\1 title="\2" }', fence[0])
+        parts.append(shown.replace("```jsonl", "```json"))
         last = fence.end()
     return "".join([*parts, LINK.sub(moved, markdown[last:])])
 
 
-def _links(text: str) -> list[str]:
-    return LINK.findall(FENCE.sub("", text))
+def _links(path: PurePosixPath) -> list[str]:
+    """Of a page, or of the page that stands for a folder."""
+    if path.suffix != ".md" and not (ROOT / path).is_dir():
+        return []
+    return LINK.findall(FENCE.sub("", _page(str(path))))
 
 
 def _target(source: PurePosixPath, link: str) -> str:
@@ -72,19 +78,18 @@ def _uri(path: str) -> str:
     """Where on the site the file of the repository is."""
     if path.startswith("docs/"):
         return path.removeprefix("docs/")
-    return f"{OUTSIDE}/{path}" if path.endswith(".md") else f"{OUTSIDE}/{path}.md"
-
-
-def _text(path: PurePosixPath | str) -> str:
-    return (ROOT / path).read_text("utf-8")
+    seen = "/".join(part.removeprefix(".") for part in path.split("/"))  # hidden files are left out
+    return f"{OUTSIDE}/{seen}" if seen.endswith(".md") else f"{OUTSIDE}/{seen}.md"
 
 
 def _page(path: str) -> str:
     """A file as a page: markdown as it is, code in a fence, a folder as the list of its files."""
-    if path.endswith(".md"):
-        return _text(path)
     if (ROOT / path).is_dir():
         names = sorted(each.name for each in (ROOT / path).iterdir() if each.is_file())
-        return f"# {path}\n\n" + "\n".join(f"- [{name}]({PurePosixPath(path).name}/{name})" for name in names)
+        listed = [f"- [{name}]({PurePosixPath(path).name}/{name})" for name in names]
+        return "\n".join([f"# {path}", "", *listed])
+    text = (ROOT / path).read_text("utf-8")
+    if path.endswith(".md"):
+        return text
     language = LANGUAGES.get(PurePosixPath(path).suffix, "")
-    return f"# {path}\n\n````{language}\n{_text(path)}````\n"
+    return f"# {path}\n\n````{language}\n{text}````\n"

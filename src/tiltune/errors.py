@@ -9,6 +9,7 @@ class TiltuneError(Exception):
     """Root of every error that a user can mend."""
 
     exit_code = 2
+    """With which the command line ends."""
 
 
 class ConfigError(TiltuneError):

@@ -172,7 +172,19 @@ class ActorSection(Section):
 
 
 class RunConfig(Section):
-    """A whole run, as `run.toml` states it."""
+    """A whole run, as `run.toml` states it; each section's fields describe themselves.
+
+    Attributes:
+        run: folder and seed.
+        model: what is tuned, and whether by LoRA.
+        constraint: what must hold.
+        data: corpus, prompts, validation rows.
+        method: how samples become a loss, for how many rounds.
+        sampler: how many completions a round, and how long.
+        value_model: what learns `R(prefix)`, and how.
+        learner: steps, rates and parts of the policy's update.
+        actor: threads and device of the parallel schedule's other process.
+    """
 
     run: RunSection
     model: ModelSection
@@ -188,6 +200,13 @@ class RunConfig(Section):
 def load_config(path: str | Path, overrides: tuple[str, ...] = ()) -> RunConfig:
     """Read `run.toml`, apply `key.path=value` overrides, validate.
 
+    Args:
+        path: of the file.
+        overrides: such as `("method.beta=2",)`; a value is TOML, or a bare word.
+
+    Returns:
+        The settings as they were given; what is left open is chosen when the run is opened.
+
     Raises:
         ConfigError: the file cannot be read, is not TOML, or does not describe a run.
     """
@@ -201,6 +220,12 @@ def load_constraint_config(path: str | Path) -> ConstraintConfig:
     """Read `constraint.toml`: the keys of a `[constraint]` table, with or without the header.
 
     A whole `run.toml` will do, too.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The table, for `build_constraint`.
 
     Raises:
         ConfigError: see `load_config`; so is a key that belongs to neither.

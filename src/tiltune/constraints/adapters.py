@@ -39,9 +39,13 @@ def from_trl(
 
     Args:
         reward: the function.
-        low, high: the least and the greatest reward it gives.
+        low: the least reward it gives.
+        high: the greatest.
         conversational: whether a prompt and a completion are lists of one message, `{"role": …,
             "content": text}`, instead of strings.
+
+    Returns:
+        A function for `kind = "python"`, or for `TextConstraint`.
 
     Raises:
         ConstraintError: the bounds are none, or `reward` is no function. While scoring: `reward`
@@ -89,9 +93,13 @@ def from_verifiers(
 
     Args:
         reward: the function.
-        low, high: the least and the greatest reward it gives.
+        low: the least reward it gives.
+        high: the greatest.
         conversational: whether `prompt` and `completion` are lists of one message, `{"role": …,
             "content": text}`, as they are unless an environment completes plain text.
+
+    Returns:
+        A function for `kind = "python"`, or for `TextConstraint`.
 
     Raises:
         ConstraintError: the bounds are none, or `reward` is no function. While scoring: `reward`

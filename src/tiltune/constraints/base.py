@@ -198,6 +198,9 @@ def combine(
         weights: for "mean", one a part and above 0; none: all equal.
         threshold: of the combination; each part keeps its own.
 
+    Returns:
+        A constraint whose score is that of the parts' labels; `&`, `|` and `~` make the same.
+
     Raises:
         ConstraintError: the number of parts or weights does not fit, or a part is a population.
     """
@@ -239,7 +242,19 @@ def mean(
     *,
     threshold: float | Literal["none"] = 0.5,
 ) -> TextConstraint:
-    """The weighted mean of the parts' labels, see `combine`."""
+    """The weighted mean of the parts' labels: `combine("mean", …)`.
+
+    Args:
+        parts: one or more.
+        weights: one a part and above 0; none: all equal.
+        threshold: of the mean, in [0, 1]; "none" keeps it as the label.
+
+    Returns:
+        A constraint whose score is `Σ weight · label / Σ weight`.
+
+    Raises:
+        ConstraintError: the number of weights does not fit, or a part is a population.
+    """
     return combine("mean", parts, weights, threshold=threshold)
 
 

@@ -33,6 +33,12 @@ asked for, so that a lexicon waits for no classifier's libraries."""
 def build_constraint(config: ConstraintConfig) -> TextConstraint:
     """The constraint that a `[constraint]` table describes.
 
+    Args:
+        config: the table, as `load_constraint_config` reads it.
+
+    Returns:
+        What scores completions, and builds itself again in another process.
+
     Raises:
         ConstraintError: a word list, pattern, classifier, callable or service cannot be had.
     """

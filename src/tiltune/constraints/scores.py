@@ -12,8 +12,11 @@ from tiltune.config.constraint_section import JudgedText
 class Completion:
     """A prompt and one completion of it, as text.
 
-    `ended` tells an end of sequence from a cut at the token limit; `row` holds the further fields
-    of the prompt's row in the data file.
+    Attributes:
+        prompt: as the model was given it, a chat template's marks included.
+        text: the completion, without its end of sequence.
+        ended: True with an end of sequence, False where the token limit cut.
+        row: further fields of the prompt's row in the data file.
     """
 
     prompt: str
@@ -24,10 +27,14 @@ class Completion:
 
 @dataclass(frozen=True)
 class Score:
-    """A value in [0, 1], 1 = satisfied; why; and the characters [start, end) that decided it.
+    """What a constraint says of one completion, and why.
 
-    `reason` is for the person who reads a report. `feedback` is for the model: what may be shown to
-    it before another attempt, such as the output of a public test; empty: nothing may.
+    Attributes:
+        value: in [0, 1], 1 = satisfied.
+        reason: for the person who reads a report.
+        span: the characters [start, end) of the judged text that decided it; None: not told.
+        feedback: for the model: what may be shown to it before another attempt, such as the output
+            of a public test; empty: nothing may.
     """
 
     value: float
@@ -41,6 +48,9 @@ class Failure:
     """In a score's place: the service that scores could not be had for this text, and why.
 
     Training stops on it; a report counts the text as missing. It is never a score.
+
+    Attributes:
+        reason: why, in words.
     """
 
     reason: str

@@ -28,6 +28,12 @@ def by_parts(
         samples: at least one.
         most_tokens: padded tokens of a part at most.
         function: from samples to numbers each, [n], or numbers a token, [n, t, ...].
+
+    Returns:
+        [N] or [N, T, ...], rows in the order of the samples.
+
+    Raises:
+        RunError: there is no room for it on the disk, where it is too much for the memory.
     """
     return columns_by_parts(samples, most_tokens, lambda part: {"": function(part)})[""]
 

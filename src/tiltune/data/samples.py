@@ -16,6 +16,15 @@ class SamplingLaw:
 
     The order is guidance, then temperature, then top-p. The policy's own law is
     `SamplingLaw(max_new_tokens)`; the token limit is part of it.
+
+    Attributes:
+        max_new_tokens: tokens at which a completion is cut, at least 1.
+        temperature: above 0; logits are divided by it.
+        top_p: in (0, 1]; the probability of the smallest set of tokens that is kept.
+        guided: whether values reweigh each token.
+
+    Raises:
+        ValueError: a field is out of its range.
     """
 
     max_new_tokens: int
@@ -70,7 +79,7 @@ class Samples:
 
     @property
     def tokens(self) -> int:
-        """Real completion tokens."""
+        """Number of real completion tokens."""
         return int(self.mask.sum())
 
     def sequence(self) -> tuple[Tensor, Tensor]:
@@ -116,6 +125,7 @@ class Samples:
             )
 
     def to(self, device: torch.device) -> "Samples":
+        """The same on a device."""
         return self._map(lambda value: value.to(device))
 
     def tensors(self) -> dict[str, Tensor]:

@@ -25,7 +25,12 @@ COMPACT_BELOW = 0.9
 
 @dataclass(frozen=True)
 class Ending:
-    """How a sequence ends and what fills the rest: ids of the tokenizer."""
+    """How a sequence ends and what fills the rest.
+
+    Attributes:
+        eos_ids: ids of the tokenizer, each of which ends a completion.
+        pad_id: fills prompts on the left and completions on the right.
+    """
 
     eos_ids: tuple[int, ...]
     pad_id: int
@@ -55,6 +60,7 @@ def draw(
         N samples in the order of the prompts, `policy_version` 0, `prompt_index` 0…N-1, labels NaN.
 
     Raises:
+        ValueError: values are given and the law is not guided, or the other way round.
         ModelError: the law is not a number.
         NothingAllowed: by the values no token of a row is possible.
     """

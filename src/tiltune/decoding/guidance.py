@@ -103,7 +103,19 @@ class GuidanceProcessor:
     def __call__(
         self, input_ids: Int[Tensor, "N L"], scores: Float[Tensor, "N V"]
     ) -> Float[Tensor, "N V"]:
-        """The guided scores; raises NothingAllowed if a prompt has no way on."""
+        """The guided scores, for `generate`.
+
+        Args:
+            input_ids: prompts and what was written so far, L tokens; beams side by side.
+            scores: the model's logits.
+
+        Returns:
+            `log q(·|s)`, nats; all -inf for a beam without a way on.
+
+        Raises:
+            NothingAllowed: no beam of a prompt has a way on.
+            ValueError: the rows do not continue the prompts.
+        """
         written = input_ids.shape[1] - self.attention_mask.shape[1]
         if written < 0 or len(input_ids) % len(self.attention_mask):
             raise ValueError(

@@ -114,7 +114,9 @@ class Method(Protocol):
     """One way to train a policy on samples; the corpus term is the learner's."""
 
     @property
-    def needs(self) -> Needs: ...
+    def needs(self) -> Needs:
+        """What it asks for."""
+        ...
 
     def prepare(self, samples: Samples, models: Models) -> Work | None:
         """Once a round, without gradient: what is fixed before its first step.
@@ -136,6 +138,9 @@ class Method(Protocol):
             work: some rows of what `prepare` gave.
             models: the policy has moved on since.
             count: tokens of the whole step, which a mean over tokens divides by.
+
+        Returns:
+            The policy's loss, and that of the state values if there are any.
         """
         ...
 
@@ -171,13 +176,29 @@ class BuiltInMethod(Method, Protocol):
 
 
 def next_logits(lm: LanguageModel, samples: Samples) -> Float[Tensor, "N T V"]:
-    """The model's logits where each completion token was drawn; all of them at once."""
+    """The model's logits where each completion token was drawn; all of them at once.
+
+    Args:
+        lm: whose logits; with gradient if it is being trained.
+        samples: N completions of T tokens.
+
+    Returns:
+        Logits of all V tokens; what stands where `samples.mask` is False means nothing.
+    """
     ids, mask = samples.prefixes()
     return lm.forward(ids, mask, keep=samples.ids.shape[1]).logits
 
 
 def taken_log_probs(lm: LanguageModel, samples: Samples) -> Float[Tensor, "N T"]:
-    """The model's log-probability of each completion token, nats."""
+    """The model's log-probability of each completion token.
+
+    Args:
+        lm: whose; with gradient if it is being trained.
+        samples: N completions of T tokens.
+
+    Returns:
+        Nats; what stands where `samples.mask` is False means nothing.
+    """
     ids, mask = samples.prefixes()
     states = lm.states(ids, mask, keep=samples.ids.shape[1]).flatten(0, 1)
 

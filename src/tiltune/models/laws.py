@@ -28,7 +28,7 @@ class LossOutput(NamedTuple):
     """A differentiable scalar, and detached numbers about it.
 
     Attributes:
-        loss: of a part of a step; parts add up.
+        loss: of a part of a step, a scalar; parts add up.
         metrics: the part's share of the step's means, by record field.
         watched: what becomes a record field at the round's end.
     """

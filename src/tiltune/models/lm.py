@@ -118,10 +118,12 @@ class LanguageModel:
 
     @property
     def hidden_size(self) -> int:
+        """Width d of the hidden states."""
         return self.inner.get_output_embeddings().weight.shape[1]
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return next(self.module.parameters()).device
 
     def activate(self) -> None:
@@ -261,6 +263,7 @@ class LanguageModel:
         return (every if self.owned is None else every[self.owned.cpu()]).to(self.device)
 
     def embed(self, ids: Int[Tensor, "N L"]) -> Float[Tensor, "N L d"]:
+        """Input embeddings of the tokens."""
         self.activate()
         return self.inner.get_input_embeddings()(ids)
 

@@ -31,7 +31,21 @@ class CalibrationBin(BaseModel):
 
 
 class RoundRecord(BaseModel):
-    """One row of `records.jsonl`."""
+    """One row of `records.jsonl`: a policy version, and the round that started from it.
+
+    A field's name ends in its unit; an interval is at 95 %; what was not measured is None, never 0.
+
+    Attributes:
+        round, policy_version: the round's number, and the version that it measured.
+        method, schedule: as in the run's configuration.
+        closing: the last row, which measures the final policy and trains nothing.
+        satisfaction_rate: share of fresh samples that satisfy, in [0, 1].
+        kl_policy_reference_nats_per_completion: how far the policy is from the base model.
+        validation_satisfying_nats_per_token: loss on validation rows that satisfy.
+        brier_skill: of the values on held-out samples; 0 is a constant's, 1 the truth's.
+        beta: weight of the method's loss beside the corpus.
+        alarms: what should worry the run's owner, in words.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

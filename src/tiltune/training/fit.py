@@ -63,9 +63,13 @@ def fit(
     Args:
         actor: here or in a process of its own.
         learner: holds the policy.
-        schedule: see there.
+        schedule: which rounds, and the lag.
         measure: record fields from validation text and the reference.
-        pending: after a resume, the snapshot that the actor was working on; None: the policy.
+        pending: after a resume, the snapshot that the actor was working on, its weights and its
+            version; None: the policy.
+
+    Yields:
+        The round's record, and the pair of law and values that it trained on.
 
     Raises:
         RunError: a number of a round's record is not finite.

@@ -353,6 +353,13 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
 def open_run(given: RunConfig, *, resume: bool) -> Run:
     """Load everything and open the run folder.
 
+    Args:
+        given: the run; `load_config` reads it.
+        resume: go on from the last saved round, or start where there is none.
+
+    Returns:
+        The run: `for record in run.rounds()` trains it to its end.
+
     Raises:
         TiltuneError: whatever is wrong with the configuration, the files it names, or the folder.
     """
