@@ -1,12 +1,12 @@
-# make demo | make test | make quick | make lint | make format | make browser | make smollm2 | make smoke; each sets up
-# .venv first if that is needed.
+# make demo | make test | make quick | make lint | make format | make docs | make browser | make smollm2 | make smoke; each
+# sets up .venv first if that is needed.
 
 PYTHON ?= python3
 WORKERS ?= 2
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test quick lint format browser smollm2 smoke clean
+.PHONY: demo test quick lint format docs browser smollm2 smoke clean
 
 demo: $(INSTALLED)
 	$(BIN)/tiltune demo
@@ -29,6 +29,10 @@ lint: $(INSTALLED)
 format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# The site of docs/, in site/: open site/index.html. A link that leads nowhere is an error.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Debian's chromium, which tests/records/report/test_browser.py drives; needs root, and does nothing where it is.
 browser:

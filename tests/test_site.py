@@ -19,6 +19,8 @@ FAQ = (DOCS / "faq.md").read_text("utf-8")
 LEAST = 10
 """Letters of a string of the source that can be a part of a message; fewer say too little."""
 GAP = "\N{HORIZONTAL ELLIPSIS}"
+FORMATTED = rf"(?:[\w ]{{0,20}}{GAP})?"
+"""What a quoted message shows where the program formats something in."""
 FETCHED = re.compile(
     r"""<(?:script|img|iframe|source)\b[^>]*\bsrc=["']?(?:https?:)?//"""
     r"""|<link\b(?![^>]*rel=["']?canonical)[^>]*\bhref=["']?(?:https?:)?//"""
@@ -102,38 +104,36 @@ def test_links_out_of_the_docs_lead_to_pages(site: Path) -> None:
 
 
 @cache
-def templates() -> tuple[tuple[int, re.Pattern[str]], ...]:
-    """Every string of the source as (its letters, a pattern); a gap is what it is formatted with."""
+def templates() -> tuple[tuple[str, ...], ...]:
+    """Every string of the source in pieces, the longest first; "" is what it is formatted with."""
     found: set[tuple[str, ...]] = set()
     for path in (ROOT / "src" / "tiltune").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.JoinedStr):
-                pieces = [
-                    each.value if isinstance(each, ast.Constant) else None for each in node.values
-                ]
+                found.add(tuple(constant(each) for each in node.values))
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                pieces = [node.value]
-            else:
-                continue
-            found.add(tuple("\0" if piece is None else str(piece) for piece in pieces))
-    patterns: list[tuple[int, re.Pattern[str]]] = []
-    for pieces in found:
-        fixed = sum(len(piece) for piece in pieces if piece != "\0")
-        if fixed >= LEAST:
-            body = "".join(rf"(?:[\w ]{{0,20}}{GAP})?" if piece == "\0" else re.escape(piece) for piece in pieces)
-            patterns.append((fixed, re.compile(body)))
-    return tuple(patterns)
+                found.add((node.value,))
+    long = [pieces for pieces in found if len("".join(pieces)) >= LEAST]
+    return tuple(sorted(long, key=lambda pieces: -len("".join(pieces))))
+
+
+def constant(part: ast.expr) -> str:
+    """A part of a formatted string; "" for what is formatted."""
+    return str(part.value) if isinstance(part, ast.Constant) else ""
 
 
 def unsaid(message: str) -> str:
     """What is left of a message when all that the source can say is taken out, gaps included."""
-    for _, pattern in sorted(templates(), key=lambda each: -each[0]):
-        message = pattern.sub("", message)
+    for pieces in templates():
+        if all(piece in message for piece in pieces):
+            pattern = "".join(re.escape(piece) or FORMATTED for piece in pieces)
+            message = re.sub(pattern, "", message)
     return message.replace(GAP, "").strip(" :,;.()%")
 
 
 def messages() -> list[str]:
-    return re.findall(r"^```text\n(.*?)\n```$", FAQ, re.M | re.S)
+    quoted = re.findall(r"^```text\n(.*?)\n```$", FAQ, re.M | re.S)
+    return [" ".join(message.split()) for message in quoted]
 
 
 @pytest.mark.parametrize("message", messages())
