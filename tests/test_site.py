@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
-from tiltune import PUBLIC
+from tiltune import PUBLIC, build_constraint, load_constraint_config
+from tiltune.constraints.score_file import score_file
 
 DOCS = ROOT / "docs"
 FAQ = (DOCS / "faq.md").read_text("utf-8")
@@ -101,6 +102,19 @@ def test_links_out_of_the_docs_lead_to_pages(site: Path) -> None:
     assert 'href="repository/examples/compare_world.toml.html"' in told
     shown = (site / "repository" / "examples" / "compare_world.toml.html").read_text("utf-8")
     assert "compare_world" in shown and "[[" in re.sub("<[^>]+>", "", shown)
+
+
+def test_the_first_run_scores_as_it_shows(tmp_path: Path) -> None:
+    """What the page says that `tiltune score run.toml lines.jsonl` writes."""
+    page = (DOCS / "first_run.md").read_text("utf-8")
+    files = dict(re.findall(r"^```\w+ (\S+)\n(.*?)^```", page, re.M | re.S))
+    shown = page.split("tiltune score run.toml lines.jsonl\n")[1].split("```json\n")[1]
+    for name, content in files.items():
+        (tmp_path / name).write_text(content, "utf-8")
+    config = load_constraint_config(tmp_path / "run.toml")
+    written: list[str] = []
+    score_file(build_constraint(config), tmp_path / "lines.jsonl", written.append)
+    assert "".join(written) == shown.split("```")[0]
 
 
 @cache
