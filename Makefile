@@ -34,7 +34,7 @@ format: $(INSTALLED)
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# Debian's chromium, which tests/records/report/test_browser.py drives; needs root, and does nothing where it is.
+# Debian's chromium, which tests/browser.py drives; needs root, and does nothing where it is.
 browser:
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
 	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver; }

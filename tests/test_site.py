@@ -36,15 +36,13 @@ def test_the_nav_names_every_page_and_no_other() -> None:
     assert sorted(named) == sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def build(folder: Path) -> Path:
     """The site as `make docs` builds it: strict, so that a broken link or anchor is an error.
 
     Never `--quiet`, which keeps mkdocs from counting its warnings.
     """
     if find_spec("mkdocs") is None:
         pytest.skip("needs mkdocs, which requirements.txt has")
-    folder = tmp_path_factory.mktemp("site")
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
         cwd=ROOT,
@@ -55,6 +53,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("site"))
 
 
 def test_every_page_is_built(site: Path) -> None:
@@ -146,7 +149,7 @@ def unsaid(message: str) -> str:
 
 
 def messages() -> list[str]:
-    quoted = re.findall(r"^```text\n(.*?)\n```$", FAQ, re.M | re.S)
+    quoted = re.findall(r"^```console\n(.*?)\n```$", FAQ, re.M | re.S)
     return [" ".join(message.split()) for message in quoted]
 
 
