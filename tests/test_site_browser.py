@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from browser import Browser
 from test_site import DOCS, build
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import Browser
 from comparisons import RUDE, SECRET_PROMPT, comparison
 from run_folders import make_run, record, sample
 
+from browser import Browser
 from tiltune.records.measurements import write_comparison
 from tiltune.records.report.comparison import write_comparison_report
 from tiltune.records.report.page import write_report
