@@ -4,6 +4,7 @@ Links out of docs/ lead to pages made of those files, which are listed here and 
 fence's file name becomes its title.
 """
 
+import json
 import os
 import re
 from pathlib import Path, PurePosixPath
@@ -83,7 +84,7 @@ def _uri(path: str) -> str:
 
 
 def _page(path: str) -> str:
-    """A file as a page: markdown as it is, code in a fence, a folder as the list of its files."""
+    """A file as a page: markdown as it is, code in a fence, a notebook's cells, a folder's list."""
     if (ROOT / path).is_dir():
         names = sorted(each.name for each in (ROOT / path).iterdir() if each.is_file())
         listed = [f"- [{name}]({PurePosixPath(path).name}/{name})" for name in names]
@@ -91,5 +92,19 @@ def _page(path: str) -> str:
     text = (ROOT / path).read_text("utf-8")
     if path.endswith(".md"):
         return text
+    if path.endswith(".ipynb"):
+        return _notebook(text)
     language = LANGUAGES.get(PurePosixPath(path).suffix, "")
     return f"# {path}\n\n````{language}\n{text}````\n"
+
+
+def _notebook(text: str) -> str:
+    """A notebook's cells in order, and what they have written as text."""
+    parts: list[str] = []
+    for cell in json.loads(text)["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        for output in cell.get("outputs", []):
+            shown = "".join(output.get("text", output.get("data", {}).get("text/plain", [])))
+            parts += [f"```console\n{shown.rstrip()}\n```"] if shown.strip() else []
+    return "\n\n".join(parts)
