@@ -13,6 +13,9 @@ from tiltune.models.chunks import Part, map_chunks
 from tiltune.models.laws import log_softmax
 from tiltune.models.lm import LanguageModel
 from tiltune.records.intervals import Interval, ratio_interval
+from tiltune.records.progress import Progress, silent
+
+READING = "likelihood of given text"
 
 
 class Likelihood(NamedTuple):
@@ -57,25 +60,40 @@ def predicted(
 
 
 def likelihoods(
-    lm: LanguageModel, examples: Sequence[Example], pad_id: int, *, most_tokens: int | None = None
+    lm: LanguageModel,
+    examples: Sequence[Example],
+    pad_id: int,
+    *,
+    most_tokens: int | None = None,
+    progress: Progress = silent,
 ) -> list[Likelihood]:
     """`-Σ_t log p(y_t | y_<t)` over each example's trained tokens, in the order of the examples."""
-    found = [Likelihood(0.0, 0)] * len(examples)
+    found, done, tokens = [Likelihood(0.0, 0)] * len(examples), 0, 0
+    progress(READING, 0, len(examples))
     for places, log_probs, _, mask in predicted(lm, examples, pad_id, most_tokens=most_tokens):
         nats = -log_probs.double().sum(1)
         for place, row, count in zip(places, nats.tolist(), mask.sum(1).tolist(), strict=True):
             found[place] = Likelihood(row, count)
+            tokens += count
+        done += len(places)
+        progress(READING, done, len(examples), tokens=tokens)
     return found
 
 
 def nats_per_token(
-    lm: LanguageModel, examples: Sequence[Example], pad_id: int, *, most_tokens: int | None = None
+    lm: LanguageModel,
+    examples: Sequence[Example],
+    pad_id: int,
+    *,
+    most_tokens: int | None = None,
+    progress: Progress = silent,
 ) -> tuple[float, Interval]:
     """`-Σ log p / Σ tokens` over the examples' trained tokens, with a 95 % interval over examples.
 
     The interval is that of a ratio of means, see `records.ratio_interval`.
     """
-    return nats_ratio(likelihoods(lm, examples, pad_id, most_tokens=most_tokens))
+    rows = likelihoods(lm, examples, pad_id, most_tokens=most_tokens, progress=progress)
+    return nats_ratio(rows)
 
 
 def nats_ratio(rows: Sequence[Likelihood]) -> tuple[float, Interval]:
