@@ -235,16 +235,20 @@ def _serve(
         pipe.send(("ready", None))
         while True:
             kind, weights, version = pipe.recv()
-            steps: list[StepRecord] = []
-            actor.progress = StepRows(steps.append, round=lambda: version, shown=shown)
-            pipe.send(("done", (_work(actor, kind, from_bytes(weights), version), steps)))
+            pipe.send(("done", _work(actor, shown, kind, (from_bytes(weights), version))))
     except EOFError:
         return
     except Exception as error:
         pipe.send(("error", (type(error).__name__, str(error), traceback.format_exc())))
 
 
-def _work(actor: Actor, kind: str, weights: dict[str, Tensor], version: int) -> Any:
+def _work(
+    actor: Actor, shown: Progress, kind: str, submitted: tuple[dict[str, Tensor], int]
+) -> tuple[Any, list[StepRecord]]:
+    """What a round leaves, and its steps, whose round the parent knows."""
+    steps: list[StepRecord] = []
+    actor.progress = StepRows(steps.append, round=lambda: 0, shown=shown)
+    weights, version = submitted
     if kind == "measure":
         pair = actor.measure(weights, version)
     else:
@@ -252,7 +256,7 @@ def _work(actor: Actor, kind: str, weights: dict[str, Tensor], version: int) -> 
         pair = actor.collect()
     tensors, state = actor.state()
     packed = {name: to_bytes(contiguous(values)) for name, values in tensors.items()}
-    return packed, state, pair.measured.on_cpu(), pair.numbers
+    return (packed, state, pair.measured.on_cpu(), pair.numbers), steps
 
 
 def _follow_parent() -> None:

@@ -1,15 +1,15 @@
 """Composition root: a configuration becomes objects and a run folder; a kill loses no round.
 
 The run folder is written in this order: configuration, manifest and the constraint's drawing once;
-within a round rows of its steps; after each round its samples, its row in `records.jsonl` and, last,
-its checkpoint; at the end the model and the report.
+within a round rows of its steps; after it its samples, its row in `records.jsonl` and, last, its
+checkpoint; at the end the model and the report.
 What a checkpoint does not know of is written again on resume. A run that is overwritten stands
 aside, as `RUN.replaced`, until the new one has a checkpoint.
 """
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,7 +18,6 @@ from typing import Any
 import torch
 
 from tiltune.config import RunConfig
-from tiltune.config.method import MethodSection
 from tiltune.models import hub
 from tiltune.models.checkpoint import (
     STATE,
@@ -57,11 +56,12 @@ from tiltune.records.run_folder import (
     stored_config,
 )
 from tiltune.records.steps import StepRecord
-from tiltune.training.actor import Actor, ActorLike, Pair
+from tiltune.training.actor import ActorLike, Pair
 from tiltune.training.assemble import Prepared, make_actor, make_learner, prepare
+from tiltune.training.budget import spent
 from tiltune.training.check.judged import constraint_record
 from tiltune.training.fit import Round, Schedule, close, fit
-from tiltune.training.probe import probe, probe_rows
+from tiltune.training.probe import probe, probe_rows, sample_rows
 from tiltune.training.process import RemoteActor
 
 
@@ -227,7 +227,10 @@ class Run:
         self.records.append(record)
         self._consider(done.pair, record)
         name = "closing" if record.closing else f"round-{record.round:03d}"
-        write_lines(self.folder / "samples" / f"{name}.jsonl", sample_rows(done.pair, self.actor))
+        write_lines(
+            self.folder / "samples" / f"{name}.jsonl",
+            sample_rows(done.pair.measured, self.prepared.constraint),
+        )
         write_records(self._records, self.records, self.steps)
         self._stale = False
         return record
@@ -338,44 +341,6 @@ class Run:
             publish(partial, self.folder / "model")
             write_report(self.folder)
             write_json(self.folder / FINISHED, asked | version)
-
-
-def spent(records: Sequence[RoundRecord], method: MethodSection) -> bool:
-    """Whether the rounds so far have used up the completions or the seconds that are allowed."""
-    rounds = [record for record in records if not record.closing]
-    drawn = sum(record.samples_drawn or 0 for record in rounds)
-    seconds = sum(training_seconds(record) for record in rounds)
-    return (method.samples_max is not None and drawn >= method.samples_max) or (
-        method.seconds_max is not None and seconds >= method.seconds_max
-    )
-
-
-def training_seconds(record: RoundRecord) -> float:
-    """Seconds of value fit and policy update, and of the sampling and scoring they needed.
-
-    A warm start costs what making it cost, though a cache may have spared this run of it: else runs
-    that are compared would not be.
-    """
-    drawing = (record.sampling_seconds, record.scoring_seconds) if record.samples_drawn else ()
-    fitting = (record.warm_seconds, record.value_seconds, record.learning_seconds)
-    return sum(part or 0.0 for part in (*drawing, *fitting))
-
-
-def sample_rows(pair: Pair, actor: Actor) -> list[dict[str, Any]]:
-    """The round's fresh completions of the policy, as rows of `samples/`."""
-    rows = zip(pair.measured.completions, pair.measured.scores, strict=True)
-    return [
-        {
-            "prompt": completion.prompt,
-            "text": completion.text,
-            "score": score.value,
-            "satisfied": actor.sampler.constraint.satisfied(score),
-            "reason": score.reason,
-            "feedback": score.feedback,
-            "ended": completion.ended,
-        }
-        for completion, score in rows
-    ]
 
 
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:

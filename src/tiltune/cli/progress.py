@@ -1,0 +1,147 @@
+"""A long phase on a terminal: one line that lives; in a file or a pipe, a line now and then."""
+
+import contextlib
+import time
+from collections.abc import Callable, Generator, Mapping
+from datetime import datetime
+from itertools import islice
+
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+from rich.text import Text
+
+from tiltune.cli.terminal import log
+from tiltune.records.progress import NOTHING, Progress
+
+EVERY_SECONDS, EVERY_SHARE = 10.0, 0.01
+"""A line is written where both have passed since the one before."""
+MOST_NUMBERS = 2
+"""Numbers of a step that are told."""
+Clock = Callable[[], float]
+
+
+@contextlib.contextmanager
+def shown(
+    console: Console = log,
+    *,
+    clock: Clock = time.monotonic,
+    stamp: Callable[[], str] = lambda: datetime.now().isoformat(" ", "seconds"),
+) -> Generator[Progress]:
+    """What shows the phases that it is told of, until the block ends.
+
+    Args:
+        console: of which it depends how.
+        clock: now, in seconds from any time.
+        stamp: now, for a person.
+    """
+    if not console.is_terminal:
+        yield PlainLines(console, clock, stamp)
+        return
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=20),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[told]}", markup=False),
+        TimeElapsedColumn(),
+    )
+    with Bar(
+        *columns, console=console, transient=True, refresh_per_second=4, get_time=clock
+    ) as bar:
+        yield LiveLine(bar, clock)
+
+
+class Pace:
+    """How fast the phase under way goes."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._phase, self._done = "", 0
+        self._start, self._start_done, self._start_tokens = 0.0, 0, 0
+
+    def begins(self, phase: str, done: int, tokens: int) -> bool:
+        """Whether this is another phase than the one told of last, or the same once more."""
+        begun = phase != self._phase or done < self._done
+        if begun:
+            self._start, self._start_done, self._start_tokens = self._clock(), done, tokens
+        self._phase, self._done = phase, done
+        return begun
+
+    def told(self, total: int, tokens: int, numbers: Mapping[str, float]) -> str:
+        """What is left by the clock, tokens a second, and the last step's numbers."""
+        seconds, done = self._clock() - self._start, self._done - self._start_done
+        parts: list[str] = []
+        if done > 0 and self._done < total:
+            parts.append(f"{duration(seconds / done * (total - self._done))} left")
+        if tokens > self._start_tokens and seconds > 0:
+            parts.append(f"{(tokens - self._start_tokens) / seconds:,.0f} tokens/s")
+        for name, value in islice(numbers.items(), MOST_NUMBERS):
+            parts.append(f"{words(name)} {value:.3f}")
+        return ", ".join(parts)
+
+
+class PlainLines:
+    """A line with a time stamp every ten seconds or every per cent, whichever is rarer."""
+
+    def __init__(self, console: Console, clock: Clock, stamp: Callable[[], str]) -> None:
+        self._console, self._clock, self._stamp = console, clock, stamp
+        self._pace = Pace(clock)
+        self._last, self._share = clock(), 0.0
+
+    def __call__(
+        self,
+        phase: str,
+        done: int,
+        total: int,
+        *,
+        tokens: int = 0,
+        numbers: Mapping[str, float] = NOTHING,
+    ) -> None:
+        """See `Progress`."""
+        share = done / total if total else 0.0
+        if self._pace.begins(phase, done, tokens):
+            self._share = share
+        now = self._clock()
+        if now - self._last < EVERY_SECONDS or share - self._share < EVERY_SHARE:
+            return
+        self._last, self._share = now, share
+        told = self._pace.told(total, tokens, numbers)
+        line = f"{self._stamp()} {phase}: {done:,} of {total:,} ({share:.0%})"
+        self._console.print(Text(", ".join(filter(None, (line, told)))), soft_wrap=True)
+
+
+class LiveLine:
+    """One bar, begun anew with each phase; it moves to and fro until a first step is done."""
+
+    def __init__(self, bar: Bar, clock: Clock) -> None:
+        self._bar = bar
+        self._pace = Pace(clock)
+        self._task: TaskID = bar.add_task("", total=None, visible=False, told="")
+
+    def __call__(
+        self,
+        phase: str,
+        done: int,
+        total: int,
+        *,
+        tokens: int = 0,
+        numbers: Mapping[str, float] = NOTHING,
+    ) -> None:
+        """See `Progress`."""
+        if self._pace.begins(phase, done, tokens):
+            self._bar.reset(self._task, description=phase, visible=True)
+        told = self._pace.told(total, tokens, numbers)
+        known = total if done else None
+        self._bar.update(self._task, total=known, completed=done, told=told)
+
+
+def words(name: str) -> str:
+    """The name of a record's field, without its unit."""
+    return name.split("_nats_")[0].replace("_", " ").replace("kl ", "KL ")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
