@@ -14,8 +14,8 @@ from rich.text import Text
 from tiltune.cli.terminal import log
 from tiltune.records.progress import NOTHING, Progress
 
-EVERY_SECONDS, EVERY_SHARE = 10.0, 0.01
-"""A line is written where both have passed since the one before."""
+EVERY_SECONDS, PARTS = 10.0, 100
+"""Seconds and parts in a hundred; a line is written where both have passed since the last."""
 MOST_NUMBERS = 2
 """Numbers of a step that are told."""
 Clock = Callable[[], float]
@@ -86,7 +86,7 @@ class PlainLines:
     def __init__(self, console: Console, clock: Clock, stamp: Callable[[], str]) -> None:
         self._console, self._clock, self._stamp = console, clock, stamp
         self._pace = Pace(clock)
-        self._last, self._share = clock(), 0.0
+        self._last, self._done = clock(), 0
 
     def __call__(
         self,
@@ -98,15 +98,14 @@ class PlainLines:
         numbers: Mapping[str, float] = NOTHING,
     ) -> None:
         """See `Progress`."""
-        share = done / total if total else 0.0
         if self._pace.begins(phase, done, tokens):
-            self._share = share
-        now = self._clock()
-        if now - self._last < EVERY_SECONDS or share - self._share < EVERY_SHARE:
+            self._done = done
+        now, more = self._clock(), done - self._done
+        if now - self._last < EVERY_SECONDS or more == 0 or more * PARTS < total:
             return
-        self._last, self._share = now, share
+        self._last, self._done = now, done
         told = self._pace.told(total, tokens, numbers)
-        line = f"{self._stamp()} {phase}: {done:,} of {total:,} ({share:.0%})"
+        line = f"{self._stamp()} {phase}: {done:,} of {total:,} ({done / total:.0%})"
         self._console.print(Text(", ".join(filter(None, (line, told)))), soft_wrap=True)
 
 
