@@ -1,6 +1,7 @@
 """A long phase on a terminal: one line that lives; in a file or a pipe, a line now and then."""
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Generator, Mapping
 from datetime import datetime
@@ -46,7 +47,12 @@ def shown(
         TimeElapsedColumn(),
     )
     with Bar(
-        *columns, console=console, transient=True, refresh_per_second=4, get_time=clock
+        *columns,
+        console=console,
+        transient=True,
+        refresh_per_second=4,
+        redirect_stdout=sys.stdout.isatty(),  # else it is somebody's file
+        get_time=clock,
     ) as bar:
         yield LiveLine(bar, clock)
 

@@ -44,7 +44,12 @@ class ForwardPass(NamedTuple):
 
 @torch.no_grad()
 def predicted(
-    lm: LanguageModel, examples: Sequence[Example], pad_id: int, *, most_tokens: int | None = None
+    lm: LanguageModel,
+    examples: Sequence[Example],
+    pad_id: int,
+    *,
+    most_tokens: int | None = None,
+    progress: Progress = silent,
 ) -> Iterator[ForwardPass]:
     """Next-token laws where the examples have trained tokens, rows of like length together.
 
@@ -53,10 +58,14 @@ def predicted(
     """
     order = sorted(range(len(examples)), key=lambda place: len(examples[place].ids))
     lengths = [len(examples[place].ids) for place in order]
+    done, tokens = 0, 0
     for part in length_parts(lengths, most_tokens or lm.most_read) if examples else []:
+        progress(READING, done, len(examples), tokens=tokens)
         places = [order[n] for n in part]
         batch = corpus_batch([examples[place] for place in places], pad_id).to(lm.device)
         yield _part(lm, places, batch, first=min(examples[p].first_trained for p in places))
+        done, tokens = done + len(places), tokens + sum(lengths[n] for n in part)
+    progress(READING, done, len(examples), tokens=tokens)
 
 
 def likelihoods(
@@ -68,15 +77,12 @@ def likelihoods(
     progress: Progress = silent,
 ) -> list[Likelihood]:
     """`-Σ_t log p(y_t | y_<t)` over each example's trained tokens, in the order of the examples."""
-    found, done, tokens = [Likelihood(0.0, 0)] * len(examples), 0, 0
-    progress(READING, 0, len(examples))
-    for places, log_probs, _, mask in predicted(lm, examples, pad_id, most_tokens=most_tokens):
+    found = [Likelihood(0.0, 0)] * len(examples)
+    parts = predicted(lm, examples, pad_id, most_tokens=most_tokens, progress=progress)
+    for places, log_probs, _, mask in parts:
         nats = -log_probs.double().sum(1)
         for place, row, count in zip(places, nats.tolist(), mask.sum(1).tolist(), strict=True):
             found[place] = Likelihood(row, count)
-            tokens += count
-        done += len(places)
-        progress(READING, done, len(examples), tokens=tokens)
     return found
 
 

@@ -45,7 +45,7 @@ from tiltune.records.measurements import (
     read_evaluation,
     write_evaluation,
 )
-from tiltune.records.progress import Progress, silent
+from tiltune.records.progress import Progress, silent, within
 
 EVALUATION = "evaluation.json"
 EXAMPLES = 8
@@ -96,10 +96,14 @@ def evaluate(
         write_manifest(folder, manifest.model_copy(update={"measured": before}))
         texts = _write_and_judge(config, folder, plans, progress)
         started = time.perf_counter()
-        subject = Subject(
-            contender, config.protocol, texts.generated, {p.group.name: p.digest() for p in plans}
-        )
         measured: list[str] = []
+        subject = Subject(
+            contender,
+            config.protocol,
+            texts.generated,
+            {p.group.name: p.digest() for p in plans},
+            within(lambda: todo[len(measured)].name, progress),
+        )
         todo = list(pieces(subject, config.utility))
         for done, piece in enumerate(todo):
             progress(piece.name, done, len(todo))
