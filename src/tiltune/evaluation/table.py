@@ -122,7 +122,7 @@ def pieces(subject: Subject, utilities: Sequence[Any]) -> Iterator[Piece]:
         yield _piece("diversity", name, key, partial(diversity, generated, seed=seed))
     if protocol.reference is not None:
         load = _once(protocol.reference)
-        for name, generated in subject.generated.items():
+        for name in subject.generated:
             key = [subject.digests[name], seed, _folder(protocol.reference)]
             yield _piece("fluency", name, key, partial(_fluency, subject, name, load))
     law = protocol.model_dump(include={"seed", "max_new_tokens", "batch_size"})
