@@ -89,7 +89,7 @@ class Run:
         self.actor = make_actor(prepared)
         self.records: list[RoundRecord] = []
         self.steps: list[StepRecord] = []
-        self._stale = False  # whether records.jsonl holds what a resume dropped
+        self._stale = False  # whether records.jsonl may hold what a resume dropped, or half a row
         self.next_round = 0
         self.changed: list[str] = []
         self._pending: tuple[dict[str, torch.Tensor], int] | None = None
@@ -299,7 +299,7 @@ class Run:
         rows, steps = read_records(self._records), read_steps(self._records)
         self.records = [row for row in rows if row.round < self.next_round and not row.closing]
         self.steps = [step for step in steps if step.round < self.next_round]
-        self._stale = (len(rows), len(steps)) != (len(self.records), len(self.steps))
+        self._stale = True
         if "pending" in tensors:
             self._pending = (tensors["pending"], state["pending_version"])
 
