@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import tiny
-from tiltune.records.rounds import read_records
 
 
 @pytest.mark.parametrize("schedule", ["sequential", "parallel"])
@@ -81,4 +80,4 @@ def test_a_run_that_is_extended_and_stopped_is_not_finished(
     assert tiny.tiltune("fit", str(toml), "--resume") == 0
     said = capsys.readouterr().err
     assert "finished already" not in said and "starting at round 1" in said
-    assert [row.round for row in read_records(tmp_path / "run" / "records.jsonl")] == [0, 1, 2]
+    assert [row["round"] for row in tiny.outcome(tmp_path / "run")["records"]] == [0, 1, 2]
