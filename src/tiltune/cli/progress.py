@@ -121,7 +121,7 @@ class LiveLine:
     def __init__(self, bar: Bar, clock: Clock) -> None:
         self._bar = bar
         self._pace = Pace(clock)
-        self._task: TaskID = bar.add_task("", total=None, visible=False, told="")
+        self._task: TaskID | None = None
 
     def __call__(
         self,
@@ -133,11 +133,12 @@ class LiveLine:
         numbers: Mapping[str, float] = NOTHING,
     ) -> None:
         """See `Progress`."""
-        if self._pace.begins(phase, done, tokens):
-            self._bar.reset(self._task, description=phase, visible=True)
+        if self._pace.begins(phase, done, tokens) or self._task is None:
+            if self._task is not None:
+                self._bar.remove_task(self._task)
+            self._task = self._bar.add_task(phase, total=None, told="")
         told = self._pace.told(total, tokens, numbers)
-        known = total if done else None
-        self._bar.update(self._task, total=known, completed=done, told=told)
+        self._bar.update(self._task, total=total if done else None, completed=done, told=told)
 
 
 def words(name: str) -> str:
