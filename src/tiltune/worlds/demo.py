@@ -39,6 +39,7 @@ MODEL = Path(__file__).parent / "model"
 LONGEST = 48
 MEASURED = 2000
 SIDE_BY_SIDE = 6
+EXACT = "comparing with exact values"
 
 
 def demo_config(folder: Path) -> RunConfig:
@@ -65,8 +66,11 @@ def show(folder: Path, console: Console, progress: Progress = silent) -> None:
         console.print(_line(record))
     loaded = run.prepared.loaded
     tuned, base = loaded.policy, run.prepared.reference
+    progress(EXACT, 0, 2)
     table = _comparison(world, loaded, base, tuned)
+    progress(EXACT, 1, 2)
     sentences = _side_by_side(loaded, base, tuned)
+    progress(EXACT, 2, 2)
     write_json(folder / "tables.json", [table, sentences])
     write_report(folder)
     for each in (table, sentences):
