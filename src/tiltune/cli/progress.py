@@ -5,10 +5,11 @@ import sys
 import time
 from collections.abc import Callable, Generator, Mapping
 from datetime import datetime
+from functools import partial
 from itertools import islice
 
 from rich.console import Console
-from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
@@ -43,7 +44,7 @@ def shown(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         TextColumn("{task.percentage:>3.0f} %"),
-        TextColumn("{task.fields[told]}", markup=False),
+        ToldColumn(),
         TimeElapsedColumn(),
     )
     with Bar(
@@ -64,21 +65,28 @@ class Pace:
         self._clock = clock
         self._phase, self._done = "", 0
         self._start, self._start_done, self._start_tokens = 0.0, 0, 0
+        self._at = 0.0
 
     def begins(self, phase: str, done: int, tokens: int) -> bool:
         """Whether this is another phase than the one told of last, or the same once more."""
         begun = phase != self._phase or done < self._done
+        self._at = self._clock()
         if begun:
-            self._start, self._start_done, self._start_tokens = self._clock(), done, tokens
+            self._start, self._start_done, self._start_tokens = self._at, done, tokens
         self._phase, self._done = phase, done
         return begun
 
     def told(self, total: int, tokens: int, numbers: Mapping[str, float]) -> str:
-        """What is left by the clock, tokens a second, and the last step's numbers."""
-        seconds, done = self._clock() - self._start, self._done - self._start_done
+        """What is left by the clock, tokens a second, and the last step's numbers.
+
+        What is left counts down until the next step is told of, and is not said once it would be
+        below 0.
+        """
+        seconds, done = self._at - self._start, self._done - self._start_done
         parts: list[str] = []
         if done > 0 and self._done < total:
-            parts.append(f"{duration(seconds / done * (total - self._done))} left")
+            left = seconds / done * (total - self._done) - (self._clock() - self._at)
+            parts += [f"{duration(left)} left"] if left >= 0 else []
         if tokens > self._start_tokens and seconds > 0:
             parts.append(f"{(tokens - self._start_tokens) / seconds:,.0f} tokens/s")
         for name, value in islice(numbers.items(), MOST_NUMBERS):
@@ -115,6 +123,13 @@ class PlainLines:
         self._console.print(Text(", ".join(filter(None, (line, told)))), soft_wrap=True)
 
 
+class ToldColumn(ProgressColumn):
+    """What the task's `told` says whenever the line is drawn."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["told"](), no_wrap=True, overflow="ellipsis")
+
+
 class LiveLine:
     """One bar, begun anew with each phase; it moves to and fro until a first step is done."""
 
@@ -136,8 +151,8 @@ class LiveLine:
         if self._pace.begins(phase, done, tokens) or self._task is None:
             if self._task is not None:
                 self._bar.remove_task(self._task)
-            self._task = self._bar.add_task(phase, total=None, told="")
-        told = self._pace.told(total, tokens, numbers)
+            self._task = self._bar.add_task(phase, total=None, told=str)
+        told = partial(self._pace.told, total, tokens, numbers)
         self._bar.update(self._task, total=total if done else None, completed=done, told=told)
 
 

@@ -103,20 +103,21 @@ class WarmStart:
         return (time.perf_counter() - started) * self.settings.steps / steps
 
     def labelled(
-        self, sampler: Sampler, count: int | None = None, progress: Progress = silent
+        self, sampler: Sampler, most: int | None = None, progress: Progress = silent
     ) -> Windows:
         """The windows, or the first of them, and of each some beginnings: all of them scored by the
         constraint itself, a beginning as a completion that is cut there."""
-        windows = self.windows[:count]
+        windows = self.windows[:most]
         samples = window_samples(windows, sampler.ending.pad_id, sampler.law)
-        progress(SCORING_WINDOWS, 0, 2)
+        cuts = beginnings(windows, seed=self.seed)
+        count, total = len(windows), len(windows) + len(cuts)
+        progress(SCORING_WINDOWS, 0, total)
         whole = scored(windows, sampler)
-        progress(SCORING_WINDOWS, 1, 2)
+        progress(SCORING_WINDOWS, count, total)
         labels = [sampler.constraint.label(score) for score in whole]
         samples = replace(samples, labels=torch.tensor(labels, dtype=torch.float32))
-        cuts = beginnings(windows, seed=self.seed)
         found = scored([cut_short(windows[row], length) for row, length in cuts], sampler)
-        progress(SCORING_WINDOWS, 2, 2)
+        progress(SCORING_WINDOWS, total, total)
         scores, known = torch.zeros(samples.ids.shape), torch.zeros_like(samples.mask)
         ends = [(row, len(window.ids)) for row, window in enumerate(windows)]
         for (row, length), score in zip([*ends, *cuts], [*whole, *found], strict=True):

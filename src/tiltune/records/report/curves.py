@@ -215,7 +215,7 @@ def _bins(bins: Sequence[CalibrationBin]) -> TextTable:
 def _others(steps: Sequence[StepRecord]) -> list[RoundChart]:
     """A chart a number that no other chart shows, such as what a method of the user's own says."""
     shown = {key for chart in (*CHARTS, *FITS) for _, key in chart.lines if chart.phase}
-    names = dict.fromkeys((name, step.phase) for step in steps for name in step.numbers)
+    phases: dict[str, StepPhase] = {name: each.phase for each in steps for name in each.numbers}
     return [
         RoundChart(
             name.removesuffix(PER_TOKEN).replace("_", " "),
@@ -223,7 +223,7 @@ def _others(steps: Sequence[StepRecord]) -> list[RoundChart]:
             (("in training", name),),
             phase=phase,
         )
-        for name, phase in names
+        for name, phase in phases.items()
         if name not in shown
     ]
 
