@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from tiltune.cli.progress import PlainLines, duration, shown, words
+from tiltune.cli.progress import LiveLine, PlainLines, duration, shown, words
 from tiltune.records.progress import Progress
 
 pytestmark = pytest.mark.quick
@@ -88,20 +88,20 @@ def test_a_terminal_has_one_line_that_goes_when_all_is_done() -> None:
     clock, out = Clock(), io.StringIO()
     console = Console(file=out, force_terminal=True, width=100, color_system=None)
     with shown(console, clock=clock) as tell:
+        assert isinstance(tell, LiveLine)
         tell("round 0: value fit", 0, 10)
         clock.now += 3
         numbers = {"value_loss_nats_per_token": 0.25}
         tell("round 0: value fit", 5, 10, tokens=600, numbers=numbers)
-        clock.now += 1  # of the three that are left
-        console.print("a sentence meanwhile")
-        clock.now += 3
-        console.print("another")
-    text = out.getvalue()
-    line, late = text.split("a sentence meanwhile\n")[1].split("another\n")
-    for part in ("round 0: value fit", "2 s left", "200 tokens/s", "value loss 0.250", "0:00:04"):
+        for sentence, seconds in (("one", 1), ("another", 3)):  # of the three that are left
+            clock.now += seconds
+            tell._bar.refresh()  # as it does by itself a few times a second
+            console.print(sentence)
+    line, late = (out.getvalue().split(each)[at] for each, at in (("one\n", 0), ("another\n", 1)))
+    for part in ("round 0: value fit", "50 %", "2 s left", "200 tokens/s", "value loss 0.250"):
         assert part in line
     assert "0:00:07" in late and " left" not in late  # it takes longer than that
-    assert text.rstrip().endswith("\x1b[2K")  # which clears it
+    assert late.rstrip().endswith("\x1b[2K")  # which clears it
 
 
 def test_markup_in_a_name_is_no_markup() -> None:
