@@ -58,7 +58,7 @@ def shown(
         yield LiveLine(bar, clock)
 
 
-class Pace:
+class Speed:
     """How fast the phase under way goes."""
 
     def __init__(self, clock: Clock) -> None:
@@ -99,7 +99,7 @@ class PlainLines:
 
     def __init__(self, console: Console, clock: Clock, stamp: Callable[[], str]) -> None:
         self._console, self._clock, self._stamp = console, clock, stamp
-        self._pace = Pace(clock)
+        self._speed = Speed(clock)
         self._last, self._done = clock(), 0
 
     def __call__(
@@ -112,13 +112,13 @@ class PlainLines:
         numbers: Mapping[str, float] = NOTHING,
     ) -> None:
         """See `Progress`."""
-        if self._pace.begins(phase, done, tokens):
+        if self._speed.begins(phase, done, tokens):
             self._done = done
         now, more = self._clock(), done - self._done
         if now - self._last < EVERY_SECONDS or more == 0 or more * PARTS < total:
             return
         self._last, self._done = now, done
-        told = self._pace.told(total, tokens, numbers)
+        told = self._speed.told(total, tokens, numbers)
         line = f"{self._stamp()} {phase}: {done:,} of {total:,} ({done / total:.0%})"
         self._console.print(Text(", ".join(filter(None, (line, told)))), soft_wrap=True)
 
@@ -135,7 +135,7 @@ class LiveLine:
 
     def __init__(self, bar: Bar, clock: Clock) -> None:
         self._bar = bar
-        self._pace = Pace(clock)
+        self._speed = Speed(clock)
         self._task: TaskID | None = None
 
     def __call__(
@@ -148,11 +148,11 @@ class LiveLine:
         numbers: Mapping[str, float] = NOTHING,
     ) -> None:
         """See `Progress`."""
-        if self._pace.begins(phase, done, tokens) or self._task is None:
+        if self._speed.begins(phase, done, tokens) or self._task is None:
             if self._task is not None:
                 self._bar.remove_task(self._task)
             self._task = self._bar.add_task(phase, total=None, told=str)
-        told = partial(self._pace.told, total, tokens, numbers)
+        told = partial(self._speed.told, total, tokens, numbers)
         self._bar.update(self._task, total=total if done else None, completed=done, told=told)
 
 

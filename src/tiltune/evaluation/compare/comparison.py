@@ -97,12 +97,8 @@ def compare(
                 )
             )
             rest = "" if place == len(plan) else f" (so far: {place} of {len(plan)} entries)"
-            comparison = comparison.model_copy(
-                update={
-                    "title": config.table.title + rest,
-                    "entries": choose(entries, config.table),
-                }
-            )
+            changes = {"title": config.table.title + rest, "entries": choose(entries, config.table)}
+            comparison = comparison.model_copy(update=changes)
             write_comparison(folder / "comparison.json", comparison)
             write_comparison_report(folder)
     return comparison
