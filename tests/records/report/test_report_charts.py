@@ -45,7 +45,7 @@ def test_steps_are_drawn_within_their_rounds(tmp_path: Path) -> None:
         StepRecord(
             round=round, phase="policy update", step=step, steps=4, numbers={key: loss, own: 0.5}
         )
-        for round, step, loss in ((0, 2, 4.0), (0, 4, 3.0), (1, 2, 3.5), (2, 2, 2.0))
+        for round, step, loss in ((0, 2, 4.0), (0, 4, 3.0), (1, 2, 3.5), (1, 4, 2.5), (2, 2, 2.0))
     ]
     write_records(run / "records.jsonl", [record(0), record(1)], steps)
     figures = round_figures(read_folder(run))
@@ -55,14 +55,15 @@ def test_steps_are_drawn_within_their_rounds(tmp_path: Path) -> None:
         "round 0, step 2 of 4: in training 4.000",
         "round 0, step 4 of 4: in training 3.000",
         "round 1, step 2 of 4: in training 3.500",
+        "round 1, step 4 of 4: in training 2.500",
         "round 2, step 2 of 4: in training 2.000",  # of a round under way
     ]
     x = [float(each.attributes["cx"]) for each in chart.all("circle")]
     assert x[1] - x[0] == pytest.approx((x[2] - x[0]) / 2, abs=0.2)
-    assert x[3] - x[2] == pytest.approx(x[2] - x[0], abs=0.2)
-    assert len(chart.all("path", "line")) == 1  # a round is a stretch of its own
+    assert x[4] - x[2] == pytest.approx(x[2] - x[0], abs=0.2)
+    assert len(chart.all("path", "line")) == 2  # a round is a stretch of its own
     assert [each.text for each in chart.all("text", "x")][:4] == ["0", "1", "2", "3"]
-    assert len(draw(figures["mine"]).all("circle")) == 4
+    assert len(draw(figures["mine"]).all("circle")) == 5
     # what no step has is drawn by round, and fits without steps are not missed
     assert len(draw(figures["KL(target ‖ policy)"]).all("circle")) == 2
     assert "Fit of the value model" not in figures and "mine" not in plain
