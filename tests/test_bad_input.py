@@ -9,6 +9,7 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 import tiny
+from tiltune.records.rounds import read_records
 
 SCORERS = """
 import os
@@ -292,7 +293,7 @@ def test_a_scorer_that_breaks_later_leaves_the_last_checkpoint(
     said = capsys.readouterr().err
     assert "LookupError: the service is gone" in said and "own_scorers.py, line 27" in said
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["round-000"]
-    assert len((tmp_path / "run" / "records.jsonl").read_text("utf-8").splitlines()) == 1
+    assert len(read_records(tmp_path / "run" / "records.jsonl")) == 1
     (tmp_path / "break").unlink()
     assert tiny.tiltune("fit", str(toml), "--resume") == 0
     assert "starting at round 1" in capsys.readouterr().err

@@ -127,7 +127,9 @@ def outcome(run: Path) -> dict[str, Any]:
     kept["records"] = [
         {name: value for name, value in row.items() if not name.endswith("_seconds")}
         for row in rows
+        if row.get("kind") != "step"
     ]
+    kept["steps"] = [row for row in rows if row.get("kind") == "step"]
     return kept
 
 

@@ -160,13 +160,13 @@ def test_progress_ends_at_the_total(place: Path) -> None:
     lines: list[str] = []
     evaluate(
         open_contender(place / "model"), config(place), place / "out",
-        say=lines.append, progress=lambda *step: steps.append(step),
+        say=lines.append, progress=lambda *step, **_: steps.append(step),
     )  # fmt: skip
     drawn = [step for step in steps if step[0] == "completions"]
     assert drawn[-1] == ("completions", 15, 15) and len(drawn) == 3 + 2
     scored: list[tuple[str, int, int]] = []
     again = config(place, scorer=[{"name": "dogs", "kind": "lexicon", "words": ["dog"]}]).scorer
-    rescore(place / "out", again, progress=lambda *step: scored.append(step))
+    rescore(place / "out", again, progress=lambda *step, **_: scored.append(step))
     assert scored[-1] == ("scores", 30, 30)
     assert lines[0] == (
         "toxic: 2 prompts, 5 completions each; 1 row without a number in `toxic` left out"

@@ -41,7 +41,7 @@ def test_a_second_process_is_told_who_holds_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tree = tiny.workplace(tmp_path, method={"rounds": 1})
-    monkeypatch.setattr(run_module, "prepare", lambda _: pytest.fail("loads"))
+    monkeypatch.setattr(run_module, "prepare", lambda *_, **__: pytest.fail("loads"))
     with holder(tmp_path / "run") as other:
         for resume in (False, True):
             told = (

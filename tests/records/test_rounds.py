@@ -1,6 +1,7 @@
 """Intervals against numbers from the literature and laws; rows that survive the way through a
 file."""
 
+import json
 import math
 from pathlib import Path
 
@@ -15,10 +16,13 @@ from tiltune.records.intervals import mean_interval, wilson_interval
 from tiltune.records.rounds import (
     CalibrationBin,
     RoundRecord,
+    append_step,
     checked,
     read_records,
+    read_steps,
     write_records,
 )
+from tiltune.records.steps import StepRecord
 
 pytestmark = pytest.mark.quick
 
@@ -75,6 +79,40 @@ def test_rows_come_back_as_they_were(tmp_path: Path):
     write_records(tmp_path / "records.jsonl", rows)
     assert read_records(tmp_path / "records.jsonl") == rows
     assert rows[0].satisfaction_rate is None  # not measured is never 0
+
+
+def step(number: int, at: int) -> StepRecord:
+    return StepRecord(
+        round=number, phase="policy update", step=at, steps=4, numbers={"loss": 1 / at}
+    )
+
+
+def test_steps_stand_before_their_round_s_row(tmp_path: Path):
+    path = tmp_path / "records.jsonl"
+    rows = [RoundRecord(**(ROW | {"round": number})) for number in (0, 1)]
+    steps = [step(0, 2), step(0, 4), step(1, 4)]
+    assert read_steps(path) == []
+    write_records(path, rows, steps)
+    append_step(path, step(2, 2))  # of a round under way
+    assert read_records(path) == rows
+    assert read_steps(path) == [*steps, step(2, 2)]
+    lines = path.read_text("utf-8").splitlines()
+    kinds = [json.loads(line).get("kind", "round") for line in lines]
+    assert kinds == ["step", "step", "round", "step", "round", "step"]
+    write_records(path, rows, [*steps, step(2, 2)])
+    assert path.read_text("utf-8").splitlines() == lines
+
+
+def test_a_row_that_a_full_disk_cut_short_is_none(tmp_path: Path):
+    path = tmp_path / "records.jsonl"
+    row = RoundRecord(**ROW)
+    write_records(path, [row])
+    append_step(path, step(2, 2))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    assert read_records(path) == [row] and read_steps(path) == []
+    path.write_bytes(whole[:-9])
+    assert read_records(path) == [row] and read_steps(path) == []
 
 
 def test_a_row_refuses_what_no_code_reads():

@@ -25,7 +25,8 @@ POLICY = ("the policy", "lower learner.learning_rate or method.beta")
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "records.jsonl").read_text("utf-8").splitlines()]
+    lines = (run / "records.jsonl").read_text("utf-8").splitlines()
+    return [row for row in map(json.loads, lines) if row.get("kind") != "step"]
 
 
 def stands(run: Path, *, rounds: int) -> None:

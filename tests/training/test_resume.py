@@ -38,6 +38,7 @@ MOMENTS = [
     ("tiltune.training.run.close", 0),
     ("tiltune.models.hub.save_model", 0),
     ("tiltune.training.run.write_report", 0),
+    ("tiltune.training.run.append_step", 9),  # a step of round 1
 ]
 
 
@@ -207,6 +208,7 @@ def _no_space_for_tensors() -> None:
     [
         ("tiltune.training.run.write_lines", 2, _no_space),
         ("tiltune.training.run.write_records", 1, _no_space),
+        ("tiltune.training.run.append_step", 9, _no_space),
         ("tiltune.models.checkpoint._write", 11, _no_space),  # round 1's values
         ("tiltune.models.checkpoint._write", 20, _no_space),  # round 1's checkpoint
         ("tiltune.models.hub.save_model", 0, _no_space_for_tensors),

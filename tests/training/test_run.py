@@ -21,7 +21,8 @@ from tiltune.errors import ConfigError, DataError, RunError
 from tiltune.records.best import Aim
 from tiltune.records.intervals import wilson_interval
 from tiltune.records.rounds import ConstraintRecord, RoundRecord, read_records
-from tiltune.training.run import open_run, training_seconds
+from tiltune.training.budget import training_seconds
+from tiltune.training.run import open_run
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

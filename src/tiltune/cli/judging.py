@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from tiltune.cli.terminal import bar, say, show_evaluation, stdout_for_rows
+from tiltune.cli.progress import shown
+from tiltune.cli.terminal import say, show_evaluation, stdout_for_rows
 from tiltune.config import ScorerSection, load_constraint_config
 from tiltune.errors import ConfigError
 from tiltune.records.run_folder import is_run_folder
@@ -48,7 +49,7 @@ def rescore(
     from tiltune.evaluation.evaluate import EVALUATION
     from tiltune.evaluation.rescore import rescore as run_rescore
 
-    with bar() as progress:
+    with shown() as progress:
         try:
             done = run_rescore(
                 folder, scorers, allow_training_scorer=allow_training_scorer, progress=progress

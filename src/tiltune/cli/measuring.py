@@ -1,12 +1,14 @@
 """evaluate, compare, report: what a model is worth, and pages of it."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from tiltune.cli.terminal import bar, say, show_evaluation
+from tiltune.cli.progress import shown
+from tiltune.cli.terminal import say, show_evaluation
 from tiltune.config import load_compare_config, load_evaluate_config
 from tiltune.records.run_folder import is_run_folder
 
@@ -47,7 +49,7 @@ def evaluate(
     )
     for line in contender.loaded.told:
         say(line)
-    with bar() as progress:
+    with shown() as progress:
         try:
             done = run_evaluation(contender, given, folder, say=say, progress=progress)
         except KeyboardInterrupt:
@@ -71,7 +73,9 @@ def compare(
     from tiltune.records.report.columns import terminal_tables
 
     try:
-        comparison = compare(given, evaluate_entry, source=str(config), say=say)
+        with shown() as progress:
+            evaluator = partial(evaluate_entry, progress=progress)
+            comparison = compare(given, evaluator, source=str(config), say=say, progress=progress)
     except KeyboardInterrupt:
         say(f"stopped; what is done is kept in {given.table.dir}, the same command goes on")
         raise typer.Exit(130) from None

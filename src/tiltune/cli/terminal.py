@@ -6,7 +6,6 @@ from collections.abc import Callable, Generator
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
@@ -40,16 +39,6 @@ def describe(record: RoundRecord) -> str:
         if value is not None:
             parts.append(label.format(value))
     return ", ".join(parts)
-
-
-@contextlib.contextmanager
-def bar() -> Generator[Callable[[str, int, int], None]]:
-    """A bar on a terminal that `progress(phase, done, total)` moves."""
-    with Progress(console=log, disable=not log.is_terminal, transient=True) as bar:
-        task = bar.add_task("")
-        yield lambda phase, done, total: bar.update(
-            task, description=phase, completed=done, total=total
-        )
 
 
 def show_evaluation(evaluation: Evaluation) -> None:

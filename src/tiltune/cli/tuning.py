@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from tiltune.cli.progress import shown
 from tiltune.cli.terminal import describe, log, say
 from tiltune.config import load_config, load_constraint_config
 from tiltune.records.run_folder import is_finished
@@ -22,7 +23,8 @@ def demo(
     """The main job on an embedded world with exact values: offline, about two minutes."""
     from tiltune.worlds.demo import show
 
-    show(folder or Path("runs/demo"), log)
+    with shown() as progress:
+        show(folder or Path("runs/demo"), log, progress)
 
 
 def check(
@@ -40,7 +42,8 @@ def check(
     other = load_constraint_config(against) if against is not None else None
     from tiltune.training.check.check import check_run
 
-    check_run(given, log, against=other, every=every)
+    with shown() as progress:
+        check_run(given, log, against=other, every=every, progress=progress)
 
 
 def fit(
@@ -59,21 +62,22 @@ def fit(
         say(f"loading {given.model.path} …")
         from tiltune.training.run import open_run
 
-        run = open_run(given, resume=resume)
-        for line in run.prepared.loaded.told:
-            say(line)
-        if resume:
-            say(f"{folder}: starting at round {run.next_round}")
-            for changed in run.changed:
-                say(f"the {changed}'s file has changed; rounds from this one on go by it")
-        for line in run.told():
-            say(line)
-        for record in run.rounds():
-            say(describe(record))
-            if cap := run.cap(record):
-                say(cap)
-            for alarm in record.alarms:
-                say("  ", ("alarm: ", "yellow"), alarm)
+        with shown() as progress:
+            run = open_run(given, resume=resume, progress=progress)
+            for line in run.prepared.loaded.told:
+                say(line)
+            if resume:
+                say(f"{folder}: starting at round {run.next_round}")
+                for changed in run.changed:
+                    say(f"the {changed}'s file has changed; rounds from this one on go by it")
+            for line in run.told():
+                say(line)
+            for record in run.rounds(progress):
+                say(describe(record))
+                if cap := run.cap(record):
+                    say(cap)
+                for alarm in record.alarms:
+                    say("  ", ("alarm: ", "yellow"), alarm)
     except KeyboardInterrupt:
         saved = run.next_round if run else 0
         again = _fit_command(config, settings or [], resume=resume or saved > 0)

@@ -9,11 +9,12 @@ from tiltune.errors import ModelError
 from tiltune.models.chunks import Part, map_chunks
 from tiltune.models.laws import kl, log_softmax
 from tiltune.models.lm import LanguageModel
+from tiltune.records.progress import Progress, silent
 
 
 @torch.no_grad()
 def completion_divergences(
-    own: LanguageModel, other: LanguageModel, samples: Samples
+    own: LanguageModel, other: LanguageModel, samples: Samples, *, progress: Progress = silent
 ) -> list[float]:
     """`Σ_t KL(own(·|s_t) ‖ other(·|s_t))` of each completion, nats, in the order of the samples.
 
@@ -26,8 +27,9 @@ def completion_divergences(
     """
     width = min(own.width, other.width)
     found = [0.0] * len(samples)
-    numbered = _numbered(samples).to(own.device)
+    numbered, done, tokens = _numbered(samples).to(own.device), 0, 0
     for part in micro_batches(numbered, min(own.most_read, other.most_read)):
+        progress("distance to the reference", done, len(samples), tokens=tokens)
         (ids, mask), keep = part.prefixes(), part.ids.shape[1]
         one, two = (lm.states(ids, mask, keep=keep)[part.mask] for lm in (own, other))
 
@@ -41,6 +43,8 @@ def completion_divergences(
         _refuse_nan(sums)
         for place, value in zip(part.prompt_index.tolist(), sums.tolist(), strict=True):
             found[place] = value
+        done, tokens = done + len(part), tokens + part.tokens
+    progress("distance to the reference", done, len(samples), tokens=tokens)
     return found
 
 

@@ -13,6 +13,9 @@ from tiltune.models.chunks import Part, map_chunks
 from tiltune.models.laws import log_softmax
 from tiltune.models.lm import LanguageModel
 from tiltune.records.intervals import Interval, ratio_interval
+from tiltune.records.progress import Progress, silent
+
+READING = "likelihood of given text"
 
 
 class Likelihood(NamedTuple):
@@ -41,7 +44,12 @@ class ForwardPass(NamedTuple):
 
 @torch.no_grad()
 def predicted(
-    lm: LanguageModel, examples: Sequence[Example], pad_id: int, *, most_tokens: int | None = None
+    lm: LanguageModel,
+    examples: Sequence[Example],
+    pad_id: int,
+    *,
+    most_tokens: int | None = None,
+    progress: Progress = silent,
 ) -> Iterator[ForwardPass]:
     """Next-token laws where the examples have trained tokens, rows of like length together.
 
@@ -50,18 +58,28 @@ def predicted(
     """
     order = sorted(range(len(examples)), key=lambda place: len(examples[place].ids))
     lengths = [len(examples[place].ids) for place in order]
+    done, tokens = 0, 0
     for part in length_parts(lengths, most_tokens or lm.most_read) if examples else []:
+        progress(READING, done, len(examples), tokens=tokens)
         places = [order[n] for n in part]
         batch = corpus_batch([examples[place] for place in places], pad_id).to(lm.device)
         yield _part(lm, places, batch, first=min(examples[p].first_trained for p in places))
+        done, tokens = done + len(places), tokens + sum(lengths[n] for n in part)
+    progress(READING, done, len(examples), tokens=tokens)
 
 
 def likelihoods(
-    lm: LanguageModel, examples: Sequence[Example], pad_id: int, *, most_tokens: int | None = None
+    lm: LanguageModel,
+    examples: Sequence[Example],
+    pad_id: int,
+    *,
+    most_tokens: int | None = None,
+    progress: Progress = silent,
 ) -> list[Likelihood]:
     """`-Σ_t log p(y_t | y_<t)` over each example's trained tokens, in the order of the examples."""
     found = [Likelihood(0.0, 0)] * len(examples)
-    for places, log_probs, _, mask in predicted(lm, examples, pad_id, most_tokens=most_tokens):
+    parts = predicted(lm, examples, pad_id, most_tokens=most_tokens, progress=progress)
+    for places, log_probs, _, mask in parts:
         nats = -log_probs.double().sum(1)
         for place, row, count in zip(places, nats.tolist(), mask.sum(1).tolist(), strict=True):
             found[place] = Likelihood(row, count)
@@ -69,13 +87,19 @@ def likelihoods(
 
 
 def nats_per_token(
-    lm: LanguageModel, examples: Sequence[Example], pad_id: int, *, most_tokens: int | None = None
+    lm: LanguageModel,
+    examples: Sequence[Example],
+    pad_id: int,
+    *,
+    most_tokens: int | None = None,
+    progress: Progress = silent,
 ) -> tuple[float, Interval]:
     """`-Σ log p / Σ tokens` over the examples' trained tokens, with a 95 % interval over examples.
 
     The interval is that of a ratio of means, see `records.ratio_interval`.
     """
-    return nats_ratio(likelihoods(lm, examples, pad_id, most_tokens=most_tokens))
+    rows = likelihoods(lm, examples, pad_id, most_tokens=most_tokens, progress=progress)
+    return nats_ratio(rows)
 
 
 def nats_ratio(rows: Sequence[Likelihood]) -> tuple[float, Interval]:

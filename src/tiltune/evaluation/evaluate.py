@@ -45,13 +45,11 @@ from tiltune.records.measurements import (
     read_evaluation,
     write_evaluation,
 )
+from tiltune.records.progress import Progress, silent, within
 
 EVALUATION = "evaluation.json"
 EXAMPLES = 8
 """Prompts of each group whose first completion is an example."""
-
-Progress = Callable[[str, int, int], None]
-"""`progress(phase, done, total)`: completions drawn, scores given, then measurements taken."""
 
 
 @dataclass
@@ -69,7 +67,7 @@ def evaluate(
     folder: Path,
     *,
     say: Callable[[str], None] = lambda _: None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
 ) -> Evaluation:
     """Draw, score and measure; writes `folder/evaluation.json`.
 
@@ -78,7 +76,7 @@ def evaluate(
         config: `eval.toml`.
         folder: of the evaluation; what it holds of the same hash is not made again.
         say: takes a line for the user.
-        progress: see `Progress`.
+        progress: told of completions drawn, scores given, then measurements taken.
 
     Returns:
         The evaluation; its `seconds` are those of this call.
@@ -98,10 +96,14 @@ def evaluate(
         write_manifest(folder, manifest.model_copy(update={"measured": before}))
         texts = _write_and_judge(config, folder, plans, progress)
         started = time.perf_counter()
-        subject = Subject(
-            contender, config.protocol, texts.generated, {p.group.name: p.digest() for p in plans}
-        )
         measured: list[str] = []
+        subject = Subject(
+            contender,
+            config.protocol,
+            texts.generated,
+            {p.group.name: p.digest() for p in plans},
+            within(lambda: todo[len(measured)].name, progress),
+        )
         todo = list(pieces(subject, config.utility))
         for done, piece in enumerate(todo):
             progress(piece.name, done, len(todo))
@@ -263,7 +265,7 @@ def _write_and_judge(
 ) -> Texts:
     """Draw all groups while the scorers score, then wait for what is left."""
     texts = Texts()
-    total, done = sum(plan.rows for plan in plans), 0
+    total, done, tokens = sum(plan.rows for plan in plans), 0, 0
     started = time.perf_counter()
     with Judges(config.scorer, folder, completions=total) as judges:
         for plan in plans:
@@ -273,7 +275,8 @@ def _write_and_judge(
                 judges.submit(plan.group.name, batch)
                 rows += batch
                 done += len(batch)
-                progress("completions", done, total)
+                tokens += sum(row["tokens"] for row in batch)
+                progress("completions", done, total, tokens=tokens)
             texts.generated[plan.group.name] = as_generated(plan.group.name, rows)
         texts.seconds["generating"] = time.perf_counter() - started
         for plan in plans:

@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -31,6 +31,7 @@ from tiltune.evaluation.generations import JsonRow, as_completions, keep_whole, 
 from tiltune.evaluation.metrics.base import Scores
 from tiltune.records.files import write_atomically
 from tiltune.records.manifest import constraint_digest
+from tiltune.records.progress import Progress, silent
 
 APART_FROM = 2000
 """From so many completions on scorers get a process: starting one costs some seconds."""
@@ -130,9 +131,7 @@ class Judges:
             while stream.waiting and stream.waiting[0][1].done():
                 self._collect(stream)
 
-    def finish(
-        self, group: str, progress: Callable[[str, int, int], None] = lambda *_: None
-    ) -> list[Scores]:
+    def finish(self, group: str, progress: Progress = silent) -> list[Scores]:
         """Wait for what is still being scored of a group; every scorer's scores.
 
         Args:

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tiltune.config import ScorerSection
-from tiltune.evaluation.evaluate import Progress, Texts, compose, refuse
+from tiltune.evaluation.evaluate import Texts, compose, refuse
 from tiltune.evaluation.folder import alone, read_manifest, stored_rows, write_manifest
 from tiltune.evaluation.generations import as_generated
 from tiltune.evaluation.judging import Judges
 from tiltune.records.measurements import Evaluation
+from tiltune.records.progress import Progress, silent
 
 AT_ONCE = 256
 """Completions handed over at a time."""
@@ -19,7 +20,7 @@ def rescore(
     scorers: Sequence[ScorerSection],
     *,
     allow_training_scorer: bool = False,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
 ) -> Evaluation:
     """Score an evaluation's completions again and renew its `evaluation.json`.
 

@@ -40,6 +40,7 @@ from tiltune.models import hub
 from tiltune.models.sources import check_source, named
 from tiltune.records.manifest import digest
 from tiltune.records.measurements import Measurement, read_evaluation
+from tiltune.records.progress import Progress, silent
 
 Found = Sequence[Measurement]
 
@@ -59,12 +60,14 @@ class Subject:
 
     Attributes:
         digests: of each group's completions.
+        progress: told of each forward pass.
     """
 
     contender: Contender
     protocol: ProtocolSection
     generated: dict[str, Generated]
     digests: dict[str, str]
+    progress: Progress = silent
 
 
 def control(generated: Generated, scores: Scores, scorer: ScorerSection, *, seed: int) -> Found:
@@ -119,9 +122,9 @@ def pieces(subject: Subject, utilities: Sequence[Any]) -> Iterator[Piece]:
         yield _piece("diversity", name, key, partial(diversity, generated, seed=seed))
     if protocol.reference is not None:
         load = _once(protocol.reference)
-        for name, generated in subject.generated.items():
+        for name in subject.generated:
             key = [subject.digests[name], seed, _folder(protocol.reference)]
-            yield _piece("fluency", name, key, partial(_fluency, generated, load, seed=seed))
+            yield _piece("fluency", name, key, partial(_fluency, subject, name, load))
     law = protocol.model_dump(include={"seed", "max_new_tokens", "batch_size"})
     for section in utilities:
         key = [subject.contender.digest, section.model_dump(mode="json"), _files(section), law]
@@ -131,8 +134,9 @@ def pieces(subject: Subject, utilities: Sequence[Any]) -> Iterator[Piece]:
         yield _piece(section.kind, section.name, key, measure)
 
 
-def _fluency(generated: Generated, load: Callable[[], hub.Loaded], *, seed: int) -> Found:
-    return fluency(generated, load(), seed=seed)
+def _fluency(subject: Subject, group: str, load: Callable[[], hub.Loaded]) -> Found:
+    generated, seed = subject.generated[group], subject.protocol.seed
+    return fluency(generated, load(), seed=seed, progress=subject.progress)
 
 
 def _utility(subject: Subject, section: Any) -> Found:
@@ -144,11 +148,11 @@ def _utility(subject: Subject, section: Any) -> Found:
 
 
 def _perplexity(subject: Subject, section: PerplexityConfig) -> Found:
-    return text_perplexity(subject.contender.law, section)
+    return text_perplexity(subject.contender.law, section, subject.progress)
 
 
 def _tasks(subject: Subject, section: TasksConfig) -> Found:
-    return run_tasks(subject.contender.law, section)
+    return run_tasks(subject.contender.law, section, subject.progress)
 
 
 def _divergence(subject: Subject, section: DivergenceConfig) -> Found:
@@ -164,11 +168,13 @@ def _divergence(subject: Subject, section: DivergenceConfig) -> Found:
     )
     settings = DrawSettings(protocol.max_new_tokens, protocol.batch_size, protocol.seed)
     reference = _load(section.reference)
-    return divergence(loaded, reference, prompts, settings, group=section.name)
+    return divergence(
+        loaded, reference, prompts, settings, group=section.name, progress=subject.progress
+    )
 
 
 def _detector(subject: Subject, section: DetectorConfig) -> Found:
-    return detector(subject.contender.law, section)
+    return detector(subject.contender.law, section, subject.progress)
 
 
 def _preference(subject: Subject, section: PreferenceConfig) -> Found:

@@ -1,4 +1,4 @@
-"""What a run leaves behind: a row a round in `records.jsonl`, and `manifest.json`.
+"""What a run leaves behind: a row a round in `records.jsonl`, and rows of steps before it.
 
 A row describes one policy version: its satisfaction rate on fresh samples, its distance to the
 reference, its validation losses, and then the value fit and the policy update that started from it.
@@ -6,8 +6,9 @@ The closing row (`closing = true`) measures the final policy and trains nothing.
 not measured is `None`, never zero. Logarithms are natural, so losses and divergences are in nats.
 """
 
+import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from tiltune.errors import RunError
 from tiltune.records.files import write_atomically
 from tiltune.records.intervals import Interval
+from tiltune.records.steps import StepRecord
 
 
 class CalibrationBin(BaseModel):
@@ -196,16 +198,48 @@ class ConstraintRecord(BaseModel):
     automaton: AutomatonRecord | None = None
 
 
-def write_records(path: Path, records: list[RoundRecord]) -> None:
-    write_atomically(path, "".join(record.model_dump_json() + "\n" for record in records))
+def write_records(
+    path: Path, records: Sequence[RoundRecord], steps: Sequence[StepRecord] = ()
+) -> None:
+    """Write the file anew: before each round's row the steps of that round, at the end those of a
+    round that is under way."""
+    rows: list[BaseModel] = []
+    waiting = list(steps)
+    for record in records:
+        while waiting and waiting[0].round <= record.round:
+            rows.append(waiting.pop(0))
+        rows.append(record)
+    text = "".join(row.model_dump_json() + "\n" for row in (*rows, *waiting))
+    write_atomically(path, text)
+
+
+def append_step(path: Path, step: StepRecord) -> None:
+    """Add a row to the file's end."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(step.model_dump_json() + "\n")
 
 
 def read_records(path: Path) -> list[RoundRecord]:
-    """The rows of a run so far; an absent file holds none."""
+    """The rounds of a run so far; an absent file holds none."""
+    return [RoundRecord.model_validate_json(row) for row in _rows(path) if not _of_step(row)]
+
+
+def read_steps(path: Path) -> list[StepRecord]:
+    """The steps within them, and within a round that is under way; of an earlier version's run
+    there are none."""
+    return [StepRecord.model_validate_json(row) for row in _rows(path) if _of_step(row)]
+
+
+def _rows(path: Path) -> list[str]:
+    """The file's lines; a last one that a full disk cut short is none."""
     if not path.exists():
         return []
-    return [
-        RoundRecord.model_validate_json(line)
-        for line in path.read_text("utf-8").splitlines()
-        if line
-    ]
+    return [line for line in path.read_text("utf-8").split("\n")[:-1] if line]
+
+
+def _of_step(row: str) -> bool:
+    try:
+        found: Any = json.loads(row)
+    except json.JSONDecodeError:  # which is told where a row is read
+        return False
+    return isinstance(found, dict) and cast(dict[str, Any], found).get("kind") == "step"

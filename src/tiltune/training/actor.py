@@ -18,6 +18,7 @@ from tiltune.methods.base import Needs
 from tiltune.models.bfloat16 import quick_bfloat16
 from tiltune.models.lm import LanguageModel
 from tiltune.records.intervals import wilson_interval
+from tiltune.records.progress import Progress, silent
 from tiltune.training.sampler import Sampler, Scored
 from tiltune.training.warm import WarmStart
 from tiltune.values.fit import ValueFit, ValueLearner
@@ -139,6 +140,7 @@ class Actor:
         self.value_learner = value_learner
         self.warm = warm
         self.pool: Samples | None = None
+        self.progress: Progress = silent  # told of each step; whoever runs the loop sets it
         self._submitted: tuple[dict[str, Tensor], int] | None = None
 
     def submit(self, weights: dict[str, Tensor], version: int) -> None:
@@ -246,7 +248,9 @@ class Actor:
 
     def _draw(self, lm: LanguageModel, count: int, version: int, group: int = 1) -> Scored:
         try:
-            return self.sampler.draw(lm, count, policy_version=version, group_size=group)
+            return self.sampler.draw(
+                lm, count, policy_version=version, group_size=group, progress=self.progress
+            )
         except ModelError as error:
             if version == 0:
                 raise
@@ -271,13 +275,14 @@ class Actor:
             fresh=fresh,
             steps=max(1, round(learner.settings.steps * WARM_STEPS)) if gentle else None,
             rate_share=WARM_RATE if gentle else 1.0,
+            progress=self.progress,
         )
         return begun | value_numbers(fitted, time.perf_counter() - started)
 
     def _begin(self, values: ValueModel, law: LanguageModel, samples: Samples) -> dict[str, Any]:
         """Before the first fit: values of the completions' level, warm where there is text."""
         if self.warm is not None:
-            return self.warm.begin(values, law, self.sampler, samples)
+            return self.warm.begin(values, law, self.sampler, samples, self.progress)
         values.set_constant(start_rate(float(samples.labels.mean())))
         return {}
 

@@ -29,6 +29,7 @@ from tiltune.methods.refusals import refuse
 from tiltune.models import bfloat16, hub
 from tiltune.models.lm import LanguageModel
 from tiltune.records.manifest import check_apart
+from tiltune.records.progress import Progress, silent
 from tiltune.training.actor import Actor, make_plan
 from tiltune.training.balance import balance_told
 from tiltune.training.corpus import (
@@ -154,12 +155,13 @@ class Prepared:
         return cap_told(self.corpus, self.count, beta=beta, sample_tokens=sample_tokens)
 
 
-def prepare(given: RunConfig, *, to_train: bool = True) -> Prepared:
+def prepare(given: RunConfig, *, to_train: bool = True, progress: Progress = silent) -> Prepared:
     """Load the model, read the data, score the corpus, fill in the defaults.
 
     Args:
         given: the run.
         to_train: refuse a constraint that no text meets, or every text, or no row of the corpus.
+        progress: told of the corpus, as it is scored.
 
     Raises:
         TiltuneError: anything in the configuration that cannot be.
@@ -183,7 +185,7 @@ def prepare(given: RunConfig, *, to_train: bool = True) -> Prepared:
     chosen = [each for each in (told, threads, data.ends_told) if each is not None]
     if not data.train:  # no corpus shows what is wrong with a service, or with the rows of prompts
         constraint.score([Completion(data.prompts[0].text, "", row=data.prompts[0].row)])
-    judged = judge(data.train, constraint)
+    judged = judge(data.train, constraint, progress)
     drop = config.data.violating == "drop"
     corpus, count = trained_rows(data.train, judged, constraint, drop=drop)
     if data.train and not corpus and to_train:
@@ -197,7 +199,7 @@ def prepare(given: RunConfig, *, to_train: bool = True) -> Prepared:
         given, config, method, WarmText(judged, data.warm), constraint, loaded
     )
     reference = loaded.policy.base("reference")
-    valid = judge(last_turns(data.valid), constraint)
+    valid = judge(last_turns(data.valid), constraint, progress)
     return Prepared(
         config=config,
         method=method,

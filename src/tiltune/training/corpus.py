@@ -8,6 +8,7 @@ from tiltune.config import ResolvedConfig
 from tiltune.constraints.base import Constraint
 from tiltune.constraints.scores import Completion
 from tiltune.data.encode import Example
+from tiltune.records.progress import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,14 @@ class JudgedRows:
         return self.seconds / max(1, len(self.satisfying) + len(self.violating))
 
 
-def judge(examples: Sequence[Example], constraint: Constraint) -> JudgedRows:
+def judge(
+    examples: Sequence[Example], constraint: Constraint, progress: Progress = silent
+) -> JudgedRows:
     """Ask the constraint of every row."""
     started = time.perf_counter()
+    progress("scoring the corpus", 0, len(examples))
     scores = constraint.score(completions_of(examples))
+    progress("scoring the corpus", len(examples), len(examples))
     seconds = time.perf_counter() - started
     satisfied = [constraint.satisfied(score) for score in scores]
     both = list(zip(examples, satisfied, strict=True))

@@ -19,12 +19,15 @@ from tiltune.methods.base import Method, Models, Work, likelihood_loss
 from tiltune.models.laws import LossOutput, Watched
 from tiltune.models.lm import LanguageModel
 from tiltune.models.optimiser import Optimiser, RateSchedule
+from tiltune.records.progress import Progress, silent
 from tiltune.records.rounds import METHOD_FIELDS
+from tiltune.records.steps import StepPhase
 from tiltune.training.balance import STEPS, Norms, balanced
 from tiltune.values.model import ValueModel
 from tiltune.values.state import StateValue
 
 WARM_UP_STEPS = 20
+PHASE: StepPhase = "policy update"
 LEAST_RATE = 0.1
 """Share of the peak rate that each round's steps end at."""
 
@@ -133,6 +136,7 @@ class Learner:
         self.settings = settings
         self.rule = rule
         self.beta = rule.beta
+        self.progress: Progress = silent  # told of each step; whoever runs the loop sets it
         self.generator = generator
         self.state_values = state_values
         self.version = 0
@@ -167,6 +171,7 @@ class Learner:
         if target is not None and self.beta is None:
             balance = self._balance(target, totals)
         schedule = RateSchedule(steps, WARM_UP_STEPS, done=self.steps_done, floor=LEAST_RATE)
+        self.progress(PHASE, 0, steps, tokens=totals.tokens)
         for step in range(steps):
             rows = self.settings.corpus_rows_of(self.steps_done)
             if self.corpus is not None and rows:
@@ -177,6 +182,7 @@ class Learner:
                 self.value_optimiser.step(schedule, step)  # first: broken values break the policy
             self.optimiser.step(schedule, step)
             self.steps_done += 1
+            self.progress(PHASE, step + 1, steps, tokens=totals.tokens, numbers=totals.of_step())
         self.version += 1
         return (
             totals.numbers()
@@ -288,11 +294,13 @@ class Learner:
             raise RuntimeError("without a corpus there is nothing to balance beta against")
         corpus, aside = self.corpus, _Totals(STEPS)
         place, chance = corpus.cursor.state(), self.generator.get_state()
-        for _ in range(STEPS):
+        for step in range(STEPS):
+            self.progress("choosing beta", step, 2 * STEPS, tokens=aside.tokens)
             self._corpus_backward(corpus, self.settings.rows, aside)
         corpus_norm = self.optimiser.take_norm() / STEPS
         again = replace(target, order=self._order(len(target.work)))
         for step in range(STEPS):
+            self.progress("choosing beta", STEPS + step, 2 * STEPS, tokens=aside.tokens)
             self._method_backward(again, step, aside, beta=1.0)
         norms = Norms(corpus_norm, self.optimiser.take_norm() / STEPS)
         if self.value_optimiser is not None:
@@ -351,12 +359,19 @@ class _Totals:
         self.tokens = 0
         self.known: Mapping[str, float] = {}
         self.means: dict[str, float] = {}
+        self.now: dict[str, float] = {}
         self.watched: dict[str, list[tuple[int, Watched]]] = {}
 
     def add(self, metrics: Mapping[str, float]) -> None:
         """A micro-batch's part of its step's means."""
         for name, value in metrics.items():
             self.means[name] = self.means.get(name, 0.0) + value / self.steps
+            self.now[name] = self.now.get(name, 0.0) + value
+
+    def of_step(self) -> dict[str, float]:
+        """What the step that just ended said; the next begins with nothing."""
+        said, self.now = self.now, {}
+        return said
 
     def take(self, output: LossOutput, step: int) -> None:
         """All that a micro-batch says."""

@@ -1,4 +1,4 @@
-"""Sixteen fixed prompts, completed before and after: tokens and what the values said of each."""
+"""Rows of `samples/`: a round's completions; sixteen fixed prompts, completed before and after."""
 
 from typing import Any
 
@@ -6,12 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from tiltune.constraints.base import Constraint
 from tiltune.data.batches import Cursor
 from tiltune.data.samples import Samples, SamplingLaw
 from tiltune.decoding.draw import Ending, draw
 from tiltune.decoding.texts import texts
 from tiltune.training.actor import Pair
 from tiltune.training.assemble import Prepared
+from tiltune.training.sampler import Scored
 from tiltune.values.read import taken_values
 
 PROMPTS = 16
@@ -75,3 +77,20 @@ def probe_rows(
             row["log_values"] = log_values[place][: len(ids)]
         rows.append(row)
     return rows
+
+
+def sample_rows(drawn: Scored, constraint: Constraint) -> list[dict[str, Any]]:
+    """The round's fresh completions of the policy, as rows of `samples/`."""
+    rows = zip(drawn.completions, drawn.scores, strict=True)
+    return [
+        {
+            "prompt": completion.prompt,
+            "text": completion.text,
+            "score": score.value,
+            "satisfied": constraint.satisfied(score),
+            "reason": score.reason,
+            "feedback": score.feedback,
+            "ended": completion.ended,
+        }
+        for completion, score in rows
+    ]

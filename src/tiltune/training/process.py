@@ -28,7 +28,13 @@ from tiltune import errors
 from tiltune.errors import RunError
 from tiltune.models import bfloat16
 from tiltune.models.checkpoint import contiguous
+from tiltune.records.progress import Progress, StepRows, silent, told_again
+from tiltune.records.steps import StepRecord
 from tiltune.training.actor import Actor, Pair
+from tiltune.training.shared_progress import SharedProgress
+
+LOOK_SECONDS = 1.0
+"""How often what the child does is looked at while this process waits for it."""
 
 
 class RemoteActor:
@@ -38,24 +44,35 @@ class RemoteActor:
         actor: must be picklable, constraint and tokenizer included.
         threads: the child's CPU threads.
         device: the child's device.
+        progress: told where the child is while it is waited for, and of its steps when they are
+            collected.
 
     Raises:
         RunError: from any method, if the child has died; the message names the cause.
     """
 
-    def __init__(self, actor: Actor, *, threads: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        actor: Actor,
+        *,
+        threads: int,
+        device: torch.device,
+        progress: Progress = silent,
+    ) -> None:
         self.actor = actor
+        self._progress = progress
         self._submitted: tuple[dict[str, Tensor], int] | None = None
         # by name: handles would be duplicated for every tensor, which a spawn refuses
         torch_multiprocessing.set_sharing_strategy("file_system")
         share_weights([lm.module for lm in actor.views()])
         context = torch_multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
+        self._child = SharedProgress(context)
         # where both are on the processor its products have to be the learner's
         quick = actor.policy.autocast if actor.policy.device.type == device.type == "cpu" else None
         self._process: Any = context.Process(
             target=_serve,
-            args=(actor, theirs, threads, device, quick),
+            args=(actor, (theirs, self._child), threads, device, quick),
             name="tiltune-actor",
             daemon=True,
         )
@@ -77,19 +94,16 @@ class RemoteActor:
 
     def collect(self) -> Pair:
         """Wait for the pair of the snapshot submitted last."""
-        assert self._submitted is not None, "collect() before submit()"
-        published = self._receive()
-        weights, version = self._submitted
-        self._submitted = None
-        self.actor.policy.load_state(weights)
-        return self._mirror(published, version)
+        pair, steps = self._collect()
+        told_again(steps, self._progress)
+        return pair
 
     def measure(self, weights: dict[str, Tensor], version: int) -> Pair:
         """See `Actor.measure`; a round still under way is waited for, and dropped."""
         if self._submitted is not None:
-            self.collect()
+            self._collect()
         self._send(("measure", to_bytes(contiguous(weights)), version))
-        published = self._receive()
+        published, _ = self._receive()
         self.actor.policy.load_state(weights)
         return self._mirror(published, version)
 
@@ -108,6 +122,14 @@ class RemoteActor:
             self._process.join()
         self._pipe.close()
 
+    def _collect(self) -> tuple[Pair, list[StepRecord]]:
+        assert self._submitted is not None, "collect() before submit()"
+        published, steps = self._receive()
+        weights, version = self._submitted
+        self._submitted = None
+        self.actor.policy.load_state(weights)
+        return self._mirror(published, version), steps
+
     def _mirror(self, published: Any, version: int) -> Pair:
         packed, state, measured, numbers = published
         tensors = {name: from_bytes(content) for name, content in packed.items()}
@@ -121,7 +143,8 @@ class RemoteActor:
             self._receive()  # tells why
 
     def _receive(self) -> Any:
-        wait([self._pipe, self._process.sentinel])
+        while not wait([self._pipe, self._process.sentinel], timeout=LOOK_SECONDS):
+            self._child.pass_on(self._progress)
         if not self._pipe.poll():
             raise self._dead()
         try:
@@ -195,9 +218,14 @@ def share_weights(modules: list[nn.Module]) -> None:
 
 
 def _serve(
-    actor: Actor, pipe: Connection, threads: int, device: torch.device, quick: bool | None
+    actor: Actor,
+    told: tuple[Connection, SharedProgress],
+    threads: int,
+    device: torch.device,
+    quick: bool | None,
 ) -> None:
     """The child: own what is trained, then a round for every message until the pipe closes."""
+    pipe, shown = told
     bfloat16.settle(quick)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
@@ -207,14 +235,20 @@ def _serve(
         pipe.send(("ready", None))
         while True:
             kind, weights, version = pipe.recv()
-            pipe.send(("done", _work(actor, kind, from_bytes(weights), version)))
+            pipe.send(("done", _work(actor, shown, kind, (from_bytes(weights), version))))
     except EOFError:
         return
     except Exception as error:
         pipe.send(("error", (type(error).__name__, str(error), traceback.format_exc())))
 
 
-def _work(actor: Actor, kind: str, weights: dict[str, Tensor], version: int) -> Any:
+def _work(
+    actor: Actor, shown: Progress, kind: str, submitted: tuple[dict[str, Tensor], int]
+) -> tuple[Any, list[StepRecord]]:
+    """What a round leaves, and its steps, whose round the parent knows."""
+    steps: list[StepRecord] = []
+    actor.progress = StepRows(steps.append, round=lambda: 0, shown=shown)
+    weights, version = submitted
     if kind == "measure":
         pair = actor.measure(weights, version)
     else:
@@ -222,7 +256,7 @@ def _work(actor: Actor, kind: str, weights: dict[str, Tensor], version: int) -> 
         pair = actor.collect()
     tensors, state = actor.state()
     packed = {name: to_bytes(contiguous(values)) for name, values in tensors.items()}
-    return packed, state, pair.measured.on_cpu(), pair.numbers
+    return (packed, state, pair.measured.on_cpu(), pair.numbers), steps
 
 
 def _follow_parent() -> None:

@@ -1,24 +1,23 @@
 """Composition root: a configuration becomes objects and a run folder; a kill loses no round.
 
 The run folder is written in this order: configuration, manifest and the constraint's drawing once;
-after each round its samples, its row in `records.jsonl` and, last, its checkpoint; at the end the
-model and the report.
+within a round rows of its steps; after it its samples, its row in `records.jsonl` and, last, its
+checkpoint; at the end the model and the report.
 What a checkpoint does not know of is written again on resume. A run that is overwritten stands
 aside, as `RUN.replaced`, until the new one has a checkpoint.
 """
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from tiltune.config import RunConfig
-from tiltune.config.method import MethodSection
 from tiltune.models import hub
 from tiltune.models.checkpoint import (
     STATE,
@@ -40,8 +39,15 @@ from tiltune.records.best import COMPARED, Aim
 from tiltune.records.files import write_json
 from tiltune.records.lock import Lock
 from tiltune.records.manifest import check_unchanged, make_manifest
+from tiltune.records.progress import Progress, StepRows, silent, within
 from tiltune.records.report.page import write_report
-from tiltune.records.rounds import RoundRecord, read_records, write_records
+from tiltune.records.rounds import (
+    RoundRecord,
+    append_step,
+    read_records,
+    read_steps,
+    write_records,
+)
 from tiltune.records.run_folder import (
     FINISHED,
     check_free,
@@ -49,11 +55,13 @@ from tiltune.records.run_folder import (
     run_lock,
     stored_config,
 )
-from tiltune.training.actor import Actor, ActorLike, Pair
+from tiltune.records.steps import StepRecord
+from tiltune.training.actor import ActorLike, Pair
 from tiltune.training.assemble import Prepared, make_actor, make_learner, prepare
+from tiltune.training.budget import spent
 from tiltune.training.check.judged import constraint_record
 from tiltune.training.fit import Round, Schedule, close, fit
-from tiltune.training.probe import probe, probe_rows
+from tiltune.training.probe import probe, probe_rows, sample_rows
 from tiltune.training.process import RemoteActor
 
 
@@ -80,6 +88,8 @@ class Run:
         self.learner = make_learner(prepared)
         self.actor = make_actor(prepared)
         self.records: list[RoundRecord] = []
+        self.steps: list[StepRecord] = []
+        self._stale = False  # whether records.jsonl may hold what a resume dropped, or half a row
         self.next_round = 0
         self.changed: list[str] = []
         self._pending: tuple[dict[str, torch.Tensor], int] | None = None
@@ -96,24 +106,31 @@ class Run:
         else:
             self._begin(resume)
 
-    def rounds(self) -> Iterator[RoundRecord]:
+    def rounds(self, progress: Progress = silent) -> Iterator[RoundRecord]:
         """Run to the end, yielding each round's record when it is safely on disk.
+
+        Args:
+            progress: told how far each phase is; nothing that a run leaves depends on it.
 
         Raises:
             TiltuneError: what stopped the run; where no round had been saved the folder is removed,
                 and one that it was to replace stands again.
         """
         with self._lock:
-            yield from self._rounds()
+            yield from self._rounds(within(lambda: f"round {self.next_round}", progress))
 
-    def _rounds(self) -> Iterator[RoundRecord]:
+    def _rounds(self, shown: Progress) -> Iterator[RoundRecord]:
+        progress = StepRows(self._keep_step, round=lambda: self.next_round, shown=shown)
+        measure = replace(self.prepared.measurer, progress=progress)
+        self.learner.progress = progress
         actor: ActorLike = self.actor
         schedule = self._schedule()
         try:
             if schedule.max_lag:
                 threads, device = self.config.actor.threads, self.prepared.devices[1]
-                actor = RemoteActor(self.actor, threads=threads, device=device)
-            measure = self.prepared.measurer
+                actor = RemoteActor(self.actor, threads=threads, device=device, progress=progress)
+            else:
+                self.actor.progress = progress
             if not self._stopped():
                 for done in fit(actor, self.learner, schedule, measure, pending=self._pending):
                     yield self._keep(done, actor)
@@ -210,9 +227,27 @@ class Run:
         self.records.append(record)
         self._consider(done.pair, record)
         name = "closing" if record.closing else f"round-{record.round:03d}"
-        write_lines(self.folder / "samples" / f"{name}.jsonl", sample_rows(done.pair, self.actor))
-        write_records(self.folder / "records.jsonl", self.records)
+        write_lines(
+            self.folder / "samples" / f"{name}.jsonl",
+            sample_rows(done.pair.measured, self.prepared.constraint),
+        )
+        write_records(self._records, self.records, self.steps)
+        self._stale = False
         return record
+
+    def _keep_step(self, step: StepRecord) -> None:
+        """A row within the round under way."""
+        self.steps.append(step)
+        with self._saving():
+            if self._stale:
+                write_records(self._records, self.records, self.steps)
+                self._stale = False
+            else:
+                append_step(self._records, step)
+
+    @property
+    def _records(self) -> Path:
+        return self.folder / "records.jsonl"
 
     def _consider(self, pair: Pair, record: RoundRecord) -> None:
         """Keep this version's weights if it is better than the one kept so far."""
@@ -261,8 +296,10 @@ class Run:
         self.learner.load_state(tensors, state["learner"])
         self.actor.load_state(tensors, state["actor"])
         self.next_round = state["next_round"]
-        rows = read_records(self.folder / "records.jsonl")
+        rows, steps = read_records(self._records), read_steps(self._records)
         self.records = [row for row in rows if row.round < self.next_round and not row.closing]
+        self.steps = [step for step in steps if step.round < self.next_round]
+        self._stale = True
         if "pending" in tensors:
             self._pending = (tensors["pending"], state["pending_version"])
 
@@ -306,56 +343,19 @@ class Run:
             write_json(self.folder / FINISHED, asked | version)
 
 
-def spent(records: Sequence[RoundRecord], method: MethodSection) -> bool:
-    """Whether the rounds so far have used up the completions or the seconds that are allowed."""
-    rounds = [record for record in records if not record.closing]
-    drawn = sum(record.samples_drawn or 0 for record in rounds)
-    seconds = sum(training_seconds(record) for record in rounds)
-    return (method.samples_max is not None and drawn >= method.samples_max) or (
-        method.seconds_max is not None and seconds >= method.seconds_max
-    )
-
-
-def training_seconds(record: RoundRecord) -> float:
-    """Seconds of value fit and policy update, and of the sampling and scoring they needed.
-
-    A warm start costs what making it cost, though a cache may have spared this run of it: else runs
-    that are compared would not be.
-    """
-    drawing = (record.sampling_seconds, record.scoring_seconds) if record.samples_drawn else ()
-    fitting = (record.warm_seconds, record.value_seconds, record.learning_seconds)
-    return sum(part or 0.0 for part in (*drawing, *fitting))
-
-
-def sample_rows(pair: Pair, actor: Actor) -> list[dict[str, Any]]:
-    """The round's fresh completions of the policy, as rows of `samples/`."""
-    rows = zip(pair.measured.completions, pair.measured.scores, strict=True)
-    return [
-        {
-            "prompt": completion.prompt,
-            "text": completion.text,
-            "score": score.value,
-            "satisfied": actor.sampler.constraint.satisfied(score),
-            "reason": score.reason,
-            "feedback": score.feedback,
-            "ended": completion.ended,
-        }
-        for completion, score in rows
-    ]
-
-
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     """Rows as JSON lines."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
 
 
-def open_run(given: RunConfig, *, resume: bool) -> Run:
+def open_run(given: RunConfig, *, resume: bool, progress: Progress = silent) -> Run:
     """Load everything and open the run folder.
 
     Args:
         given: the run; `load_config` reads it.
         resume: go on from the last saved round, or start where there is none.
+        progress: told of the corpus, as it is scored.
 
     Returns:
         The run: `for record in run.rounds()` trains it to its end.
@@ -370,7 +370,8 @@ def open_run(given: RunConfig, *, resume: bool) -> Run:
         stored = resume and is_run_folder(folder)
         if folder.exists() and not stored:
             check_free(folder, overwrite=resume or given.run.overwrite)
-        prepared = prepare(stored_config(folder, given) if stored else given)
+        config = stored_config(folder, given) if stored else given
+        prepared = prepare(config, progress=progress)
         return Run(prepared, resume=resume, lock=lock)
     except BaseException:  # whose traceback may keep the lock from its end
         lock.release()

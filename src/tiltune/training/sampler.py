@@ -14,6 +14,9 @@ from tiltune.data.samples import Samples, SamplingLaw, concatenate
 from tiltune.decoding.draw import Ending, draw
 from tiltune.decoding.texts import texts
 from tiltune.models.lm import LanguageModel
+from tiltune.records.progress import Progress, silent
+
+DRAWING, SCORING = "drawing", "scoring"
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,13 @@ class Sampler:
             )
 
     def draw(
-        self, lm: LanguageModel, count: int, *, policy_version: int, group_size: int = 1
+        self,
+        lm: LanguageModel,
+        count: int,
+        *,
+        policy_version: int,
+        group_size: int = 1,
+        progress: Progress = silent,
     ) -> Scored:
         """`count` labelled completions of the next prompts, stamped with the version.
 
@@ -69,6 +78,7 @@ class Sampler:
             count: completions.
             policy_version: the stamp.
             group_size: completions of each prompt.
+            progress: told of each batch, and of the scoring.
 
         Raises:
             RunError: a label is no number in [0, 1].
@@ -77,16 +87,19 @@ class Sampler:
         places = self.cursor.next(-(-count // group_size))
         picks = [place for place in places for _ in range(group_size)][:count]
         picks.sort(key=lambda place: len(self.prompts[place].ids))
-        parts = [
-            self._batch(lm, picks[first : first + self.batch_size])
-            for first in range(0, count, self.batch_size)
-        ]
+        parts, tokens = list[Samples](), 0
+        for first in range(0, count, self.batch_size):
+            progress(DRAWING, first, count, tokens=tokens)
+            parts.append(self._batch(lm, picks[first : first + self.batch_size]))
+            tokens += parts[-1].tokens
+        progress(DRAWING, count, count, tokens=tokens)
         samples = concatenate(parts)
         samples = replace(
             samples, policy_version=torch.full_like(samples.policy_version, policy_version)
         )
         drawn = time.perf_counter()
         completions = texts(samples, self.prompts, self.decoder)
+        progress(SCORING, 0, count)
         scores = self.constraint.score(completions)
         labels = torch.tensor(
             [self.constraint.label(score) for score in scores], dtype=torch.float32
@@ -94,7 +107,10 @@ class Sampler:
         ended = time.perf_counter()
         samples = replace(samples, labels=labels.to(samples.ids.device))
         samples.require_labels()
-        return Scored(samples, completions, scores, drawn - started, ended - drawn)
+        scored = Scored(samples, completions, scores, drawn - started, ended - drawn)
+        told = {"satisfaction_rate": scored.satisfied / count}
+        progress(SCORING, count, count, numbers=told)
+        return scored
 
     def _batch(self, lm: LanguageModel, picks: list[int]) -> Samples:
         prompts = [self.prompts[place].ids for place in picks]

@@ -15,6 +15,7 @@ from tiltune.data.samples import Samples
 from tiltune.data.windows import Window, window_prompts, window_samples
 from tiltune.decoding.texts import texts
 from tiltune.models.lm import LanguageModel
+from tiltune.records.progress import Progress, silent
 from tiltune.training.sampler import Sampler
 from tiltune.values.fit import ValueSettings
 from tiltune.values.model import ValueModel
@@ -24,6 +25,7 @@ from tiltune.values.windows_fit import BEGINNINGS, WINDOWS_A_STEP, Windows, fit_
 
 LONGEST_PROMPT = 24
 """Most tokens of a window's prompt where its row has none."""
+SCORING_WINDOWS = "scoring windows of text"
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,12 @@ class WarmStart:
     model: str
 
     def begin(
-        self, values: ValueModel, law: LanguageModel, sampler: Sampler, own: Samples
+        self,
+        values: ValueModel,
+        law: LanguageModel,
+        sampler: Sampler,
+        own: Samples,
+        progress: Progress = silent,
     ) -> dict[str, Any]:
         """Warm values of these completions' level, and the record's fields about them.
 
@@ -52,17 +59,21 @@ class WarmStart:
             law: whose values they are to be.
             sampler: scores the windows as it does samples.
             own: labelled completions of the law, which give the level and measure the skill.
+            progress: told of the scoring and of each step.
 
         Raises:
             TiltuneError: a window that cannot be scored, or a fit that diverged.
         """
         started, learnt = time.perf_counter(), learnt_part(values)
-        windows = self.labelled(sampler)
+        windows = self.labelled(sampler, progress=progress)
         key = self.key(learnt, law, windows)
         kept = load(key)
         found = kept is not None and load_weights(learnt, kept.weights)
         if kept is None or not found:
-            kept = self._made(learnt, law, windows, started)
+            weights = self._made(learnt, law, windows, progress)
+            seconds = time.perf_counter() - started
+            labels = windows.samples.labels
+            kept = Kept(weights, WarmNumbers(float(labels.mean()), len(windows), seconds))
             store(key, kept)
         shift = shift_level(values, own, most_tokens=self.settings.most_tokens)
         return {
@@ -91,16 +102,22 @@ class WarmStart:
         fit_windows(learnt, few, law, replace(self.settings, steps=steps), seed=self.seed)
         return (time.perf_counter() - started) * self.settings.steps / steps
 
-    def labelled(self, sampler: Sampler, count: int | None = None) -> Windows:
+    def labelled(
+        self, sampler: Sampler, most: int | None = None, progress: Progress = silent
+    ) -> Windows:
         """The windows, or the first of them, and of each some beginnings: all of them scored by the
         constraint itself, a beginning as a completion that is cut there."""
-        windows = self.windows[:count]
+        windows = self.windows[:most]
         samples = window_samples(windows, sampler.ending.pad_id, sampler.law)
+        cuts = beginnings(windows, seed=self.seed)
+        count, total = len(windows), len(windows) + len(cuts)
+        progress(SCORING_WINDOWS, 0, total)
         whole = scored(windows, sampler)
+        progress(SCORING_WINDOWS, count, total)
         labels = [sampler.constraint.label(score) for score in whole]
         samples = replace(samples, labels=torch.tensor(labels, dtype=torch.float32))
-        cuts = beginnings(windows, seed=self.seed)
         found = scored([cut_short(windows[row], length) for row, length in cuts], sampler)
+        progress(SCORING_WINDOWS, total, total)
         scores, known = torch.zeros(samples.ids.shape), torch.zeros_like(samples.mask)
         ends = [(row, len(window.ids)) for row, window in enumerate(windows)]
         for (row, length), score in zip([*ends, *cuts], [*whole, *found], strict=True):
@@ -116,13 +133,11 @@ class WarmStart:
         return key_of(told, _tensors(learnt, law, windows))
 
     def _made(
-        self, learnt: ValueModel, law: LanguageModel, windows: Windows, started: float
-    ) -> Kept:
-        fit_windows(learnt, windows, law, self.settings, seed=self.seed)
-        seconds = time.perf_counter() - started
-        numbers = WarmNumbers(float(windows.samples.labels.mean()), len(windows), seconds)
-        weights = {name: value.detach() for name, value in learnt.own_parameters()}
-        return Kept(weights, numbers)
+        self, learnt: ValueModel, law: LanguageModel, windows: Windows, progress: Progress
+    ) -> dict[str, Tensor]:
+        """The weights that the windows leave."""
+        fit_windows(learnt, windows, law, self.settings, seed=self.seed, progress=progress)
+        return {name: value.detach() for name, value in learnt.own_parameters()}
 
 
 def beginnings(windows: Sequence[Window], *, seed: int) -> list[tuple[int, int]]:

@@ -113,8 +113,8 @@ class ExactEnds(ValueModel):
         return ValueReader(every, taken)
 
     def step(
-        self, ids: Tensor, mask: Tensor, cache: "Cache | _Progress" = None
-    ) -> tuple[Float[Tensor, "N V"], "_Progress"]:
+        self, ids: Tensor, mask: Tensor, cache: "Cache | _Advance" = None
+    ) -> tuple[Float[Tensor, "N V"], "_Advance"]:
         """See `ValueModel`; without a cache `ids` are the prompts and nothing else."""
         logits, inner = self.inner.step(ids, mask, None if cache is None else cache.inner)
         if cache is None:
@@ -126,7 +126,7 @@ class ExactEnds(ValueModel):
         prior = None if self.prior is None else self.prior.logits(states)
         facts = self.automaton.facts(states, written) if self.ends else None
         logits = _Known(prior, facts).put(logits, torch.inf)
-        return logits, _Progress(inner, self.automaton, states, written)
+        return logits, _Advance(inner, self.automaton, states, written)
 
     def own_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         return self.inner.own_parameters()
@@ -247,7 +247,7 @@ class NoValues(ValueModel):
         """Nor one to shift."""
 
 
-class _Progress:
+class _Advance:
     """Where each row is: the inner cache, the automaton's state, the tokens written."""
 
     def __init__(self, inner: Any, automaton: Ends, states: Any, written: Tensor) -> None:

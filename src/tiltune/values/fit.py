@@ -14,7 +14,9 @@ from tiltune.data.samples import Samples
 from tiltune.errors import counted
 from tiltune.models.lm import LanguageModel
 from tiltune.models.optimiser import Optimiser, one_cycle
+from tiltune.records.progress import Progress, silent
 from tiltune.records.rounds import CalibrationBin
+from tiltune.records.steps import StepPhase
 from tiltune.values.losses import label_loss
 from tiltune.values.model import ValueModel
 from tiltune.values.outputs import WIDE_VOCABULARY
@@ -24,6 +26,7 @@ HELD_OUT_SHARE = 0.1
 CALIBRATION_BINS = 10
 WEIGHT_DECAY = 0.01
 POSITION_BINS = 5
+PHASE: StepPhase = "value fit"
 LOOKS = 8
 """How often the fit of a correction is compared on what is held out."""
 
@@ -119,6 +122,7 @@ class ValueLearner:
         fresh: int | None = None,
         steps: int | None = None,
         rate_share: float = 1.0,
+        progress: Progress = silent,
     ) -> ValueFit:
         """Fit to these completions' labels; a tenth of the fresh ones is held out to measure
         calibration.
@@ -133,6 +137,7 @@ class ValueLearner:
             fresh: how many of them, at the end, no earlier fit has seen; None: all.
             steps: instead of the settings' number.
             rate_share: of the settings' peak rate.
+            progress: told of each step.
 
         Raises:
             RunError: the fit diverged, or a label is no number.
@@ -145,6 +150,7 @@ class ValueLearner:
         recent: list[tuple[float, float]] = []
         tokens = 0
         best = self._look(samples.select(held), 0) if self.model.corrects else None
+        progress(PHASE, 0, steps)
         law = self._law(samples, snapshot, steps)
         for step in range(steps):
             picks = torch.randint(len(train), (settings.batch_size,), generator=self.generator)
@@ -152,6 +158,7 @@ class ValueLearner:
             losses = self._backward(batch, law and law.select(train[picks], batch.ids.shape[1]))
             optimiser.step(schedule, step)
             tokens += batch.tokens
+            progress(PHASE, step + 1, steps, tokens=tokens, numbers=self._told(*losses))
             if step >= steps * 3 // 4:
                 recent.append(losses)
             if best is not None and (step + 1) * LOOKS // steps > step * LOOKS // steps:
@@ -164,6 +171,12 @@ class ValueLearner:
             raise optimiser.diverged(f"{counted(steps, 'step')} left what is not finite")
         self.fits += 1
         return ValueFit(value, consistency, tokens, measured, best.step if best else steps)
+
+    def _told(self, value: float, consistency: float) -> dict[str, float]:
+        told = {"value_loss_nats_per_token": value}
+        if self.settings.consistency:
+            told["consistency_loss_nats_per_token"] = consistency
+        return told
 
     def _optimiser(self, rate_share: float) -> Optimiser:
         return Optimiser(

@@ -16,6 +16,8 @@ from tiltune.data.batches import part_rows
 from tiltune.data.samples import Samples
 from tiltune.models.lm import LanguageModel
 from tiltune.models.optimiser import Optimiser, one_cycle
+from tiltune.records.progress import Progress, silent
+from tiltune.records.steps import StepPhase
 from tiltune.values.fit import WEIGHT_DECAY, ValueSettings
 from tiltune.values.losses import label_loss
 from tiltune.values.model import ValueModel, make_reader
@@ -23,6 +25,7 @@ from tiltune.values.outputs import Output, make_output
 from tiltune.values.read import taken_values
 from tiltune.values.warm import start_rate
 
+PHASE: StepPhase = "warm start"
 WINDOWS_A_STEP = 64
 MOST_WINDOWS = 51_200
 """More are not cut, but seen again: each is scored seven times."""
@@ -65,6 +68,7 @@ def fit_windows(
     settings: ValueSettings,
     *,
     seed: int,
+    progress: Progress = silent,
 ) -> list[float]:
     """Fit the values to windows: their labels by the label loss, beginnings by `score_loss`.
 
@@ -77,6 +81,7 @@ def fit_windows(
         law: whose vocabulary the values are over.
         settings: of the run's value fit, with the warm start's steps.
         seed: of the windows' order.
+        progress: told of each step.
 
     Returns:
         The label loss of each step, nats a token.
@@ -97,13 +102,17 @@ def fit_windows(
         lower="value_model.learning_rate",
     )
     schedule, losses = one_cycle(settings.steps), list[float]()
-    order = torch.empty(0, dtype=torch.int64)
+    order, tokens = torch.empty(0, dtype=torch.int64), 0
+    progress(PHASE, 0, settings.steps)
     for step in range(settings.steps):
         while len(order) < min(WINDOWS_A_STEP, len(windows)):
             order = torch.cat((order, torch.randperm(len(windows), generator=generator)))
         batch, order = windows.select(order[:WINDOWS_A_STEP]), order[WINDOWS_A_STEP:]
         losses.append(_backward(values, second, batch, law, settings.most_tokens))
         optimiser.step(schedule, step)
+        tokens += batch.samples.tokens
+        told = {"warm_loss_nats_per_token": losses[-1]}
+        progress(PHASE, step + 1, settings.steps, tokens=tokens, numbers=told)
     if not all(bool(value.isfinite().all()) for _, value in values.own_parameters()):
         raise optimiser.diverged("its last step left weights that are not finite")
     return losses

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from tiltune.config import (
@@ -28,6 +27,7 @@ from tiltune.models.hub import Loaded
 from tiltune.models.lm import LanguageModel
 from tiltune.records.files import write_json
 from tiltune.records.intervals import wilson_interval
+from tiltune.records.progress import Progress, silent
 from tiltune.records.report.page import write_report
 from tiltune.records.rounds import RoundRecord
 from tiltune.training.run import open_run
@@ -39,6 +39,7 @@ MODEL = Path(__file__).parent / "model"
 LONGEST = 48
 MEASURED = 2000
 SIDE_BY_SIDE = 6
+EXACT = "comparing with exact values"
 
 
 def demo_config(folder: Path) -> RunConfig:
@@ -52,7 +53,7 @@ def demo_config(folder: Path) -> RunConfig:
     )
 
 
-def show(folder: Path, console: Console) -> None:
+def show(folder: Path, console: Console, progress: Progress = silent) -> None:
     """Run, measure against the exact target, print, and write the report with the same tables."""
     world = support_desk()
     console.print(
@@ -60,14 +61,16 @@ def show(folder: Path, console: Console) -> None:
         f"the end.\nUnder the grammar {math.exp(world.target.log_z):.1%} of the messages obey it. "
         "Nothing is downloaded; this takes about two minutes."
     )
-    run = open_run(demo_config(folder), resume=False)
-    rounds = run.config.method.rounds
-    for record in track(run.rounds(), "tilting", total=rounds + 1, console=console):
+    run = open_run(demo_config(folder), resume=False, progress=progress)
+    for record in run.rounds(progress):
         console.print(_line(record))
     loaded = run.prepared.loaded
     tuned, base = loaded.policy, run.prepared.reference
+    progress(EXACT, 0, 2)
     table = _comparison(world, loaded, base, tuned)
+    progress(EXACT, 1, 2)
     sentences = _side_by_side(loaded, base, tuned)
+    progress(EXACT, 2, 2)
     write_json(folder / "tables.json", [table, sentences])
     write_report(folder)
     for each in (table, sentences):

@@ -8,7 +8,11 @@ from pages import Node, Tree, rows_of
 from run_folders import finished, make_run, record, report
 
 from tiltune.records.report.charts import Point, Series, line_chart, stacked_bars
+from tiltune.records.report.curves import round_figures
 from tiltune.records.report.figure import Figure
+from tiltune.records.report.folder import read_folder
+from tiltune.records.rounds import write_records
+from tiltune.records.steps import StepRecord
 
 
 @pytest.fixture
@@ -31,6 +35,38 @@ def test_many_rows(tmp_path: Path) -> None:
     assert len(figure.all("text", "x")) <= 8
     rates = rows_of(root.section("rounds"), "Fresh samples of this policy version")
     assert len(rates) == 200
+
+
+def test_steps_are_drawn_within_their_rounds(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [record(0), record(1)])
+    plain = {each.text.split(",")[0] for each in report(run).section("curves").all("figcaption")}
+    key, own = "corpus_loss_nats_per_token", "mine"
+    steps = [
+        StepRecord(
+            round=round, phase="policy update", step=step, steps=4, numbers={key: loss, own: 0.5}
+        )
+        for round, step, loss in ((0, 2, 4.0), (0, 4, 3.0), (1, 2, 3.5), (1, 4, 2.5), (2, 2, 2.0))
+    ]
+    write_records(run / "records.jsonl", [record(0), record(1)], steps)
+    figures = round_figures(read_folder(run))
+    chart = draw(figures["Corpus loss"])
+    told = [each.text for each in chart.all("title")]
+    assert told == [
+        "round 0, step 2 of 4: in training 4.000",
+        "round 0, step 4 of 4: in training 3.000",
+        "round 1, step 2 of 4: in training 3.500",
+        "round 1, step 4 of 4: in training 2.500",
+        "round 2, step 2 of 4: in training 2.000",  # of a round under way
+    ]
+    x = [float(each.attributes["cx"]) for each in chart.all("circle")]
+    assert x[1] - x[0] == pytest.approx((x[2] - x[0]) / 2, abs=0.2)
+    assert x[4] - x[2] == pytest.approx(x[2] - x[0], abs=0.2)
+    assert len(chart.all("path", "line")) == 2  # a round is a stretch of its own
+    assert [each.text for each in chart.all("text", "x")][:4] == ["0", "1", "2", "3"]
+    assert len(draw(figures["mine"]).all("circle")) == 5
+    # what no step has is drawn by round, and fits without steps are not missed
+    assert len(draw(figures["KL(target ‖ policy)"]).all("circle")) == 2
+    assert "Fit of the value model" not in figures and "mine" not in plain
 
 
 def draw(figure: Figure | None) -> Node:

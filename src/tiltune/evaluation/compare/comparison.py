@@ -30,6 +30,7 @@ from tiltune.records.measurements import (
     write_comparison,
     write_evaluation,
 )
+from tiltune.records.progress import Progress, silent, within
 from tiltune.records.report.comparison import write_comparison_report
 
 ASKED = "asked.json"
@@ -43,14 +44,22 @@ class Evaluator(Protocol):
     ) -> Evaluation: ...
 
 
-def compare(config: CompareConfig, evaluator: Evaluator, *, source: str, say: Say) -> Comparison:
+def compare(
+    config: CompareConfig,
+    evaluator: Evaluator,
+    *,
+    source: str,
+    say: Say,
+    progress: Progress = silent,
+) -> Comparison:
     """Run and evaluate every entry that is not finished; write the table and the page.
 
     Args:
         config: methods, budget, evaluation.
         evaluator: how an entry is evaluated by `[evaluate]`.
         source: the file's name, for messages.
-        say: progress, a line at a time.
+        say: takes a line for the user.
+        progress: told how far each run and each measurement against a world is.
 
     Raises:
         TiltuneError: what is wrong with a method names it.
@@ -72,8 +81,8 @@ def compare(config: CompareConfig, evaluator: Evaluator, *, source: str, say: Sa
     with Lock(folder / "lock", what=f"table.dir = {folder}", remedy="choose another table.dir"):
         for place, planned in enumerate(plan, start=1):
             say(f"{planned.name}: entry {place} of {len(plan)}")
-            records = train(planned, say)
-            evaluation = _evaluated(planned, config, evaluator, judge, say)
+            records = train(planned, say, progress)
+            evaluation = _evaluated(planned, config, evaluator, (judge, progress), say)
             check_axes(config.table, evaluation, source=source)
             entries.append(
                 Entry(
@@ -88,12 +97,8 @@ def compare(config: CompareConfig, evaluator: Evaluator, *, source: str, say: Sa
                 )
             )
             rest = "" if place == len(plan) else f" (so far: {place} of {len(plan)} entries)"
-            comparison = comparison.model_copy(
-                update={
-                    "title": config.table.title + rest,
-                    "entries": choose(entries, config.table),
-                }
-            )
+            changes = {"title": config.table.title + rest, "entries": choose(entries, config.table)}
+            comparison = comparison.model_copy(update=changes)
             write_comparison(folder / "comparison.json", comparison)
             write_comparison_report(folder)
     return comparison
@@ -148,10 +153,11 @@ def _evaluated(
     planned: Planned,
     config: CompareConfig,
     evaluator: Evaluator,
-    judge: WorldJudge | None,
+    world: tuple[WorldJudge | None, Progress],
     say: Say,
 ) -> Evaluation:
     """The entry's evaluation, read where the same one was made before."""
+    judge, progress = world
     folder = Path(config.table.dir) / "evaluations" / planned.name
     asked = {
         "evaluate": config.evaluate.model_dump(mode="json"),
@@ -169,7 +175,9 @@ def _evaluated(
         evaluation = _evaluate(planned, config, evaluator, folder, say)
         if judge is not None:
             say(f"{planned.name}: measuring against the exact target")
-            measurements, examples = judge.measure(open_planned(planned))
+            measurements, examples = judge.measure(
+                open_planned(planned), within(lambda: planned.name, progress)
+            )
             evaluation = evaluation.model_copy(
                 update={
                     "measurements": (*measurements, *evaluation.measurements),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from tiltune.evaluation.compare.plan import Planned
 from tiltune.records.measurements import CurvePoint, Measurement
 from tiltune.records.rounds import RoundRecord
-from tiltune.training.run import training_seconds
+from tiltune.training.budget import training_seconds
 
 COSTS = (
     "cost.sampled_completions",

@@ -8,6 +8,7 @@ from tiltune.evaluation.compare.plan import Planned
 from tiltune.evaluation.contender import Contender, open_contender
 from tiltune.evaluation.evaluate import evaluate
 from tiltune.records.measurements import Evaluation, Measurement, write_evaluation
+from tiltune.records.progress import Progress, silent, within
 
 LIKELIHOODS = ("utility.", "task.", "detector.")
 """Keys of measurements that ask the model how likely a given text is."""
@@ -25,7 +26,12 @@ def open_planned(planned: Planned) -> Contender:
 
 
 def evaluate_entry(
-    planned: Planned, config: EvaluateConfig, folder: Path, *, say: Callable[[str], None]
+    planned: Planned,
+    config: EvaluateConfig,
+    folder: Path,
+    *,
+    say: Callable[[str], None],
+    progress: Progress = silent,
 ) -> Evaluation:
     """The evaluation of what the entry's run folder holds, written to `folder/evaluation.json`.
 
@@ -33,7 +39,13 @@ def evaluate_entry(
     has no such law, so there they are missing: the model's own would stand in its row as if they
     were the method's.
     """
-    evaluation = evaluate(open_planned(planned), config, folder, say=say)
+    evaluation = evaluate(
+        open_planned(planned),
+        config,
+        folder,
+        say=say,
+        progress=within(lambda: planned.name, progress),
+    )
     if not planned.method.chooses:
         return evaluation
     kept = tuple(map(_without_likelihood, evaluation.measurements))

@@ -6,6 +6,7 @@ from pathlib import Path
 from tiltune.errors import TiltuneError
 from tiltune.evaluation.compare.plan import Planned
 from tiltune.records.files import write_json
+from tiltune.records.progress import Progress, silent, within
 from tiltune.records.rounds import RoundRecord, read_records
 from tiltune.records.run_folder import check_free, is_finished, stored_config
 from tiltune.training.run import open_run
@@ -13,7 +14,7 @@ from tiltune.training.run import open_run
 Say = Callable[[str], None]
 
 
-def train(planned: Planned, say: Say) -> list[RoundRecord]:
+def train(planned: Planned, say: Say, progress: Progress = silent) -> list[RoundRecord]:
     """The records of the entry's finished run; none for a kind that trains nothing.
 
     Raises:
@@ -31,16 +32,17 @@ def train(planned: Planned, say: Say) -> list[RoundRecord]:
             stored_config(folder, planned.config)
             say(f"{planned.name}: finished already")
         else:
-            _run(planned, say)
+            _run(planned, say, progress)
         return read_records(folder / "records.jsonl")
     except TiltuneError as error:
         raise type(error)(f"method '{planned.method.name}': {error}") from error
 
 
-def _run(planned: Planned, say: Say) -> None:
-    run = open_run(planned.config, resume=True)
+def _run(planned: Planned, say: Say, progress: Progress) -> None:
+    progress = within(lambda: planned.name, progress)
+    run = open_run(planned.config, resume=True, progress=progress)
     say(f"{planned.name}: starting at round {run.next_round}")
-    for record in run.rounds():
+    for record in run.rounds(progress):
         if record.satisfaction_rate is not None:
             stage = "end" if record.closing else f"round {record.round}"
             say(f"{planned.name}: {stage}, {record.satisfaction_rate:.3f} satisfies")

@@ -25,6 +25,7 @@ from tiltune.models.laws import gather
 from tiltune.models.lm import LanguageModel
 from tiltune.records.intervals import wilson_interval
 from tiltune.records.measurements import Excerpt, Measurement
+from tiltune.records.progress import Progress, silent
 from tiltune.values.model import ValueModel
 from tiltune.worlds.distance import Estimate, mean_of
 from tiltune.worlds.exact import Floats
@@ -85,9 +86,11 @@ class WorldJudge:
         self.seed = seed
         self.constraint: Constraint = build_constraint(config.constraint)
 
-    def measure(self, contender: Contender) -> tuple[list[Measurement], list[Excerpt]]:
+    def measure(
+        self, contender: Contender, progress: Progress = silent
+    ) -> tuple[list[Measurement], list[Excerpt]]:
         """Satisfaction, both divergences and the distinct share, and some completions."""
-        draws = self._draw(contender)
+        draws = self._draw(contender, progress)
         count, satisfied = len(draws.kept), sum(draws.satisfied[place] for place in draws.kept)
         distinct = len({draws.texts[place] for place in draws.kept})
         measurements = [
@@ -183,7 +186,7 @@ class WorldJudge:
         known = set(text.split()) <= set(self.world.words)
         return known and bool(np.isfinite(self.world.target.log_prob([self.world.encode(text)]))[0])
 
-    def _draw(self, contender: Contender) -> Draws:
+    def _draw(self, contender: Contender, progress: Progress = silent) -> Draws:
         """`MEASURED` kept completions, each of `best_of` draws."""
         loaded, texts, satisfied, ratios = (
             contender.loaded,
@@ -193,7 +196,9 @@ class WorldJudge:
         )
         generator = torch.Generator(loaded.policy.device).manual_seed(self.seed)
         limit = self.config.sampler.max_new_tokens
-        for _ in range(0, MEASURED * contender.best_of, AT_ONCE):
+        asked = MEASURED * contender.best_of
+        for done in range(0, asked, AT_ONCE):
+            progress("completions", done, asked)
             prompts = [[loaded.tokenizer.bos_token_id]] * AT_ONCE
             samples = contender.draw(prompts, SamplingLaw(limit), generator=generator)
             batch = _texts(samples, loaded)

@@ -15,11 +15,14 @@ from tiltune.evaluation.metrics.base import Quantity
 from tiltune.models.hub import Loaded
 from tiltune.records.intervals import Interval, wilson_interval
 from tiltune.records.measurements import Measurement
+from tiltune.records.progress import Progress, silent
 
 Array = NDArray[np.float64]
 
 
-def detector(loaded: Loaded, section: DetectorConfig) -> list[Measurement]:
+def detector(
+    loaded: Loaded, section: DetectorConfig, progress: Progress = silent
+) -> list[Measurement]:
     """AUC and accuracy of `P(1 | x) = p(positive|x) / (p(positive|x) + p(negative|x))`.
 
     The two completions' probabilities are those of all of their tokens after the filled template,
@@ -36,7 +39,7 @@ def detector(loaded: Loaded, section: DetectorConfig) -> list[Measurement]:
     rows = read_rows(section.path, setting="utility.path")[: section.limit]
     texts, labels = labelled_rows(rows, section.label)
     positive = np.array(labels, dtype=bool)
-    scores = np.array(log_odds(loaded, texts, section))
+    scores = np.array(log_odds(loaded, texts, section, progress))
     share = max(positive.mean(), 1 - positive.mean())
     area = auc(scores[positive], scores[~positive])
     completions = f"{section.positive!r} against {section.negative!r}"
@@ -67,7 +70,9 @@ def detector(loaded: Loaded, section: DetectorConfig) -> list[Measurement]:
     ]
 
 
-def log_odds(loaded: Loaded, texts: Sequence[str], section: DetectorConfig) -> list[float]:
+def log_odds(
+    loaded: Loaded, texts: Sequence[str], section: DetectorConfig, progress: Progress = silent
+) -> list[float]:
     """`log p(positive|x) - log p(negative|x)` of each text, nats."""
     if "{text}" not in section.template:
         raise ConfigError(
@@ -80,7 +85,9 @@ def log_odds(loaded: Loaded, texts: Sequence[str], section: DetectorConfig) -> l
         for text in texts
         for answer in answers
     ]
-    found = [-row.nats for row in likelihoods(loaded.policy, examples, loaded.pad_id)]
+    found = [
+        -row.nats for row in likelihoods(loaded.policy, examples, loaded.pad_id, progress=progress)
+    ]
     return [one - other for one, other in zip(found[::2], found[1::2], strict=True)]
 
 

@@ -14,6 +14,7 @@ from tiltune.errors import ConfigError
 from tiltune.evaluation.metrics.base import Quantity, bootstrap_ratio
 from tiltune.models.hub import Loaded
 from tiltune.records.measurements import Measurement
+from tiltune.records.progress import Progress, silent
 
 _DEFINITION = (
     "Σ_t KL({one}(·|s_t) ‖ {other}(·|s_t)) / Σ tokens, exact over the vocabulary at each prefix of "
@@ -38,6 +39,7 @@ def divergence(
     settings: DrawSettings,
     *,
     group: str,
+    progress: Progress = silent,
 ) -> list[Measurement]:
     """KL(policy ‖ reference) and KL(reference ‖ policy), each on completions of its first law.
 
@@ -53,7 +55,9 @@ def divergence(
     measured: list[Measurement] = []
     for one, other in (("policy", "reference"), ("reference", "policy")):
         samples = draw_all(sides[one], prompts, settings)
-        totals = completion_divergences(sides[one].policy, sides[other].policy, samples)
+        totals = completion_divergences(
+            sides[one].policy, sides[other].policy, samples, progress=progress
+        )
         counts = samples.mask.sum(1).tolist()
         quantity = Quantity(
             key=f"utility.kl_{one}_{other}_nats_per_token",

@@ -9,6 +9,7 @@ from tiltune.evaluation.metrics.likelihood import perplexity
 from tiltune.models.hub import Loaded
 from tiltune.records.intervals import Interval
 from tiltune.records.measurements import Measurement
+from tiltune.records.progress import Progress, silent
 
 MOST_PERPLEXITY = 1e4
 """Perplexities from here on are left out of the mean of exp, as in the DExperts code."""
@@ -33,7 +34,9 @@ EXP_OF_MEAN = Quantity(
 )
 
 
-def fluency(generated: Generated, reference: Loaded, *, seed: int) -> list[Measurement]:
+def fluency(
+    generated: Generated, reference: Loaded, *, seed: int, progress: Progress = silent
+) -> list[Measurement]:
     """How likely the reference finds the completions given their prompts; lower is more fluent.
 
     Text goes between the models, so each may have its own tokenizer. Prompt and completion are
@@ -44,6 +47,7 @@ def fluency(generated: Generated, reference: Loaded, *, seed: int) -> list[Measu
         generated: completions; those without tokens are missing.
         reference: a model that never saw the constraint.
         seed: of the bootstrap.
+        progress: told of each forward pass.
 
     Returns:
         `MEAN_OF_EXP` and `EXP_OF_MEAN`.
@@ -53,14 +57,16 @@ def fluency(generated: Generated, reference: Loaded, *, seed: int) -> list[Measu
 
     Source: Liu et al., DExperts, ACL 2021, its evaluation code, for the first.
     """
-    rows = _likelihoods(generated, reference)
+    rows = _likelihoods(generated, reference, progress)
     return [
         _mean_of_exp(generated.group, rows, seed=seed),
         _exp_of_mean(generated.group, rows, seed=seed),
     ]
 
 
-def _likelihoods(generated: Generated, reference: Loaded) -> list[list[Likelihood | None]]:
+def _likelihoods(
+    generated: Generated, reference: Loaded, progress: Progress
+) -> list[list[Likelihood | None]]:
     """Of each prompt's completions; None where there is no token, or one of probability 0."""
     examples = [
         pair_example(prompt, text, reference.tokenizer, max_tokens=reference.context)
@@ -68,7 +74,7 @@ def _likelihoods(generated: Generated, reference: Loaded) -> list[list[Likelihoo
         for text in texts
     ]
     kept = [example for example in examples if example is not None]
-    found = iter(likelihoods(reference.policy, kept, reference.pad_id))
+    found = iter(likelihoods(reference.policy, kept, reference.pad_id, progress=progress))
     both = [None if example is None else next(found) for example in examples]
     flat = iter([each if each and math.isfinite(each.nats) else None for each in both])
     return [[next(flat) for _ in texts] for texts in generated.texts]

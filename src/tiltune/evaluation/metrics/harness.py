@@ -28,6 +28,7 @@ from tiltune.evaluation.metrics.base import Quantity
 from tiltune.models.hub import Loaded
 from tiltune.records.intervals import Interval, wilson_interval
 from tiltune.records.measurements import Better, Measurement
+from tiltune.records.progress import Progress, silent
 
 tasks_api: Any
 evaluator: Any
@@ -48,22 +49,21 @@ except ImportError:
 
 RESAMPLES = 1000
 """Of the harness's bootstrap, for metrics whose standard error has no formula."""
-
 GREEDY = 1e-9
 """A nucleus so small that it holds the likeliest token alone."""
-
 _OFFLINE = {
     "HF_HUB_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",
     "HF_EVALUATE_OFFLINE": "1",
     "DISABLE_MULTIPROC": "1",  # the harness would start a process a core for its bootstrap
 }
-
 Request = tuple[Any, list[int], list[int]]
 """Text, tokens of the context, tokens of the continuation."""
 
 
-def run_tasks(loaded: Loaded, section: TasksConfig) -> list[Measurement]:
+def run_tasks(
+    loaded: Loaded, section: TasksConfig, progress: Progress = silent
+) -> list[Measurement]:
     """Every metric of the folder's tasks, with the harness's standard errors as intervals.
 
     The interval is value ± 1.96 standard errors; a metric without one has no interval.
@@ -76,7 +76,7 @@ def run_tasks(loaded: Loaded, section: TasksConfig) -> list[Measurement]:
     tasks = read_tasks(section)
     with offline(), _refused(Path(section.path)):
         results = evaluator.evaluate(
-            HarnessModel(loaded),
+            HarnessModel(loaded, progress),
             {"tasks": tasks},
             limit=section.limit,
             bootstrap_iters=RESAMPLES,
@@ -155,9 +155,9 @@ def check_row(config: Mapping[str, Any], row: Row) -> None:
 class HarnessModel(TemplateModel):
     """A loaded model as the harness calls it: text in, log-likelihoods and greedy texts out."""
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: Loaded, progress: Progress = silent) -> None:
         super().__init__()
-        self.loaded = loaded
+        self.loaded, self.progress = loaded, progress
 
     @property
     def eot_token_id(self) -> int:
@@ -194,7 +194,7 @@ class HarnessModel(TemplateModel):
         examples = [self._example(context, body) for _, context, body in requests]
         found = [(0.0, True)] * len(examples)
         lm, pad_id = self.loaded.policy, self.loaded.pad_id
-        for done in predicted(lm, examples, pad_id):
+        for done in predicted(lm, examples, pad_id, progress=self.progress):
             sums = done.log_probs.double().sum(1).tolist()
             greedy = done.likeliest.all(1).tolist()
             for place, row in zip(done.places, zip(sums, greedy, strict=True), strict=True):
@@ -219,7 +219,7 @@ class HarnessModel(TemplateModel):
                 examples.append(self._example(context, body))
                 owners.append(place)
         sums = [0.0] * len(requests)
-        rows = likelihoods(self.loaded.policy, examples, self.loaded.pad_id)
+        rows = likelihoods(self.loaded.policy, examples, self.loaded.pad_id, progress=self.progress)
         for owner, row in zip(owners, rows, strict=True):
             sums[owner] -= row.nats
         return sums

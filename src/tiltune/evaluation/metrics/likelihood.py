@@ -13,12 +13,15 @@ from tiltune.errors import DataError
 from tiltune.evaluation.metrics.base import Quantity
 from tiltune.models.hub import Loaded
 from tiltune.records.measurements import Measurement
+from tiltune.records.progress import Progress, silent
 
 Judge = Callable[[str, str, str], float | None]
 """(prompt, first, second) -> 1 if the first is better, 0 if the second is, .5 for a draw."""
 
 
-def text_perplexity(loaded: Loaded, section: PerplexityConfig) -> list[Measurement]:
+def text_perplexity(
+    loaded: Loaded, section: PerplexityConfig, progress: Progress = silent
+) -> list[Measurement]:
     """Perplexity of a file: `exp(-Σ log p / Σ tokens)`, and its logarithm, the nats a token.
 
     A file of rows is read as a corpus is, each row by itself, its end of sequence included. A
@@ -30,7 +33,7 @@ def text_perplexity(loaded: Loaded, section: PerplexityConfig) -> list[Measureme
         ModelError: the model's law is not a number.
     """
     examples, what = _examples(loaded, section)
-    rows = likelihoods(loaded.policy, examples, loaded.pad_id)
+    rows = likelihoods(loaded.policy, examples, loaded.pad_id, progress=progress)
     impossible = sum(math.isinf(row.nats) for row in rows)
     found = None if impossible else nats_ratio(rows)
     note = "comparable among models of one tokenizer; none where a row has probability 0"

@@ -34,20 +34,26 @@ WIDEST_BAR = 36.0
 
 @dataclass(frozen=True)
 class Point:
-    """A measurement of one round; `value` None breaks the line."""
+    """A measurement of one round, or within one; `value` None breaks the line.
 
-    round: int
+    `round` is the round's number, plus the share of it that has passed; `step` says which step that
+    is, for a person.
+    """
+
+    round: float
     value: float | None
     interval: Interval | None = None
+    step: str = ""
 
 
 @dataclass(frozen=True)
 class Series:
-    """A named line; `css` is its colour's class."""
+    """A named line; `css` is its colour's class, `radius` that of its dots in pixels."""
 
     label: str
     css: str
     points: tuple[Point, ...]
+    radius: float = 3.2
 
     @property
     def measured(self) -> list[Point]:
@@ -90,7 +96,7 @@ def stacked_bars(heading: str, unit: str, parts: Sequence[Series]) -> Figure | N
     drawn = [part for part in parts if part.measured]
     if not drawn:
         return None
-    totals: dict[int, float] = {}
+    totals: dict[float, float] = {}
     for part in drawn:
         for point in part.measured:
             totals[point.round] = totals.get(point.round, 0.0) + (point.value or 0.0)
@@ -136,7 +142,7 @@ def _figure(
 def _bars(parts: Sequence[Series], unit: str, x: Axis, y: Axis) -> list[Markup]:
     a_round = (x.pixels[1] - x.pixels[0]) / (x.high - x.low)
     width = min(WIDEST_BAR, 0.7 * a_round)
-    heights: dict[int, float] = {}
+    heights: dict[float, float] = {}
     marks: list[Markup] = []
     for part in parts:
         for point in part.measured:
@@ -172,7 +178,7 @@ def _line(line: Series, x: Axis, y: Axis) -> Markup:
     for point in line.measured:
         if point.value is not None:
             place = (x.at(point.round), y.at(point.value))
-            marks.append(_dot(place, line.css, 3.2, _told(line.label, point, "")))
+            marks.append(_dot(place, line.css, line.radius, _told(line.label, point, "")))
     return together(marks)
 
 
@@ -194,11 +200,14 @@ def _runs(line: Series, *, with_interval: bool) -> list[list[Point]]:
 
 def _told(label: str, point: Point, unit: str) -> str:
     shown = estimate(point.value, point.interval) if point.value is not None else MISSING
-    return f"round {point.round}: {label} {shown} {unit}".rstrip()
+    where = f"round {math.floor(point.round)}" if not point.step else point.step
+    return f"{where}: {label} {shown} {unit}".rstrip()
 
 
 def _rounds(series: Sequence[Series]) -> list[int]:
-    return sorted({point.round for line in series for point in line.points})
+    """Every round with a point, and those around a point within one."""
+    places = [point.round for line in series for point in line.points]
+    return sorted({whole(place) for place in places for whole in (math.floor, math.ceil)})
 
 
 def _extent(series: Sequence[Series], levels: Sequence[ReferenceLine]) -> list[float]:

@@ -1,5 +1,6 @@
 """What each chart shows: which numbers of the records, under which names and units."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,17 +17,26 @@ from tiltune.records.report.folder import RunFolder
 from tiltune.records.report.formats import number
 from tiltune.records.report.text_table import TextTable
 from tiltune.records.rounds import CalibrationBin, RoundRecord
+from tiltune.records.steps import StepPhase, StepRecord
+
+PER_TOKEN = "_nats_per_token"
+STEP_RADIUS = 1.4
+"""Pixels; dots of steps lie close."""
 
 
 @dataclass(frozen=True)
 class RoundChart:
-    """Its lines as (label, key of the record), and a level from the method's settings."""
+    """Its lines as (label, key of the record), and a level from the method's settings.
+
+    Where steps of the phase have these numbers, it is drawn step by step.
+    """
 
     title: str
     unit: str
     lines: tuple[tuple[str, str], ...]
     level: str = ""
     level_setting: str = ""
+    phase: StepPhase | None = None
 
 
 CHARTS = (
@@ -52,11 +62,17 @@ CHARTS = (
             ("violating rows", "validation_violating_nats_per_token"),
         ),
     ),
-    RoundChart("Corpus loss", "nats a token", (("in training", "corpus_loss_nats_per_token"),)),
+    RoundChart(
+        "Corpus loss",
+        "nats a token",
+        (("in training", "corpus_loss_nats_per_token"),),
+        phase="policy update",
+    ),
     RoundChart(
         "KL(target ‖ policy)",
         "nats a token",
         (("in training", "kl_target_policy_nats_per_token"),),
+        phase="policy update",
     ),
     RoundChart(
         "Prefix weights",
@@ -78,14 +94,33 @@ CHARTS = (
     ),
 )
 
+FITS = (
+    RoundChart(
+        "Fit of the value model",
+        "nats a token",
+        (
+            ("labels", "value_loss_nats_per_token"),
+            ("consistency", "consistency_loss_nats_per_token"),
+        ),
+        phase="value fit",
+    ),
+    RoundChart(
+        "Warm start of the value model",
+        "nats a token",
+        (("labels", "warm_loss_nats_per_token"),),
+        phase="warm start",
+    ),
+)
+"""Drawn step by step or not at all."""
+
 PHASES = (
-    ("sampling", "s1", "sampling_seconds"),
-    ("scoring", "s2", "scoring_seconds"),
-    ("warm start", "s8", "warm_seconds"),
-    ("value model", "s3", "value_seconds"),
-    ("learning", "s4", "learning_seconds"),
-    ("measuring", "s5", "measuring_seconds"),
-    ("waiting for the actor", "s6", "waiting_for_actor_seconds"),
+    ("sampling", 1, "sampling_seconds"),
+    ("scoring", 2, "scoring_seconds"),
+    ("warm start", 8, "warm_seconds"),
+    ("value model", 3, "value_seconds"),
+    ("learning", 4, "learning_seconds"),
+    ("measuring", 5, "measuring_seconds"),
+    ("waiting for the actor", 6, "waiting_for_actor_seconds"),
 )
 
 
@@ -103,8 +138,8 @@ def round_figures(run: RunFolder) -> dict[str, Figure | None]:
     figures: dict[str, Figure | None] = {}
     for chart in CHARTS:
         series = [
-            _series(run.records, label, f"s{place}", key)
-            for place, (label, key) in enumerate(chart.lines, start=1)
+            _steps(run.steps, chart.phase, line, place) or _rounds(run.records, line, place)
+            for place, line in enumerate(chart.lines, start=1)
         ]
         value = run.setting("method", chart.level_setting)
         levels = [ReferenceLine(chart.level, value)] if value is not None else []
@@ -112,7 +147,14 @@ def round_figures(run: RunFolder) -> dict[str, Figure | None]:
         figures[chart.title] = line_chart(
             chart.title, chart.unit, series, levels=levels, share=share
         )
-    phases = [_series(run.records, label, css, key) for label, css, key in PHASES]
+    for chart in (*FITS, *_others(run.steps)):
+        lines = [
+            _steps(run.steps, chart.phase, line, place)
+            for place, line in enumerate(chart.lines, start=1)
+        ]
+        if drawn := [line for line in lines if line is not None]:
+            figures[chart.title] = line_chart(chart.title, chart.unit, drawn)
+    phases = [_rounds(run.records, (label, key), place) for label, place, key in PHASES]
     figures["Time by phase"] = stacked_bars("Time by phase", "seconds", phases)
     return figures
 
@@ -170,12 +212,47 @@ def _bins(bins: Sequence[CalibrationBin]) -> TextTable:
     )
 
 
-def _series(records: Sequence[RoundRecord], label: str, css: str, key: str) -> Series:
+def _others(steps: Sequence[StepRecord]) -> list[RoundChart]:
+    """A chart a number that no other chart shows, such as what a method of the user's own says."""
+    shown = {key for chart in (*CHARTS, *FITS) for _, key in chart.lines if chart.phase}
+    phases: dict[str, StepPhase] = {name: each.phase for each in steps for name in each.numbers}
+    return [
+        RoundChart(
+            name.removesuffix(PER_TOKEN).replace("_", " "),
+            "nats a token" if name.endswith(PER_TOKEN) else "",
+            (("in training", name),),
+            phase=phase,
+        )
+        for name, phase in phases.items()
+        if name not in shown
+    ]
+
+
+def _rounds(records: Sequence[RoundRecord], line: tuple[str, str], place: int) -> Series:
+    """A record's number, a point a round."""
+    label, key = line
     points = [Point(r.round, getattr(r, key), interval_of(r, key)) for r in records]
-    return Series(label, css, tuple(points))
+    return Series(label, f"s{place}", tuple(points))
+
+
+def _steps(
+    steps: Sequence[StepRecord], phase: StepPhase | None, line: tuple[str, str], place: int
+) -> Series | None:
+    """The same within the rounds, a stretch a round; None where no step has the number."""
+    label, key = line
+    points: list[Point] = []
+    for step in steps:
+        if step.phase == phase and key in step.numbers:
+            if not points or math.floor(points[-1].round) < step.round:
+                points.append(Point(step.round, None))
+            told = f"round {step.round}, step {step.step} of {step.steps}"
+            # short of the next round, at which that one's stretch begins
+            share = (step.step - 0.5) / step.steps
+            points.append(Point(step.round + share, step.numbers[key], step=told))
+    return Series(label, f"s{place}", tuple(points), radius=STEP_RADIUS) if points else None
 
 
 def interval_of(record: RoundRecord, key: str) -> tuple[float, float] | None:
     """A field's 95 % interval; that of a validation loss leaves the unit out of its name."""
-    stem = key.removesuffix("_nats_per_token") if key.startswith("validation_") else key
+    stem = key.removesuffix(PER_TOKEN) if key.startswith("validation_") else key
     return getattr(record, f"{stem}_interval", None)

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from tiltune.errors import RunError
 from tiltune.records.measurements import Evaluation, read_evaluation
-from tiltune.records.rounds import ConstraintRecord, RoundRecord, read_records
+from tiltune.records.rounds import ConstraintRecord, RoundRecord, read_records, read_steps
+from tiltune.records.steps import StepRecord
 
 CONTENTS = (
     "config.json, manifest.json, constraint.json, records.jsonl, samples/, checkpoints/, model/, "
@@ -59,6 +60,7 @@ class RunFolder:
     tables: list[dict[str, Any]]
     evaluation: Evaluation | None = None
     constraint: ConstraintRecord | None = None
+    steps: Sequence[StepRecord] = ()
 
     def setting(self, section: str, key: str) -> Any:
         """A value of the resolved configuration; None where it is absent."""
@@ -85,11 +87,12 @@ def read_folder(path: Path) -> RunFolder:
         raise RunError(f"{path}: its config.json is not that of a run; a run folder is expected")
     samples, measured = path / "samples", path / "evaluation" / "evaluation.json"
     rounds = sorted(samples.glob("round-*.jsonl"))
+    records, steps = _read_records(path / "records.jsonl")
     return RunFolder(
         path=path,
         config=config,
         manifest=_read_object(path / "manifest.json"),
-        records=_read_records(path / "records.jsonl"),
+        records=records,
         before=_read_samples(samples / "before.jsonl"),
         after=_read_samples(samples / "after.jsonl"),
         # The first and the last tell the story; a long run's others would drown it.
@@ -97,6 +100,7 @@ def read_folder(path: Path) -> RunFolder:
         tables=_read_tables(path / "tables.json"),
         evaluation=read_evaluation(measured) if measured.exists() else None,
         constraint=_read_constraint(path / "constraint.json"),
+        steps=steps,
     )
 
 
@@ -114,9 +118,9 @@ def pairs(
     return rows + [(prompt, None, new) for prompt, left in waiting.items() for new in left]
 
 
-def _read_records(path: Path) -> list[RoundRecord]:
+def _read_records(path: Path) -> tuple[list[RoundRecord], list[StepRecord]]:
     try:
-        return read_records(path)
+        return read_records(path), read_steps(path)
     except (ValidationError, UnicodeDecodeError) as error:
         raise RunError(f"{path}: not the records of this version of Tiltune: {error}") from None
 

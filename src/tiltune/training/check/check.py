@@ -15,6 +15,7 @@ from tiltune.config import ConstraintConfig, RunConfig
 from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.build import build_constraint
 from tiltune.errors import counted
+from tiltune.records.progress import Progress, silent
 from tiltune.training.actor import on_device
 from tiltune.training.assemble import Prepared, make_actor, make_learner, prepare
 from tiltune.training.check.agreement import agreement, relation
@@ -42,6 +43,7 @@ def check_run(
     *,
     against: ConstraintConfig | None = None,
     every: bool = False,
+    progress: Progress = silent,
 ) -> None:
     """Everything `fit` would do before its first round, and a miniature of that round, in memory.
 
@@ -50,6 +52,7 @@ def check_run(
         console: where everything is said.
         against: another constraint, to say how far the two agree.
         every: list all settings at the end, not only those that were chosen.
+        progress: told how far the corpus is scored and completions are drawn.
 
     Raises:
         TiltuneError: what `fit` would stop at, but for a constraint that is contradictory, or
@@ -57,20 +60,22 @@ def check_run(
     """
     other = build_constraint(against) if against is not None else None
     console.print(f"loading {escape(given.model.path)} …")
-    prepared = prepare(given, to_train=False)
+    prepared = prepare(given, to_train=False, progress=progress)
     _print_data(prepared, console)
-    _explain(prepared, other, console)
+    _explain(prepared, other, console, progress)
     _print_settings(given, prepared.config, console, every=every)
 
 
-def _explain(prepared: Prepared, other: TextConstraint | None, console: Console) -> None:
+def _explain(
+    prepared: Prepared, other: TextConstraint | None, console: Console, progress: Progress
+) -> None:
     """What samples show of the constraint, and what the run will take."""
     actor, learner = make_actor(prepared), make_learner(prepared)
     device = prepared.loaded.policy.device  # the miniature is this process's alone
     actor.sampler.generator = on_device(actor.sampler.generator, device)
     stated = _print_statement(prepared, console)
     console.print(f"drawing up to {MOST} completions …")
-    scored = draw_scored(actor.sampler, prepared.loaded.policy)
+    scored = draw_scored(actor.sampler, prepared.loaded.policy, progress)
     if fewer := fewer_told(scored):
         _print_lines([fewer], console)
     refused = _print_findings(prepared, stated, scored, console)

@@ -2,6 +2,7 @@
 
 from tiltune.data.samples import concatenate
 from tiltune.models.lm import LanguageModel
+from tiltune.records.progress import Progress, silent
 from tiltune.training.sampler import Sampler, Scored
 
 MOST, LEAST = 256, 64
@@ -9,13 +10,13 @@ SECONDS = 60.0
 """What drawing and scoring may take together, about."""
 
 
-def draw_scored(sampler: Sampler, lm: LanguageModel) -> Scored:
+def draw_scored(sampler: Sampler, lm: LanguageModel, progress: Progress = silent) -> Scored:
     """`LEAST` completions, then as many more, up to `MOST`, as the time leaves room for."""
-    first = sampler.draw(lm, LEAST, policy_version=0)
+    first = sampler.draw(lm, LEAST, policy_version=0, progress=progress)
     more = affordable(first.sampling_seconds + first.scoring_seconds) - LEAST
     if more == 0:
         return first
-    return _together(first, sampler.draw(lm, more, policy_version=0))
+    return _together(first, sampler.draw(lm, more, policy_version=0, progress=progress))
 
 
 def affordable(seconds: float) -> int:
