@@ -11,7 +11,7 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ from tiltune.records.best import COMPARED, Aim
 from tiltune.records.files import write_json
 from tiltune.records.lock import Lock
 from tiltune.records.manifest import check_unchanged, make_manifest
+from tiltune.records.report.card import write_card
+from tiltune.records.report.folder import read_folder as read_run
 from tiltune.records.report.page import write_report
 from tiltune.records.rounds import RoundRecord, read_records, write_records
 from tiltune.records.run_folder import (
@@ -55,6 +57,7 @@ from tiltune.training.check.judged import constraint_record
 from tiltune.training.fit import Round, Schedule, close, fit
 from tiltune.training.probe import probe, probe_rows
 from tiltune.training.process import RemoteActor
+from tiltune.training.track import Tracking
 
 
 class Run:
@@ -103,8 +106,10 @@ class Run:
             TiltuneError: what stopped the run; where no round had been saved the folder is removed,
                 and one that it was to replace stands again.
         """
-        with self._lock:
-            yield from self._rounds()
+        with self._lock, Tracking(self.config, self.records) as tracking:
+            for record in self._rounds():
+                tracking.log(record)
+                yield record
 
     def _rounds(self) -> Iterator[RoundRecord]:
         actor: ActorLike = self.actor
@@ -145,7 +150,10 @@ class Run:
         return self.prepared.cap_told(tokens, record.beta)
 
     def _begin(self, resume: bool) -> None:
-        manifest = make_manifest(self.config, asdict(self.prepared.count), chat=self.prepared.chat)
+        prepared = self.prepared
+        manifest = make_manifest(
+            self.config, asdict(prepared.count), prepared.rows, chat=prepared.chat
+        )
         if self.folder.exists():
             check_free(self.folder, overwrite=resume or self.config.run.overwrite)
             with self._saving():
@@ -303,6 +311,7 @@ class Run:
             hub.save_model(policy, self.prepared.loaded.tokenizer, partial)
             publish(partial, self.folder / "model")
             write_report(self.folder)
+            write_card(replace(read_run(self.folder), version=best.state["policy_version"]))
             write_json(self.folder / FINISHED, asked | version)
 
 

@@ -47,7 +47,8 @@ class Sample:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The parts of a run that the report shows."""
+    """The parts of a run that the report shows; `version`: of the policy in `model/`, once the run
+    has finished."""
 
     path: Path
     config: dict[str, Any]
@@ -59,6 +60,7 @@ class RunFolder:
     tables: list[dict[str, Any]]
     evaluation: Evaluation | None = None
     constraint: ConstraintRecord | None = None
+    version: int | None = None
 
     def setting(self, section: str, key: str) -> Any:
         """A value of the resolved configuration; None where it is absent."""
@@ -97,6 +99,7 @@ def read_folder(path: Path) -> RunFolder:
         tables=_read_tables(path / "tables.json"),
         evaluation=read_evaluation(measured) if measured.exists() else None,
         constraint=_read_constraint(path / "constraint.json"),
+        version=_read_object(path / "finished.json").get("policy_version"),
     )
 
 
