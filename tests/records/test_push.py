@@ -111,7 +111,7 @@ def test_only_the_model_goes(run: Path, online: Hub) -> None:
     adapter = {"adapter/adapter_config.json", "adapter/adapter_model.safetensors"}
     assert set(online.sent) == {*MODEL, *adapter, "README.md"}
     assert set(parcel.left) == {*NEVER, "tokenizer_extra.json"}
-    assert online.sent["model.safetensors"] == run / "model" / "model.safetensors"
+    assert Path(online.sent["model.safetensors"]) == run / "model" / "model.safetensors"
     settings = json.loads(online.sent["adapter/adapter_config.json"])
     assert settings == {"base_model_name_or_path": "base", "r": 4}
     assert online.asked is None

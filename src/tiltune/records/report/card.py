@@ -129,10 +129,11 @@ def _origin(run: RunFolder) -> str:
     else:
         lines.append("corpus: none; it was trained on completions of its own alone")
     for key, noun in (("prompts", "prompts"), ("valid", "validation")):
-        if rows.get(key):
-            given = run.setting("data", key)
+        given = run.setting("data", key)
+        if given or rows.get(key):
             source = _file(given) if given else ("from the corpus" if corpus else "none given")
-            lines.append(f"{noun}: {source}, {counted(rows[key], 'row')}")
+            count = f", {counted(rows[key], 'row')}" if key in rows else ""
+            lines.append(f"{noun}: {source}{count}")
     if run.setting("value_model", "warm_text"):
         lines.append(
             f"further text for the values: {_file(run.setting('value_model', 'warm_text'))}"
