@@ -161,6 +161,7 @@ def test_one_that_hangs_is_left_alone(
 ) -> None:
     never = threading.Event()
     monkeypatch.setattr(track, "PATIENCE", 0.05)
+    monkeypatch.setattr(track, "PATIENCE_AT_START", 0.05)
     calls = {"start": "__init__", "row": "log", "end": "close"}
 
     class Hanging(track.Wandb):

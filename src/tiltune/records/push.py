@@ -110,18 +110,18 @@ def push(parcel: Parcel, *, private: bool, say: Callable[[str], None]) -> str:
     api = HfApi()
     try:
         # an id of the Hub without a user is one of the token's owner
-        place = api.create_repo(parcel.repo, private=private or None, exist_ok=True)
-        if private and not api.model_info(place.repo_id).private:
+        url = api.create_repo(parcel.repo, private=private or None, exist_ok=True)
+        if private and not api.model_info(url.repo_id).private:
             raise RunError(
-                f"{place.repo_id} is there already and is public, though --private was given; "
+                f"{url.repo_id} is there already and is public, though --private was given; "
                 "nothing is pushed; make it private on the Hub, or choose another id"
             )
-        say(f"pushing to {place} …")
+        say(f"pushing to {url} …")
         operations = [CommitOperationAdd(name, content) for name, content in parcel.files.items()]
-        api.create_commit(place.repo_id, operations, commit_message="Model tuned by Tiltune")
+        api.create_commit(url.repo_id, operations, commit_message="Model tuned by Tiltune")
     except TRANSPORT as error:
         raise RunError(f"{parcel.repo}: {_explained(error)}") from error
-    return str(place)
+    return str(url)
 
 
 def _explained(error: BaseException) -> str:

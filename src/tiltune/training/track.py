@@ -1,9 +1,9 @@
 """Trackers: each record's numbers, where a user keeps those of all runs.
 
 Every tracker gets the same keys, at the round: a record's fields, which end in their units. A
-tracker works in a thread of its own and gets a minute a call; one that raises, or takes longer, is
-told of once and left alone, and the run goes on. `RUN/track/` keeps by what name a tracker knows
-the run, and how far it has got, so that a resumed run goes on in the same place.
+tracker works in a thread of its own and gets a minute a call, three to start; one that raises, or
+takes longer, is told of once and left alone, and the run goes on. `RUN/track/` keeps by what name a
+tracker knows the run, and how far it has got, so that a resumed run goes on in the same place.
 """
 
 import importlib.util
@@ -30,6 +30,8 @@ from tiltune.records.rounds import RoundRecord
 
 PATIENCE = 60.0
 """Seconds that a call of a tracker may take."""
+PATIENCE_AT_START = 180.0
+"""Seconds until it has to be ready: wandb alone gives its service 90."""
 PROJECT = "tiltune"
 """Under which runs stand where the tracker's own environment variable names no other."""
 MOST_CHARACTERS = 500
@@ -267,14 +269,14 @@ class _Thread:
             else:
                 answer.put(None)
 
-    def do(self, call: Callable[[], None]) -> str:
-        """What went wrong; "" for nothing."""
+    def do(self, call: Callable[[], None], seconds: float) -> str:
+        """What went wrong within that time; "" for nothing."""
         answer: SimpleQueue[BaseException | None] = SimpleQueue()
         self._calls.put((call, answer))
         try:
-            error = answer.get(timeout=PATIENCE)
+            error = answer.get(timeout=seconds)
         except Empty:
-            return f"no answer for {PATIENCE:g} seconds"
+            return f"no answer for {seconds:g} seconds"
         if error is None:
             return ""
         told = " ".join(str(error).split())[:300]
@@ -348,7 +350,7 @@ class Tracking:
         settings = _without_secrets(self._config.model_dump(mode="json"))
         for name in dict.fromkeys(self._config.track.to):
             self._feeds[name] = _Feed(name, folder), _Thread(name)
-        self._each(lambda feed: feed.open(settings))
+        self._each(lambda feed: feed.open(settings), PATIENCE_AT_START)
         self._each(lambda feed: feed.log(self._records))
         return self
 
@@ -364,8 +366,8 @@ class Tracking:
     ) -> None:
         self._each(lambda feed: feed.close(done=kind is None))
 
-    def _each(self, act: Callable[[_Feed], None]) -> None:
+    def _each(self, act: Callable[[_Feed], None], seconds: float | None = None) -> None:
         for name, (feed, thread) in list(self._feeds.items()):
-            if wrong := thread.do(lambda feed=feed: act(feed)):
+            if wrong := thread.do(lambda feed=feed: act(feed), seconds or PATIENCE):
                 del self._feeds[name]
                 _log.warning("tracking by %s stops, the run goes on: %s", name, wrong)
