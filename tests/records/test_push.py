@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 
 import tiny
 from tiltune.records import push as pushing
@@ -74,7 +75,7 @@ class Hub:
 def online(monkeypatch: pytest.MonkeyPatch) -> Hub:
     """A token, no offline mode, and a Hub that takes everything."""
     hub = Hub()
-    monkeypatch.setattr(pushing.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(pushing, "get_token", lambda: "hf_token")
     monkeypatch.setattr(pushing, "HfApi", lambda: hub)
     return hub
@@ -183,7 +184,7 @@ def test_no_token_no_network_bad_ids_and_no_model(
     monkeypatch.setattr(pushing, "get_token", lambda: None)
     code, _, err = tiltune(capsys, monkeypatch, str(run), "me/polite")
     assert code == 2 and "no token of the Hub here" in err and "hf auth login" in err
-    monkeypatch.setattr(pushing.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     code, _, err = tiltune(capsys, monkeypatch, str(run), "me/polite")
     assert code == 2 and "HF_HUB_OFFLINE is set" in err
     (run / "finished.json").unlink()

@@ -21,7 +21,7 @@ PUSHED = (
     *("merges.txt", "*.model", "*.tiktoken", "*.jinja", "adapter_config.json"),
 )
 """Names of files that a model and its tokenizer are made of; nothing else is ever sent."""
-TRANSPORT = (HfHubHTTPError, *HfHubHTTPError.__bases__, OSError)
+TRANSPORT: tuple[type[BaseException], ...] = (HfHubHTTPError, *HfHubHTTPError.__bases__, OSError)
 """What the client raises: answers of the Hub, and the network's own errors."""
 
 

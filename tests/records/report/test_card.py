@@ -1,5 +1,6 @@
 """The card beside a model: true numbers, valid metadata, code that runs, nothing private."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def test_rates_are_those_of_the_exported_version(tmp_path: Path) -> None:
 
 def test_what_it_was_tuned_on_by_names_and_counts(tmp_path: Path) -> None:
     run = finished(tmp_path)
-    config = tiny.json.loads((run / "config.json").read_text("utf-8"))
+    config = json.loads((run / "config.json").read_text("utf-8"))
     config["data"] = {"corpus": "/home/me/corpus.jsonl", "prompts": "~/p.jsonl", "valid": None}
     write_json(run / "config.json", config)
     text = written(run)
