@@ -106,6 +106,7 @@ def test_the_dry_run_lists_files_sizes_and_the_card_and_needs_no_network(
 
 
 def test_only_the_model_goes(run: Path, online: Hub) -> None:
+    online.private = False  # a public repository, and nobody asked for a private one
     said: list[str] = []
     parcel = pack(run, "me/polite")
     assert push(parcel, private=False, say=said.append) == "https://hub.example/me/polite"
