@@ -60,6 +60,7 @@ STEPS = [
     Step("compare bad.toml", exit_code=2),
     Step("score bad.toml rows.jsonl", exit_code=2),
     Step("report run"),
+    Step("push run me/polite --dry-run", exit_code=2),
     Step("score lexicon.toml rows.jsonl", frozenset({"numpy"})),  # automata are arrays
     *(
         Step(f"score {kind}.toml rows.jsonl")

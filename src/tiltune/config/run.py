@@ -171,6 +171,14 @@ class ActorSection(Section):
     )
 
 
+class TrackSection(Section):
+    to: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = Field(
+        default=(),
+        description="Where each record's numbers go besides records.jsonl; each is an extra of "
+        "the same name.",
+    )
+
+
 class RunConfig(Section):
     """A whole run, as `run.toml` states it; each section's fields describe themselves.
 
@@ -195,6 +203,7 @@ class RunConfig(Section):
     value_model: ValueModelSection = ValueModelSection()
     learner: LearnerSection = LearnerSection()
     actor: ActorSection = ActorSection()
+    track: TrackSection = TrackSection()
 
 
 def load_config(path: str | Path, overrides: tuple[str, ...] = ()) -> RunConfig:

@@ -11,16 +11,22 @@ from tiltune.config import ConstraintConfig, RunConfig
 from tiltune.config.constraint import tables
 from tiltune.config.constraint_section import ConstraintSection
 from tiltune.errors import ConfigError, RunError
+from tiltune.records.base_model import base_facts
 from tiltune.records.files import write_json
 
 PACKAGES = ("tiltune", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
 
 
 def make_manifest(
-    config: RunConfig, corpus: dict[str, int], *, chat: bool = False
+    config: RunConfig,
+    corpus: dict[str, int],
+    rows: dict[str, int] | None = None,
+    *,
+    chat: bool = False,
 ) -> dict[str, Any]:
-    """Versions, seed, what became of the corpus, whether it or the prompts are chat, and a SHA-256
-    of everything that was read."""
+    """Versions, seed, what became of the corpus, how many prompts and validation rows there are,
+    whether corpus or prompts are chat, what the base says of itself, and a SHA-256 of everything
+    that was read."""
     return {
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in PACKAGES}
@@ -29,6 +35,8 @@ def make_manifest(
         },
         "seed": config.run.seed,
         "corpus": corpus,
+        "rows": rows or {},
+        "base": base_facts(config.model.path),
         "chat": chat,
         "sha256": hashes(config),
     }

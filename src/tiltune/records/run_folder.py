@@ -20,7 +20,7 @@ from tiltune.records.lock import Lock
 
 FINISHED = "finished.json"
 
-_FREE = {"method": ("rounds",), "run": ("overwrite", "dir")}
+_FREE = {"method": ("rounds",), "run": ("overwrite", "dir"), "track": ("to",)}
 """Settings by table that a run may go on with others of; a constraint's effort is free too."""
 
 
@@ -106,6 +106,7 @@ def stored_config(folder: Path, given: RunConfig) -> RunConfig:
         "constraint": _with_effort(stored.constraint, given.constraint),
         "method": stored.method.model_copy(update={"rounds": rounds}),
         "run": stored.run.model_copy(update={"dir": given.run.dir}),  # it may have been moved
+        "track": given.track if "track" in given.model_fields_set else stored.track,
     }
     return stored.model_copy(update=changes)
 

@@ -56,6 +56,7 @@ from tiltune.training.measure import Measurer
 from tiltune.training.precision import choose_precision
 from tiltune.training.sampler import Sampler
 from tiltune.training.seeds import Seeds, seeds_of
+from tiltune.training.track import refuse_missing
 from tiltune.training.warm import LONGEST_PROMPT, WarmStart
 from tiltune.training.warm_choice import WarmText, choose_warm_start
 from tiltune.values import build as values_build
@@ -120,6 +121,12 @@ class Prepared:
         return passes_exceeded(self.config, len(self.corpus)) if self.corpus else None
 
     @property
+    def rows(self) -> dict[str, int]:
+        """Prompts, and validation rows."""
+        valid = len(self.measurer.satisfying) + len(self.measurer.violating)
+        return {"prompts": len(self.prompts), "valid": valid}
+
+    @property
     def chat(self) -> bool:
         """Whether the chat template wrote rows of the corpus, or prompts."""
         return any(each.chat for each in (*self.corpus, *self.prompts))
@@ -170,6 +177,7 @@ def prepare(given: RunConfig, *, to_train: bool = True, progress: Progress = sil
     refuse(given, method)
     values_build.refuse(given.value_model)
     check_apart(given)
+    refuse_missing(given)
     constraint = build_constraint(given.constraint)
     if to_train:
         refuse_conflict(given.constraint, constraint)

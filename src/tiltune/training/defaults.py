@@ -71,6 +71,7 @@ def resolve(
     kind = config.value_model.kind or usual_kind(scale.parameters)
     rates = _rates(config, scale, method.usual, kind)
     return ResolvedConfig(
+        track=config.track,
         run=config.run,
         model=model,
         constraint=config.constraint,

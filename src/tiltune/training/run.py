@@ -40,6 +40,8 @@ from tiltune.records.files import write_json
 from tiltune.records.lock import Lock
 from tiltune.records.manifest import check_unchanged, make_manifest
 from tiltune.records.progress import Progress, StepRows, silent, within
+from tiltune.records.report.card import write_card
+from tiltune.records.report.folder import read_folder as read_run
 from tiltune.records.report.page import write_report
 from tiltune.records.rounds import (
     RoundRecord,
@@ -63,6 +65,7 @@ from tiltune.training.check.judged import constraint_record
 from tiltune.training.fit import Round, Schedule, close, fit
 from tiltune.training.probe import probe, probe_rows, sample_rows
 from tiltune.training.process import RemoteActor
+from tiltune.training.track import Tracking
 
 
 class Run:
@@ -116,8 +119,10 @@ class Run:
             TiltuneError: what stopped the run; where no round had been saved the folder is removed,
                 and one that it was to replace stands again.
         """
-        with self._lock:
-            yield from self._rounds(within(lambda: f"round {self.next_round}", progress))
+        with self._lock, Tracking(self.config, self.records) as tracking:
+            for record in self._rounds(within(lambda: f"round {self.next_round}", progress)):
+                tracking.log(record)
+                yield record
 
     def _rounds(self, shown: Progress) -> Iterator[RoundRecord]:
         progress = StepRows(self._keep_step, round=lambda: self.next_round, shown=shown)
@@ -162,7 +167,10 @@ class Run:
         return self.prepared.cap_told(tokens, record.beta)
 
     def _begin(self, resume: bool) -> None:
-        manifest = make_manifest(self.config, asdict(self.prepared.count), chat=self.prepared.chat)
+        prepared = self.prepared
+        manifest = make_manifest(
+            self.config, asdict(prepared.count), prepared.rows, chat=prepared.chat
+        )
         if self.folder.exists():
             check_free(self.folder, overwrite=resume or self.config.run.overwrite)
             with self._saving():
@@ -340,6 +348,7 @@ class Run:
             hub.save_model(policy, self.prepared.loaded.tokenizer, partial)
             publish(partial, self.folder / "model")
             write_report(self.folder)
+            write_card(replace(read_run(self.folder), version=best.state["policy_version"]))
             write_json(self.folder / FINISHED, asked | version)
 
 

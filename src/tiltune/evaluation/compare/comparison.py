@@ -162,7 +162,7 @@ def _evaluated(
     asked = {
         "evaluate": config.evaluate.model_dump(mode="json"),
         "world": config.world,
-        "run": planned.config.model_dump(mode="json"),
+        "run": planned.config.model_dump(mode="json", exclude={"track"}),
         "n": planned.n,
     }
     if _read(folder / ASKED) == asked | {"made": _made(planned, folder)}:

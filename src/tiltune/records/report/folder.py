@@ -48,7 +48,8 @@ class Sample:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The parts of a run that the report shows."""
+    """The parts of a run that the report shows; `version`: of the policy in `model/`, once the run
+    has finished."""
 
     path: Path
     config: dict[str, Any]
@@ -61,6 +62,7 @@ class RunFolder:
     evaluation: Evaluation | None = None
     constraint: ConstraintRecord | None = None
     steps: Sequence[StepRecord] = ()
+    version: int | None = None
 
     def setting(self, section: str, key: str) -> Any:
         """A value of the resolved configuration; None where it is absent."""
@@ -101,6 +103,7 @@ def read_folder(path: Path) -> RunFolder:
         evaluation=read_evaluation(measured) if measured.exists() else None,
         constraint=_read_constraint(path / "constraint.json"),
         steps=steps,
+        version=_read_object(path / "finished.json").get("policy_version"),
     )
 
 

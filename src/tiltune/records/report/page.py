@@ -5,6 +5,7 @@ from typing import Any
 
 from tiltune.errors import RunError
 from tiltune.records.files import write_atomically
+from tiltune.records.report.card import write_card
 from tiltune.records.report.constraint import constraint_shown
 from tiltune.records.report.curves import calibration_shown, round_figures
 from tiltune.records.report.evaluation import evaluation_shown
@@ -18,7 +19,7 @@ from tiltune.records.report.text_table import TextTable
 
 
 def write_report(run_dir: Path) -> Path:
-    """Remake `RUN/report.html` from the records alone.
+    """Remake `RUN/report.html`, and the card of a model that is there, from the records alone.
 
     Args:
         run_dir: folder of a run, finished or not.
@@ -35,6 +36,7 @@ def write_report(run_dir: Path) -> Path:
         write_atomically(page, run_page(run))
     except OSError as error:
         raise RunError(f"{page}: cannot be written: {error.strerror}; make room") from error
+    write_card(run)
     return page
 
 
