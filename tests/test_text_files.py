@@ -26,6 +26,11 @@ def rows(path: Path) -> Any:
     return [row.fields for row in read_rows(path, setting="data.corpus")]
 
 
+def csv(path: Path) -> Any:
+    path = path.rename(path.with_suffix(".csv"))
+    return [row.fields for row in read_rows(path, setting="data.corpus")]
+
+
 def scores(kind: str, texts: list[str]) -> Callable[[Path], Any]:
     def read(path: Path) -> Any:
         settings = path.with_suffix(".toml")
@@ -43,6 +48,7 @@ READERS: dict[str, tuple[str, Callable[[Path], Any], Any]] = {
         ("a", "b"),
     ),
     "jsonl": ('{"text": "é"}\n{"text": "b"}\n', rows, [{"text": "é"}, {"text": "b"}]),
+    "csv": ('text,n\n"é\nb",1\nc,\n', csv, [{"text": "é\nb", "n": 1}, {"text": "c", "n": None}]),
     "words": ("café\nbad\n", scores('kind = "lexicon"', ["café", "so bad", "c"]), [0, 0, 1]),
     "grammar": (
         'start: "a"\n  | "é"\n',
