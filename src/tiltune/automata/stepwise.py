@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tiltune.automata.dfa import DFA, Flags
 from tiltune.automata.nfa import NoAutomaton
-from tiltune.automata.steps import StepMachine
+from tiltune.automata.step_machine import StepMachine
 from tiltune.automata.text import TextAutomaton, refined
 
 Numbers = NDArray[np.int64]

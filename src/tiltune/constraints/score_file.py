@@ -60,7 +60,7 @@ def _completion(row: Row) -> tuple[Mapping[str, Any], Completion]:
     with located(SETTING, row.location):
         row = _with_text(row)
         text = text_field(row, "text")
-        prompt = text_field(row, "prompt") if fields.get("prompt") is not None else ""
+        prompt = text_field(row, "prompt") if row.fields.get("prompt") is not None else ""
         ended = True if fields.get("ended") is None else fields["ended"]
         if not isinstance(ended, bool):
             raise DataError(f"'ended' must be true or false, found {ended!r}")
