@@ -1,5 +1,6 @@
 """Rows of a dataset on the Hugging Face hub, or of one it has kept here. Needs the extra `hub`."""
 
+import logging
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -31,6 +32,8 @@ def hub_rows(place: str) -> Iterator[tuple[str, dict[str, Any]]]:
     found = _NAME.fullmatch(place)
     if found is None:
         raise DataError(f"{place}: it is not of the form {FORM}")
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # each retry of a network that is not there is one
     try:
         dataset = load_dataset(**found.groupdict())
     except Exception as error:  # its makers' code, which raises whatever it meets
@@ -39,5 +42,7 @@ def hub_rows(place: str) -> Iterator[tuple[str, dict[str, Any]]]:
             f"{place}: the dataset cannot be had: {type(error).__name__}: {told}; it must be "
             f"{FORM}, and reachable, or kept by `datasets` from before"
         ) from error
+    finally:
+        logging.disable(before)
     for number, record in enumerate(dataset, start=1):
         yield f"{place}:row {number}", record
