@@ -1,5 +1,6 @@
 """Every reader of a user's text file reads the same file alike: marks, line ends, encodings."""
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -97,3 +98,13 @@ def test_other_encodings_are_refused_with_what_to_do(
     path.write_bytes((mark + text).encode(encoding))
     with pytest.raises((TiltuneError, ValueError), match=f"{named}.*save it as UTF-8"):
         read(path)
+
+
+def test_a_packed_text_is_read_and_a_broken_one_refused(tmp_path: Path) -> None:
+    path = tmp_path / "text.txt.gz"
+    path.write_bytes(gzip.compress("\ufeffa\r\né".encode()))
+    assert read_text(path) == "a\né"
+    for broken in (b"a", gzip.compress(b"abc")[:-4]):
+        path.write_bytes(broken)
+        with pytest.raises(ValueError, match="no whole gzip file.*pack it anew"):
+            read_text(path)

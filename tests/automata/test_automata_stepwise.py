@@ -18,7 +18,7 @@ from tiltune.automata.text import TextAutomaton
 
 pytestmark = pytest.mark.quick
 
-PATTERNS = {"a": r"(?<!\w)a(?!\w)", "b": r"b\b", "c": r"^c|cc$"}
+PATTERNS = {"a": r"(?<!\w)a(?!\w)", "b": r"b\b", "c": r"^c|[c.]$"}
 FORMULAS = [
     *("a", "!a", "true", "G(a -> F b)", "F a & G !c", "a U b", "b R a", "a W b", "X X c"),
     *("WX a", "G(a -> X(b | WX c))", "F true", "F(a & b)", "G(a <-> !b)", "(a & F c) | X X b"),
