@@ -106,5 +106,5 @@ def test_a_packed_text_is_read_and_a_broken_one_refused(tmp_path: Path) -> None:
     assert read_text(path) == "a\né"
     for broken in (b"a", gzip.compress(b"abc")[:-4]):
         path.write_bytes(broken)
-        with pytest.raises(ValueError, match="no whole gzip file.*pack it anew"):
+        with pytest.raises(ValueError, match=r"no whole gzip file.*pack it anew"):
             read_text(path)
