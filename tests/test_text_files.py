@@ -1,5 +1,6 @@
 """Every reader of a user's text file reads the same file alike: marks, line ends, encodings."""
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,11 @@ def rows(path: Path) -> Any:
     return [row.fields for row in read_rows(path, setting="data.corpus")]
 
 
+def csv(path: Path) -> Any:
+    path = path.rename(path.with_suffix(".csv"))
+    return [row.fields for row in read_rows(path, setting="data.corpus")]
+
+
 def scores(kind: str, texts: list[str]) -> Callable[[Path], Any]:
     def read(path: Path) -> Any:
         settings = path.with_suffix(".toml")
@@ -43,6 +49,7 @@ READERS: dict[str, tuple[str, Callable[[Path], Any], Any]] = {
         ("a", "b"),
     ),
     "jsonl": ('{"text": "é"}\n{"text": "b"}\n', rows, [{"text": "é"}, {"text": "b"}]),
+    "csv": ('text,n\n"é\nb",1\nc,\n', csv, [{"text": "é\nb", "n": 1}, {"text": "c", "n": None}]),
     "words": ("café\nbad\n", scores('kind = "lexicon"', ["café", "so bad", "c"]), [0, 0, 1]),
     "grammar": (
         'start: "a"\n  | "é"\n',
@@ -91,3 +98,13 @@ def test_other_encodings_are_refused_with_what_to_do(
     path.write_bytes((mark + text).encode(encoding))
     with pytest.raises((TiltuneError, ValueError), match=f"{named}.*save it as UTF-8"):
         read(path)
+
+
+def test_a_packed_text_is_read_and_a_broken_one_refused(tmp_path: Path) -> None:
+    path = tmp_path / "text.txt.gz"
+    path.write_bytes(gzip.compress("\ufeffa\r\né".encode()))
+    assert read_text(path) == "a\né"
+    for broken in (b"a", gzip.compress(b"abc")[:-4]):
+        path.write_bytes(broken)
+        with pytest.raises(ValueError, match=r"no whole gzip file.*pack it anew"):
+            read_text(path)

@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tiltune.automata.lift import lift
+from tiltune.automata.tokens import TokenTable, Vocabulary
 from tiltune.config import LengthConfig
 from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.build import build_constraint
@@ -43,6 +45,12 @@ def length(unit: str, **settings: Any) -> TextConstraint:
             "Go 1.5 km. Stop",
             Score(0.0, "2 sentences, at most 1", (11, 15)),
         ),
+        (
+            "sentences",
+            {"at_most": 2},
+            "Dr. Smith is 3.5 years old. He lives in the U.S. now.",
+            Score(1.0, "2 sentences"),
+        ),
     ],
 )
 def test_counts_reasons_and_spans(unit: str, bounds: Any, text: str, expected: Score) -> None:
@@ -56,11 +64,24 @@ BOUNDS = [
     {"at_most": 0},
     {"at_least": 0},
 ]
+LONGER = (". ", "Dr", " Mr.", "etc", ".. ", "S. ", "! A", "。", " 1.", "。中", " no", "No. 5")
+WHOLE = Vocabulary((*(bytes([each]) for each in range(256)), *(each.encode() for each in LONGER)))
+
+
+@pytest.fixture(scope="module")
+def tables() -> list[tuple[TextConstraint, TokenTable]]:
+    made = [length("sentences", at_most=2), length("sentences", at_least=1, at_most=1)]
+    return [(each, lift(rule.automaton, WHOLE)) for each in made if (rule := each.rule())]
+
+
 CASES = [length(u, **b) for u in ("characters", "words", "lines", "sentences") for b in BOUNDS]
 
 
+PIECES = st.sampled_from([*"abA5 .!\n。)", "Dr. ", "etc. ", "No. ", "U.S. "])
+
+
 @settings(max_examples=300, deadline=None)
-@given(st.text(st.sampled_from("ab .!\n"), max_size=12))
+@given(st.lists(PIECES, max_size=12).map("".join))
 def test_the_rule_accepts_what_satisfies(text: str) -> None:
     for constraint in CASES:
         rule, (score,) = constraint.rule(), constraint.score([Completion("", text)])
@@ -89,3 +110,20 @@ def test_no_bound_and_bounds_that_cross_are_refused() -> None:
         length("words")
     with pytest.raises(ConstraintError, match="at_least: 5 is above `at_most` = 4"):
         length("words", at_least=5, at_most=4)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(PIECES, max_size=8).map("".join), st.lists(st.integers(0, 400), max_size=8))
+def test_tokens_lead_where_the_text_is_judged(
+    tables: list[tuple[TextConstraint, TokenTable]], text: str, places: list[int]
+) -> None:
+    """The sentences of a text are counted alike however it is cut into tokens."""
+    constraint, table = tables[len(text) % 2]
+    ids = list(text.encode())
+    for place in places:  # and with tokens that hold more than a character
+        ids.insert(place % (len(ids) + 1), 256 + place % len(LONGER))
+    state = table.start
+    for token in ids:
+        state = table.step(state, token)
+    (score,) = constraint.score([Completion("", WHOLE.decode(ids))])
+    assert bool(table.accepting[state]) == (score.value == 1.0)

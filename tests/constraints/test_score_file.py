@@ -174,3 +174,41 @@ def test_rows_are_scored_while_the_pipe_is_still_written(tmp_path: Path) -> None
         assert score_file(POLITE, pipe, lambda line: scored.set()) == (3, 2)
     feeder.join(30)
     assert found == [True]
+
+
+def test_completions_may_be_written_as_in_a_corpus(tmp_path: Path) -> None:
+    seen: list[Completion] = []
+
+    def scorer(completions: Sequence[Completion]) -> list[float]:
+        seen.extend(completions)
+        return [1.0] * len(completions)
+
+    rows = [
+        {"prompt": "p", "completion": "a", "k": 1},
+        {"prompt": "p", "chosen": "a", "rejected": "b"},
+        {"instruction": "i", "output": "a"},
+    ]
+    path = write_lines(tmp_path / "in.jsonl", *map(json.dumps, rows))
+    _, out = run(TextConstraint("spy", scorer), path)
+    assert [
+        {name: row[name] for name in given} for row, given in zip(out, rows, strict=True)
+    ] == rows
+    assert seen[0] == Completion("p", "a", row={"k": 1})
+    assert seen[1] == Completion("p", "a", row={"chosen": "a", "rejected": "b"})
+    assert seen[2].text == "a" and seen[2].prompt.endswith("tion:\ni\n\n### Response:\n")
+
+
+def test_comma_separated_rows_are_scored_and_conversations_are_not(tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    path.write_text("text,ended,n\n42,true,7\ndamn,false,\n")
+    counts, out = run(POLITE, path)
+    assert counts == (2, 1)
+    assert [(row["text"], row["ended"], row["n"]) for row in out] == [
+        ("42", True, 7),
+        ("damn", False, None),
+    ]
+    chat = write_lines(
+        tmp_path / "chat.jsonl", '{"conversations": [{"from": "gpt", "value": "a"}]}'
+    )
+    with pytest.raises(DataError, match=r"chat\.jsonl:1: a conversation.*\{prompt, completion\}"):
+        run(POLITE, chat)

@@ -76,14 +76,16 @@ def test_an_empty_file_is_refused(tmp_path: Path, name: str, content: str):
         ("none.jsonl", "no such file"),
         ("folder", "is a folder"),
         ("folder.jsonl", "is a folder"),
-        ("rows.csv", "ends in '.csv'"),
+        ("rows.txt", "ends in '.txt'"),
+        ("rows.txt.gz", "ends in '.txt.gz'"),
+        ("rows.parquet.gz", "ends in '.parquet.gz'"),
         ("broken.parquet", "not a Parquet file"),
     ],
 )
 def test_what_is_no_data_file_is_refused(tmp_path: Path, name: str, found: str):
     for folder in ("folder", "folder.jsonl"):
         (tmp_path / folder).mkdir()
-    for file in ("rows.csv", "broken.parquet"):
+    for file in ("rows.txt", "rows.txt.gz", "rows.parquet.gz", "broken.parquet"):
         (tmp_path / file).write_text("text\na\n")
     with pytest.raises(DataError) as error:
         read_rows(tmp_path / name, setting="data.corpus")

@@ -2,124 +2,75 @@
 
 word      a maximal run of characters that are not white space
 line      the text between line feeds; a blank one is no step
-sentence  from a character that is not white space up to and including the first run of `.!?…` with
-          closing quotes and brackets that white space or the end of the text follows; what is
-          left at the end of the text is a sentence too
+sentence  see `tiltune.automata.sentences`
 
 White space is what `\\s` matches.
 """
 
 import re
-from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tiltune.automata.dfa import Flags
+from tiltune.automata.sentence_machine import sentence_machine
+from tiltune.automata.sentences import sentences
+from tiltune.automata.step_machine import StepMachine
 from tiltune.automata.text import CODEPOINTS
 
 Step = Literal["word", "line", "sentence"]
 
-STOPS = ".!?…"
-CLOSERS = "\"'”\u2019»\u203a)]}"
-
 _PATTERNS: dict[Step, re.Pattern[str]] = {
     "word": re.compile(r"\S+"),
     "line": re.compile(r"[^\n]+"),
-    "sentence": re.compile(
-        rf"(?=\S)[\s\S]*?(?:[{re.escape(STOPS)}][{re.escape(CLOSERS)}]*+(?=\s|\Z)|\Z)"
-    ),
 }
 
 
 def split(text: str, step: Step) -> list[tuple[int, int]]:
     """Where each step of the text stands: characters [start, end), in order."""
+    if step == "sentence":
+        return sentences(text)
     found = _PATTERNS[step].finditer(text)
     return [hit.span() for hit in found if not hit.group().isspace()]
-
-
-@dataclass(frozen=True, eq=False)
-class StepMachine:
-    """Reads a text character by character and finds the borders of its steps.
-
-    State 0 is the start, and the state after each reset.
-
-    Attributes:
-        classes: the symbol of each code point, uint16 [0x110000].
-        transitions: next state given state and symbol, int [D, K].
-        resets: whether the symbol belongs to no step: what was read since the last reset is a step
-            if the state is open, and nothing else. Otherwise it belongs to what is being read.
-            bool [D, K].
-        open: whether what was read since the last reset is a step, should it end here, bool [D].
-    """
-
-    classes: NDArray[np.uint16]
-    transitions: NDArray[np.int64]
-    resets: Flags
-    open: Flags
-
-    def spans(self, text: str) -> list[tuple[int, int]]:
-        """As `split`, by running the machine."""
-        found: list[tuple[int, int]] = []
-        state = start = 0
-        for place, character in enumerate(text):
-            symbol = self.classes[ord(character)]
-            if self.resets[state, symbol]:
-                found += [(start, place)] if self.open[state] else []
-                start = place + 1
-            state = int(self.transitions[state, symbol])
-        return found + ([(start, len(text))] if self.open[state] else [])
 
 
 @cache
 def step_machine(step: Step) -> StepMachine:
     """The machine that finds the same steps as `split`."""
-    return {"word": _words, "line": _lines, "sentence": _sentences}[step]()
+    return {"word": _words, "line": _lines, "sentence": sentence_machine}[step]()
 
 
 def _words() -> StepMachine:
     """States: between words, in a word. Symbols: other, white space."""
-    return StepMachine(
-        _classes(_spaces()),
-        np.array([[1, 0], [1, 0]]),
-        np.array([[False, True], [False, True]]),
-        np.array([False, True]),
-    )
+    return _plain(_classes(""), [[1, 0], [1, 0]], [[False, True], [False, True]])
 
 
 def _lines() -> StepMachine:
     """States: blank so far, not blank. Symbols: other, white space, line feed."""
-    return StepMachine(
-        _classes(_spaces(), "\n"),
-        np.array([[1, 0, 0], [1, 1, 0]]),
-        np.array([[False, False, True], [False, False, True]]),
-        np.array([False, True]),
+    return _plain(
+        _classes("\n"), [[1, 0, 0], [1, 1, 0]], [[False, False, True], [False, False, True]]
     )
 
 
-def _sentences() -> StepMachine:
-    """States: between, within, after a stop and its closers. Symbols: other, space, stop, closer.
-
-    White space ends a sentence after a stop only, so a step never ends in white space, except the
-    rest at the end of a text.
-    """
+def _plain(
+    classes: NDArray[np.uint16], transitions: list[list[int]], resets: list[list[bool]]
+) -> StepMachine:
+    """A machine of two states, the second of which is open, that never looks ahead."""
+    nothing = np.zeros_like(resets, dtype=np.bool_)
     return StepMachine(
-        _classes(_spaces(), STOPS, CLOSERS),
-        np.array([[1, 0, 2, 1], [1, 1, 2, 1], [1, 0, 2, 2]]),
-        np.array([[False, True, False, False], [False] * 4, [False, True, False, False]]),
-        np.array([False, True, True]),
+        classes=classes,
+        transitions=np.array(transitions),
+        resets=np.array(resets),
+        begins=nothing,
+        open=np.array([False, True]),
+        waits=np.zeros(2, dtype=np.bool_),
     )
 
 
-def _classes(*members: str) -> NDArray[np.uint16]:
-    """Class i for the characters of the i-th string, counted from 1; later ones win; else 0."""
+def _classes(special: str) -> NDArray[np.uint16]:
+    """1 for white space, 2 for the special character, 0 for others."""
     classes = np.zeros(CODEPOINTS, dtype=np.uint16)
-    for number, characters in enumerate(members, 1):
-        classes[[ord(character) for character in characters]] = number
+    classes[[point for point in range(CODEPOINTS) if chr(point).isspace()]] = 1
+    classes[[ord(character) for character in special]] = 2
     return classes
-
-
-def _spaces() -> str:
-    return "".join(filter(str.isspace, map(chr, range(CODEPOINTS))))

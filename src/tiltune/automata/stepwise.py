@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tiltune.automata.dfa import DFA, Flags
 from tiltune.automata.nfa import NoAutomaton
-from tiltune.automata.steps import StepMachine
+from tiltune.automata.step_machine import StepMachine
 from tiltune.automata.text import TextAutomaton, refined
 
 Numbers = NDArray[np.int64]
@@ -37,9 +37,12 @@ def stepwise(machine: StepMachine, atoms: Sequence[TextAutomaton], dfa: DFA) -> 
     reader = _StepReader(
         machine.transitions[:, first],
         machine.resets[:, first],
+        machine.begins[:, first],
         machine.open,
+        machine.waits,
         np.zeros(len(machine.open), dtype=np.int64),
     )
+    reader = _merged(reader)
     for place, atom in enumerate(atoms):
         reader = _with_atom(reader, atom.dfa, members[:, place + 1], place)
     return TextAutomaton(classes, _judged(reader, dfa))
@@ -49,13 +52,15 @@ def stepwise(machine: StepMachine, atoms: Sequence[TextAutomaton], dfa: DFA) -> 
 class _StepReader:
     """A step machine that knows what the atoms say of the step that is being read.
 
-    `symbol` is their verdict on what was read since the last reset, int [D]; the rest is as in
+    `symbol` is their verdict on the step, should it end here, int [D]; the rest is as in
     `StepMachine`. State 0 is the start and the state after each reset.
     """
 
     transitions: Numbers
     resets: Flags
+    begins: Flags
     open: Flags
+    waits: Flags
     symbol: Numbers
 
 
@@ -64,21 +69,42 @@ def _with_atom(reader: _StepReader, atom: DFA, columns: Numbers, place: int) -> 
     atom = atom.minimised()  # its start is state 0
     width = len(atom.accepting)
 
+    first = atom.transitions[0, columns]
+
+    def parts(states: Numbers) -> tuple[Numbers, Numbers, Numbers]:
+        """Of the reader and of the atom the state; the atom's verdict on the step."""
+        rest, held = np.divmod(states, 2)
+        read, judged = np.divmod(rest, width)
+        return read, judged, np.where(reader.waits[read], held, atom.accepting[judged])
+
     def successors(states: Numbers) -> Numbers:
-        read, judged = np.divmod(states, width)
-        following = np.where(reader.resets[read], 0, atom.transitions[judged][:, columns])
-        return reader.transitions[read] * width + following
+        read, judged, verdict = parts(states)
+        reached = reader.transitions[read]
+        following = np.where(reader.begins[read], first, atom.transitions[judged][:, columns])
+        following = np.where(reader.resets[read], 0, following)
+        held = np.where(reader.waits[reached], verdict[:, None], 0)
+        return (reached * width + following) * 2 + held
 
     order, transitions = _explored(0, successors)
-    read, judged = np.divmod(order, width)
-    symbol = reader.symbol[read] + (atom.accepting[judged].astype(np.int64) << place)
-    return _merged(_StepReader(transitions, reader.resets[read], reader.open[read], symbol))
+    read, _, verdict = parts(order)
+    symbol = reader.symbol[read] + (verdict << place)
+    return _merged(
+        _StepReader(
+            transitions,
+            reader.resets[read],
+            reader.begins[read],
+            reader.open[read],
+            reader.waits[read],
+            symbol,
+        )
+    )
 
 
 def _merged(reader: _StepReader) -> _StepReader:
     """States that no text tells apart, as one; the verdict on what is no step matters to none."""
     labels = np.where(reader.open, reader.symbol, -1)
-    classes = _numbered(np.concatenate([labels[:, None], reader.resets.astype(np.int64)], axis=1))
+    flags = (reader.waits[:, None], reader.resets, reader.begins)
+    classes = _numbered(np.concatenate([labels[:, None], *flags], axis=1))
     while True:
         finer = _numbered(np.concatenate([classes[:, None], classes[reader.transitions]], axis=1))
         if finer.max() == classes.max():
@@ -89,7 +115,9 @@ def _merged(reader: _StepReader) -> _StepReader:
     return _StepReader(
         classes[reader.transitions[first]],
         reader.resets[first],
+        reader.begins[first],
         reader.open[first],
+        reader.waits[first],
         np.where(reader.open, reader.symbol, 0)[first],
     )
 
@@ -111,7 +139,7 @@ def _judged(reader: _StepReader, dfa: DFA) -> DFA:
 
     def successors(states: Numbers) -> Numbers:
         read, judged = np.divmod(states, width)
-        borders = reader.resets[read]
+        borders = reader.resets[read] | reader.begins[read]
         following = np.where(borders, after[read, judged][:, None], judged[:, None])
         return np.where(decided[following], 0, reader.transitions[read]) * width + following
 

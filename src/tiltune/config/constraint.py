@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from tiltune.config.constraint_section import (
+    SENTENCES,
     ConstraintSection,
     JudgedText,
     TextSection,
@@ -161,6 +162,11 @@ class LengthConfig(TextSection):
     at_least: int | None = Field(default=None, ge=0, description="Fewest; none: no bound.")
     at_most: int | None = Field(default=None, ge=0, description="Most; none: no bound.")
 
+    @property
+    def revision(self) -> str:
+        """Of the rule that finds sentences."""
+        return SENTENCES if self.unit == "sentences" else ""
+
 
 def refuse_population(constraint: Any, what: str) -> None:
     """A population says nothing of one completion; raises ValueError."""
@@ -183,6 +189,11 @@ class TemporalConfig(TextSection):
         description="Each atom's meaning on a step: a list of words (any occurs), a regular "
         "expression (searched), or a table with the keys of a constraint, judged on each step."
     )
+
+    @property
+    def revision(self) -> str:
+        """Of the rule that finds sentences."""
+        return SENTENCES if self.step == "sentence" else ""
 
     @field_validator("atoms")
     @classmethod

@@ -8,6 +8,9 @@ from pydantic import Field
 
 from tiltune.config.parse import Section
 
+SENTENCES = "sentences 2"
+"""Revision of the rule that splits a text into sentences; see `tiltune.automata.sentences`."""
+
 JudgedText = Literal["completion", "prompt+completion"]
 
 
@@ -45,6 +48,12 @@ class ConstraintSection(Section):
         """What it judges by, where that has a name; a path is made absolute."""
         named = getattr(self, "path", None) or getattr(self, "file", None)
         return str(Path(named).resolve()) if named else None
+
+    @property
+    def revision(self) -> str:
+        """Which later version of our own rules its scores follow; "": the first. Scores that were
+        kept under another one are not read again."""
+        return ""
 
     def files(self) -> list[Path]:
         """Files and folders that decide its scores."""

@@ -13,7 +13,7 @@ class PromptsSection(Section):
     """One group of prompts; every number is reported for each group apart."""
 
     name: str = Field(description="How tables call this group.")
-    path: str = Field(description="JSONL or Parquet; rows as in `data.prompts`.")
+    path: str = Field(description="Rows as in `data.prompts`.")
     limit: int | None = Field(default=None, ge=1, description="The first so many rows; none: all.")
     field: str | None = Field(default=None, description="Keep rows by this numeric field only.")
     at_least: float | None = Field(default=None, description="Keep rows whose field is >= this.")
@@ -43,7 +43,7 @@ class ScorerSection(Section):
 class PerplexityConfig(Section):
     kind: Literal["perplexity"]
     name: str = Field(description="How tables call it.")
-    path: str = Field(description="JSONL or Parquet of corpus rows, or a plain .txt file.")
+    path: str = Field(description="Corpus rows as in `data.corpus`, or a plain .txt file.")
     limit: int | None = Field(default=None, ge=1, description="The first so many rows; none: all.")
 
 

@@ -47,13 +47,15 @@ class ModelSection(Section):
 
 class DataSection(Section):
     corpus: str | None = Field(
-        default=None, description="JSONL or Parquet to train on; none: control only."
+        default=None,
+        description="Rows to train on, a file or hub:OWNER/NAME:SPLIT, see docs/data.md; none: "
+        "control only.",
     )
     prompts: str | None = Field(
-        default=None, description="JSONL or Parquet; none: the corpus's prompts, else BOS."
+        default=None, description="Rows, as a corpus; none: the corpus's prompts, else BOS."
     )
     valid: str | None = Field(
-        default=None, description="JSONL or Parquet; none: rows held out of the corpus."
+        default=None, description="Rows, as a corpus; none: rows held out of the corpus."
     )
     violating: Literal["drop", "keep"] = Field(
         default="drop", description="Corpus rows that violate the constraint."
@@ -111,7 +113,7 @@ class ValueModelSection(Section):
     )
     warm_text: str | None = Field(
         default=None,
-        description="JSONL or Parquet of further text for the warm start, rows as of a corpus; "
+        description="Further text for the warm start, rows as of a corpus; "
         "windows are cut from its rows and the corpus's alike.",
     )
     automaton: Literal["prior", "ends", "none"] = Field(

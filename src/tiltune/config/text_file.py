@@ -1,5 +1,7 @@
 """Files of text as people have them, read alike everywhere: UTF-8, marked or not, any line ends."""
 
+import gzip
+import zlib
 from pathlib import Path
 
 MARKS = {
@@ -12,13 +14,20 @@ MARKS = {
 
 
 def read_text(path: str | Path) -> str:
-    """The file's text without a byte-order mark, its lines ended by line feeds alone.
+    """The file's text without a byte-order mark, its lines ended by line feeds alone; unpacked,
+    where its name ends in .gz.
 
     Raises:
         OSError: the file cannot be read.
         ValueError: it is not UTF-8; says what it is, and what to do.
     """
-    return decoded(Path(path).read_bytes()).replace("\r\n", "\n").replace("\r", "\n")
+    content = Path(path).read_bytes()
+    if Path(path).suffix.lower() == ".gz":
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"it is no whole gzip file: {error}; pack it anew") from None
+    return decoded(content).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def decoded(content: bytes) -> str:

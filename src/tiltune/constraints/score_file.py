@@ -9,6 +9,7 @@ from typing import Any
 from tiltune.constraints.base import Constraint
 from tiltune.constraints.scores import Completion
 from tiltune.data.rows import Row, located, stream_rows, text_field
+from tiltune.data.shapes import as_read_here
 from tiltune.errors import DataError
 
 BATCH_ROWS = 256
@@ -26,9 +27,10 @@ def score_file(
 
     Args:
         constraint: what scores.
-        path: JSON lines or Parquet, or a pipe of JSON lines; rows {text} with optional `prompt`
+        path: of any format of data, or a pipe of JSON lines; rows {text} with optional `prompt`
             (default ""), `ended` (default true) and any further fields, which reach the constraint
-            as `row`. Null counts as absent, as it does in training.
+            as `row`. Null counts as absent, as it does in training. A row without `text` may be
+            {prompt, completion}, or of a shape of others that becomes one.
         write: takes one line of JSON with its line feed, such as `sys.stdout.write`.
 
     Returns:
@@ -56,10 +58,27 @@ def _completion(row: Row) -> tuple[Mapping[str, Any], Completion]:
     """A row's fields and the completion that it describes."""
     fields = row.fields
     with located(SETTING, row.location):
+        row = _with_text(row)
         text = text_field(row, "text")
-        prompt = text_field(row, "prompt") if fields.get("prompt") is not None else ""
+        prompt = text_field(row, "prompt") if row.fields.get("prompt") is not None else ""
         ended = True if fields.get("ended") is None else fields["ended"]
         if not isinstance(ended, bool):
             raise DataError(f"'ended' must be true or false, found {ended!r}")
-    further = {name: fields[name] for name in fields if name not in ("prompt", "text", "ended")}
+    used = ("prompt", "text", "ended")
+    further = {name: value for name, value in row.fields.items() if name not in used}
     return fields, Completion(prompt, text, ended, further)
+
+
+def _with_text(row: Row) -> Row:
+    """The row with its completion as `text`, where it is written otherwise."""
+    if row.fields.get("text") is not None:
+        return row
+    fields = dict(as_read_here(row.fields, chat=False))
+    if fields.get("messages") is not None:
+        raise DataError(
+            "a conversation, which a model's chat template makes a text of; give the texts, as "
+            "{text} or {prompt, completion} rows"
+        )
+    if fields.get("completion") is not None:
+        fields["text"] = fields.pop("completion")
+    return Row(row.location, fields)

@@ -52,8 +52,9 @@ class ChatRow:
             )
         if template.chat_template is None:
             raise DataError(
-                "a {messages} row, but the tokenizer of `model.path` has no chat template; give "
-                "{text} or {prompt, completion} rows, or a model with a chat template"
+                "a {messages} row, or one that becomes it, but the tokenizer of `model.path` has "
+                "no chat template; give {text} or {prompt, completion} rows, or a model with a "
+                "chat template"
             )
         return cls(template, cast(list[Message], messages), _arguments(fields))
 

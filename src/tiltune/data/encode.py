@@ -1,7 +1,8 @@
 """Rows to tokens: corpus examples and prompts.
 
-A corpus row is `{text}`, `{prompt, completion}` or `{messages}`; a prompt row is any of these or
-`{prompt}` alone. Where a row fits several, messages win over prompt and completion, and those over
+A corpus row is `{text}`, `{prompt, completion}` or `{messages}`, or of a shape of others that
+`data/shapes.py` makes one of these; a prompt row is any of them or `{prompt}` alone. Where a row
+fits several, messages win over prompt and completion, those over shapes of others, and these over
 text. All other fields reach the constraint as `row`. A field that is null counts as absent, since
 Parquet has no other way to leave one out.
 """
@@ -12,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 from tiltune.data.conversation import ChatRow
 from tiltune.data.rows import Row, located, shown, valid_text
+from tiltune.data.shapes import ALPACA, FOREIGN, INSTRUCTION, as_read_here
 from tiltune.data.turns import Turn, earlier_turns
 from tiltune.errors import DataError, ModelError
 
@@ -259,8 +261,9 @@ class _Encoder:
     train_on: Literal["all", "last"]
 
     def example(self, row: Row, max_tokens: int) -> Example:
-        shape = _shape(row.fields, (MESSAGES, PAIR, TEXT))
-        made = {MESSAGES: self.conversation, PAIR: self.pair, TEXT: self.text}[shape](row.fields)
+        fields = as_read_here(row.fields, chat=self.tokenizer.chat_template is not None)
+        shape = _shape(fields, (MESSAGES, PAIR, TEXT), (*FOREIGN, *ALPACA))
+        made = {MESSAGES: self.conversation, PAIR: self.pair, TEXT: self.text}[shape](fields)
         context, body = made.context, made.body
         if len(context) >= max_tokens:
             raise DataError(
@@ -281,7 +284,7 @@ class _Encoder:
             ids=tuple(ids[:max_tokens]),
             prompt_length=len(context),
             truncated=len(ids) > max_tokens,
-            row=_further(row.fields, shape),
+            row=_further(fields, shape),
             location=row.location,
             chat=shape == MESSAGES,
             went_on=went_on,
@@ -294,7 +297,9 @@ class _Encoder:
         return body[: place + 1]
 
     def prompt(self, fields: Mapping[str, Any]) -> Prompt:
-        shape = _shape(fields, (MESSAGES, PAIR, PROMPT, TEXT))
+        chat = self.tokenizer.chat_template is not None
+        fields = as_read_here(fields, chat=chat, answered=False)
+        shape = _shape(fields, (MESSAGES, PAIR, PROMPT, TEXT), (*FOREIGN, *INSTRUCTION))
         if shape == MESSAGES:
             conversation = ChatRow.read(self.tokenizer, fields)
             answered = conversation.messages[-1]["role"] == "assistant"
@@ -359,15 +364,17 @@ class _Encoder:
         return ids or [self.eos if bos is None else bos]
 
 
-def _shape(fields: Mapping[str, Any], allowed: Sequence[_Shape]) -> _Shape:
-    """The first allowed shape whose fields are there."""
+def _shape(
+    fields: Mapping[str, Any], allowed: Sequence[_Shape], others: Sequence[_Shape]
+) -> _Shape:
+    """The first allowed shape whose fields are there; messages name the others too."""
     present = {name for name, value in fields.items() if value is not None}
     shape = next((shape for shape in allowed if present.issuperset(shape)), None)
     unclear = shape == TEXT and "prompt" in present
     if shape is not None and not unclear:
         return shape
     found = ", ".join(n if n in present else f"{n} (null)" for n in fields) or "none"
-    names = " or ".join(f"{{{', '.join(shape)}}}" for shape in allowed)
+    names = " or ".join(f"{{{', '.join(shape)}}}" for shape in (*allowed, *others))
     hint = "; rename `text` to `completion`, or rename `prompt`" if unclear else ""
     raise DataError(f"found the fields {found}; a row must be {names}{hint}")
 

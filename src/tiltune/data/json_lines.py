@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from tiltune.config.text_file import decoded
+from tiltune.data.lines import numbered_lines
 from tiltune.errors import DataError
 
 
@@ -16,23 +17,20 @@ def json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         DataError: a line is not a JSON object in UTF-8; names the place.
         OSError: the file cannot be read.
     """
-    with path.open("rb") as lines:  # bytes break at \n alone, text also where a string may not
-        blank = 0
-        for number, raw in enumerate(lines, start=1):
-            if not raw.strip():
-                blank = blank or number
-                continue
-            if blank:
-                raise DataError(
-                    f"{path}:{blank}: the line is empty; each line must be one JSON object"
-                )
-            try:
-                fields = _object(raw)
-            except ValueError as error:  # of the encoding or of JSON
-                raise DataError(
-                    f"{path}:{number}: {error}; each line must be one JSON object"
-                ) from None
-            yield f"{path}:{number}", fields
+    blank = 0
+    for number, raw in numbered_lines(path):
+        if not raw.strip():
+            blank = blank or number
+            continue
+        if blank:
+            raise DataError(f"{path}:{blank}: the line is empty; each line must be one JSON object")
+        try:
+            fields = _object(raw)
+        except ValueError as error:  # of the encoding or of JSON
+            raise DataError(
+                f"{path}:{number}: {error}; each line must be one JSON object"
+            ) from None
+        yield f"{path}:{number}", fields
 
 
 def _object(raw: bytes) -> dict[str, Any]:

@@ -1,35 +1,39 @@
-"""Data files to rows: JSON lines or Parquet, one row after another."""
+"""Data as it comes to rows, one after another: files of several formats, datasets of the hub."""
 
 import re
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, cast
 
+from tiltune.data.lines import PACKED, unpacked_suffix
 from tiltune.errors import DataError
 
 READERS = {
     ".jsonl": "tiltune.data.json_lines:json_rows",
     ".json": "tiltune.data.json_lines:json_rows",
+    ".csv": "tiltune.data.csv_rows:csv_rows",
+    ".tsv": "tiltune.data.csv_rows:csv_rows",
     ".parquet": "tiltune.data.parquet:parquet_rows",
 }
 """By a file's suffix, what yields each row's location and fields; imported when such a file is
 read, since Parquet needs pyarrow."""
+HUB = "hub:"
+"""What names of datasets begin with, which are no files."""
+HUB_READER = "tiltune.data.hub_rows:hub_rows"
 PIPED = READERS[".jsonl"]
 """What reads a pipe, such as /dev/stdin, which has no suffix to tell by."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
-Reader = Callable[[Path], Iterator[tuple[str, dict[str, Any]]]]
-"""Yields each row's location and fields; a DataError of its own names the location."""
-
 
 @dataclass(frozen=True)
 class Row:
-    """An object of a data file; `location` is "file:line", or "file:row N" in Parquet."""
+    """A row of data; `location` is "file:line", or "file:row N" in Parquet and of the hub."""
 
     location: str
     fields: Mapping[str, Any]
@@ -40,7 +44,11 @@ def read_rows(path: str | Path, *, setting: str) -> list[Row]:
 
     Args, Raises: see `stream_rows`.
     """
-    if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
+    if (
+        not on_hub(path)
+        and Path(path).exists()
+        and not (Path(path).is_file() or Path(path).is_dir())
+    ):
         raise DataError(f"{setting} = {path}: is no regular file, and it is read more than once")
     rows = list(stream_rows(path, setting=setting))
     if not rows:
@@ -49,22 +57,22 @@ def read_rows(path: str | Path, *, setting: str) -> list[Row]:
 
 
 def stream_rows(path: str | Path, *, setting: str) -> Iterator[Row]:
-    """The rows of a JSON-lines or Parquet file, or of a pipe, each when it is asked for.
+    """The rows of a file, of a dataset of the hub, or of a pipe, each when it is asked for.
 
-    Blank lines may stand at the end of JSON lines only.
+    Blank lines may stand at the end only.
 
     Args:
-        path: the file, ending in .jsonl, .json or .parquet.
+        path: the file, ending in .jsonl, .json, .csv or .tsv, each also with .gz behind it, or in
+            .parquet; or "hub:OWNER/NAME:SPLIT", see `hub_rows`.
         setting: what names the file for the user, such as "data.corpus", for messages.
 
     Raises:
         DataError: no such file, not of these formats, a line that is no JSON object, a number that
             is none (NaN) or infinite, which JSON cannot hold.
     """
-    path = Path(path)
     read = _reader(path, setting)
     try:
-        for location, fields in read(path):
+        for location, fields in read():
             _refuse_what_json_cannot_hold(fields, location)
             yield Row(location, fields)
     except DataError as error:
@@ -107,26 +115,46 @@ def located(setting: str, location: str) -> Generator[None]:
         raise DataError(f"{setting}: {location}: {error}") from error.__cause__
 
 
-def _reader(path: Path, setting: str) -> Reader:
-    """What reads the file."""
-    name = READERS.get(path.suffix.lower())
+def on_hub(path: str | Path) -> bool:
+    """Whether it names a dataset of the hub, and no file."""
+    return str(path).startswith(HUB)
+
+
+def _reader(path: str | Path, setting: str) -> Callable[[], Iterator[tuple[str, dict[str, Any]]]]:
+    """What reads it."""
+    if on_hub(path):
+        return partial(_imported(HUB_READER, path, setting), str(path))
+    path = Path(path)
+    suffix = unpacked_suffix(path)
+    name = READERS.get(suffix)
+    packed = path.suffix.lower() == PACKED
     if path.is_dir() or not path.exists():
         found = "is a folder" if path.is_dir() else "no such file"
-    elif name is None and path.is_file():
-        found = f"ends in {path.suffix!r}"
+    elif (name is None and path.is_file()) or (packed and suffix == ".parquet"):
+        found = f"ends in {''.join(path.suffixes[-2:]) if packed else path.suffix!r}"
     else:
-        return _imported(name or PIPED, path, setting)
-    allowed = "a JSON-lines file (.jsonl, .json) or a Parquet file (.parquet)"
+        return partial(_imported(name or PIPED, path, setting), path)
+    allowed = (
+        "JSON lines (.jsonl, .json), comma- or tab-separated values (.csv, .tsv), any of these "
+        "packed (.gz), a Parquet file (.parquet), or a dataset of the hub (hub:OWNER/NAME:SPLIT)"
+    )
     raise DataError(f"{setting} = {path}: {found}; give {allowed}")
 
 
-def _imported(name: str, path: Path, setting: str) -> Reader:
+_EXTRAS = {
+    READERS[".parquet"]: ("Parquet", "pyarrow", "parquet"),
+    HUB_READER: ("a dataset of the hub", "datasets", "hub"),
+}
+
+
+def _imported(name: str, path: str | Path, setting: str) -> Callable[..., Any]:
     try:
         return resolve_name(name)
-    except ImportError as missing:  # the extra `parquet`; JSON lines need nothing
-        remedy = "pip install 'tiltune[parquet]', or give a JSON-lines file (.jsonl)"
+    except ImportError as missing:  # of an extra; others need nothing
+        what, package, extra = _EXTRAS[name]
+        remedy = f"pip install 'tiltune[{extra}]', or give a JSON-lines file (.jsonl)"
         raise DataError(
-            f"{setting} = {path}: reading Parquet needs pyarrow ({missing}); {remedy}"
+            f"{setting} = {path}: reading {what} needs {package} ({missing}); {remedy}"
         ) from missing
 
 

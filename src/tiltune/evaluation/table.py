@@ -21,7 +21,7 @@ from tiltune.config import (
     TasksConfig,
 )
 from tiltune.data.encode import prompt_list
-from tiltune.data.rows import read_rows
+from tiltune.data.rows import on_hub, read_rows
 from tiltune.errors import DataError
 from tiltune.evaluation.contender import Contender
 from tiltune.evaluation.folder import read_manifest, stored_generated
@@ -97,7 +97,7 @@ def check_named(config: EvaluateConfig) -> None:
         read_evaluation(Path(config.protocol.before))
     for section in config.utility:
         path = getattr(section, "path", None)
-        if path is not None and not Path(path).exists():
+        if path is not None and not on_hub(path) and not Path(path).exists():
             raise DataError(f"utility.path = {path}: no such file or folder; give one that exists")
         for name in ("reference", "judge"):
             if (folder := getattr(section, name, None)) is not None:

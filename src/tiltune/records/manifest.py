@@ -124,13 +124,15 @@ def hashes(config: RunConfig) -> dict[str, str]:
 
 
 def constraint_digest(constraint: ConstraintConfig) -> str:
-    """SHA-256 of all that decides a constraint's scores: its settings and the files it reads.
+    """SHA-256 of all that decides a constraint's scores: its settings, the files it reads, and the
+    revision of rules of ours.
 
     Of a service only the settings are known; those that change no score are left out.
     """
     settings = constraint.model_dump_json(exclude=_effort(constraint))
-    files = [file for _, table in tables(constraint) for file in table.files()]
-    return digest(files, settings)
+    every = [table for _, table in tables(constraint)]
+    files = [file for table in every for file in table.files()]
+    return digest(files, settings + "".join(table.revision for table in every))
 
 
 def _effort(constraint: Any) -> dict[str, Any]:

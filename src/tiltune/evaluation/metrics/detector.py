@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from tiltune.config.evaluate import DetectorConfig
 from tiltune.data.encode import Example, pair_example
-from tiltune.data.rows import Row, located, read_rows
+from tiltune.data.rows import Row, located, read_rows, text_field
 from tiltune.decoding.likelihood import likelihoods
 from tiltune.errors import ConfigError, DataError
 from tiltune.evaluation.metrics.base import Quantity
@@ -118,8 +118,8 @@ def labelled_rows(rows: Sequence[Row], label: str) -> tuple[list[str], list[int]
     labels: list[int] = []
     for row in rows:
         with located("utility.path", row.location):
-            text, value = row.fields.get("text"), row.fields.get(label)
-            if not isinstance(text, str) or not text.strip():
+            text, value = text_field(row, "text"), row.fields.get(label)
+            if not text.strip():
                 raise DataError(f"`text` is {text!r}; it must be a string that is not blank")
             if value not in (0, 1):
                 found = ", ".join(row.fields)

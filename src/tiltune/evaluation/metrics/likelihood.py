@@ -7,7 +7,8 @@ from pathlib import Path
 from tiltune.config.evaluate import PerplexityConfig
 from tiltune.config.text_file import read_text
 from tiltune.data.encode import Example, Tokenizer, context_ids, corpus_examples, pair_example
-from tiltune.data.rows import read_rows
+from tiltune.data.lines import unpacked_suffix
+from tiltune.data.rows import on_hub, read_rows
 from tiltune.decoding.likelihood import likelihoods, nats_ratio
 from tiltune.errors import DataError
 from tiltune.evaluation.metrics.base import Quantity
@@ -25,8 +26,8 @@ def text_perplexity(
     """Perplexity of a file: `exp(-Σ log p / Σ tokens)`, and its logarithm, the nats a token.
 
     A file of rows is read as a corpus is, each row by itself, its end of sequence included. A
-    `.txt` file is one text, in blocks of the model's context with stride = context; a block begins
-    with BOS (or EOS), so that every token of the text is predicted exactly once.
+    `.txt` or `.txt.gz` file is one text, in blocks of the model's context with stride = context; a
+    block begins with BOS (or EOS), so that every token of the text is predicted exactly once.
 
     Raises:
         DataError: the file cannot be read or holds nothing.
@@ -97,8 +98,8 @@ def likelihood_judge(loaded: Loaded) -> Judge:
 def _examples(loaded: Loaded, section: PerplexityConfig) -> tuple[list[Example], str]:
     """The file's examples, and how to call them."""
     setting, path = "utility.path", Path(section.path)
-    if path.suffix.lower() != ".txt":
-        rows = read_rows(path, setting=setting)[: section.limit]
+    if on_hub(section.path) or unpacked_suffix(path) != ".txt":
+        rows = read_rows(section.path, setting=setting)[: section.limit]
         examples = corpus_examples(
             rows,
             loaded.tokenizer,

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from tiltune.automata.sentences import STOPS, WIDE_STOPS
 from tiltune.config import ConstraintConfig
 from tiltune.data.samples import Samples
 
@@ -13,7 +14,7 @@ EXAMPLES = 6
 _BORDERS = {
     "word": re.compile(r"\w\W"),
     "line": re.compile(r"\n[^\n]"),
-    "sentence": re.compile(r"[.!?]\s+\S"),
+    "sentence": re.compile(rf"[{STOPS}]\s+\S|[{WIDE_STOPS}]\s*\w"),
 }
 
 
