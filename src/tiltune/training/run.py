@@ -19,6 +19,7 @@ import torch
 
 from tiltune.config import RunConfig
 from tiltune.config.method import MethodSection
+from tiltune.constraints.base import TextConstraint
 from tiltune.models import hub
 from tiltune.models.checkpoint import (
     STATE,
@@ -49,11 +50,11 @@ from tiltune.records.run_folder import (
     run_lock,
     stored_config,
 )
-from tiltune.training.actor import Actor, ActorLike, Pair
+from tiltune.training.actor import ActorLike, Pair
 from tiltune.training.assemble import Prepared, make_actor, make_learner, prepare
 from tiltune.training.check.judged import constraint_record
 from tiltune.training.fit import Round, Schedule, close, fit
-from tiltune.training.probe import probe, probe_rows
+from tiltune.training.probe import probe, probe_rows, sample_row
 from tiltune.training.process import RemoteActor
 
 
@@ -210,7 +211,8 @@ class Run:
         self.records.append(record)
         self._consider(done.pair, record)
         name = "closing" if record.closing else f"round-{record.round:03d}"
-        write_lines(self.folder / "samples" / f"{name}.jsonl", sample_rows(done.pair, self.actor))
+        rows = sample_rows(done.pair, self.prepared.constraint)
+        write_lines(self.folder / "samples" / f"{name}.jsonl", rows)
         write_records(self.folder / "records.jsonl", self.records)
         return record
 
@@ -327,21 +329,10 @@ def training_seconds(record: RoundRecord) -> float:
     return sum(part or 0.0 for part in (*drawing, *fitting))
 
 
-def sample_rows(pair: Pair, actor: Actor) -> list[dict[str, Any]]:
+def sample_rows(pair: Pair, constraint: TextConstraint) -> list[dict[str, Any]]:
     """The round's fresh completions of the policy, as rows of `samples/`."""
     rows = zip(pair.measured.completions, pair.measured.scores, strict=True)
-    return [
-        {
-            "prompt": completion.prompt,
-            "text": completion.text,
-            "score": score.value,
-            "satisfied": actor.sampler.constraint.satisfied(score),
-            "reason": score.reason,
-            "feedback": score.feedback,
-            "ended": completion.ended,
-        }
-        for completion, score in rows
-    ]
+    return [sample_row(completion, score, constraint) for completion, score in rows]
 
 
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -68,6 +68,7 @@ def compare(config: CompareConfig, evaluator: Evaluator, *, source: str, say: Sa
         limit=judge.limit() if judge else {},
         columns=config.table.columns,
         hidden_groups=tuple(group.name for group in config.evaluate.prompts if group.hidden),
+        least_control=config.table.least_control,
     )
     with Lock(folder / "lock", what=f"table.dir = {folder}", remedy="choose another table.dir"):
         for place, planned in enumerate(plan, start=1):

@@ -41,6 +41,7 @@ def render(template: str, named: Mapping[str, object]) -> str:
 def environment() -> Environment:
     """The templates, what they may pass values through, and that every value is escaped."""
     filters: dict[str, Any] = {
+        "arrow_kept": arrow_kept,
         "bounds": bounds,
         "by_backticks": by_backticks,
         "counted": counted,
@@ -75,3 +76,8 @@ def policy(script: str) -> str:
 def by_backticks(text: str) -> list[str]:
     """Pieces of a text; every second stood between backticks."""
     return re.split("`([^`]+)`", text)
+
+
+def arrow_kept(header: str) -> str:
+    """A column's header whose arrow never stands on a line of its own."""
+    return re.sub(" (?=[↑↓]$)", "\u00a0", header)
