@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from tiltune.errors import counted
 from tiltune.records.report.formats import bounds, number
-from tiltune.records.report.heat import shade
+from tiltune.records.report.samples import text_pieces, tokens_shown
 
 PACKAGE = "tiltune.records.report"
 
@@ -46,7 +46,8 @@ def environment() -> Environment:
         "by_backticks": by_backticks,
         "counted": counted,
         "number": number,
-        "shade": shade,
+        "text_pieces": text_pieces,
+        "tokens_shown": tokens_shown,
     }
     made = Environment(
         loader=PackageLoader(PACKAGE),

@@ -153,7 +153,8 @@ def _beats(other: Entry, entry: Entry, comparison: Comparison) -> bool:
 
 
 def _best(rivals: Sequence[Entry], column: MeasurementColumn) -> set[int]:
-    """Identities of the best in a column, and those whose interval meets its; none where nothing is better."""
+    """Identities of the best in a column, and of those whose interval meets its; none where
+    nothing is better."""
     if column.like.better == "neither":
         return set()
     found = [(entry, find_measurement(measured(entry), column.name)) for entry in rivals]
