@@ -15,7 +15,7 @@ from tiltune.records.rounds import RoundRecord
 
 def trade(tmp_path: Path, *records: RoundRecord) -> list[str]:
     run = make_run(tmp_path / "run", list(records))
-    return [each.text for each in report(run).all("p", "trade")]
+    return [each.text.replace("\u00a0", " ") for each in report(run).all("p", "trade")]
 
 
 def test_the_trade_is_points_of_the_rate_and_percent_of_the_validation_loss(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tiltune.errors import ConfigError, TiltuneError
 from tiltune.evaluation.compare.choice import check_axes, choose
 from tiltune.evaluation.compare.cost import cost_of, curve_of
 from tiltune.evaluation.compare.evaluator import open_planned
-from tiltune.evaluation.compare.plan import Planned, base_run, plan_entries
+from tiltune.evaluation.compare.plan import Planned, base_run, plan_entries, with_base
 from tiltune.evaluation.compare.training import Say, train
 from tiltune.evaluation.compare.world import WorldJudge
 from tiltune.evaluation.evaluate import refuse
@@ -55,7 +55,7 @@ def compare(config: CompareConfig, evaluator: Evaluator, *, source: str, say: Sa
     Raises:
         TiltuneError: what is wrong with a method names it.
     """
-    plan = plan_entries(config, source=source)
+    plan = plan_entries(with_base(config), source=source)
     check_evaluation(config, plan)
     judge = make_judge(config, source)
     folder = make_dir(config, source)

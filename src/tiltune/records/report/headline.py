@@ -83,7 +83,7 @@ def _trade(records: list[RoundRecord]) -> str:
     gained = f"{_signed(points)} {'point' if abs(round(points)) == 1 else 'points'}"
     losses = _validation_losses(records)
     if len(losses) > 1 and losses[0] > 0:
-        return f"{gained}, validation loss {_signed(100 * (losses[-1] / losses[0] - 1))} %"
+        return f"{gained}, validation loss {_signed(100 * (losses[-1] / losses[0] - 1))}\u00a0%"
     far = [r.kl_policy_reference_nats_per_completion for r in records]
     known = [each for each in far if each is not None]
     return f"{gained}, {number(known[-1])} nats from the reference" if known else gained
