@@ -105,13 +105,14 @@ def _progress(run: RunFolder) -> str:
 def _facts(run: RunFolder) -> list[tuple[str, str]]:
     records = run.records
     samples = sum(r.samples or 0 for r in records) if any(r.samples for r in records) else None
-    return [
+    facts = [
         ("model", plain(run.setting("model", "path"))),
         ("constraint", _constraint(run.config.get("constraint"))),
         ("KL(policy ‖ reference), nats a completion", _divergence(records)),
         ("validation text that satisfies, nats a token", _validation(records)),
         ("completions measured", number(samples, 0)),
     ]
+    return [fact for fact in facts if fact[1] != MISSING]
 
 
 def _divergence(records: list[RoundRecord]) -> str:
