@@ -66,7 +66,9 @@ def test_the_grid_has_a_line_a_tick_and_their_labels() -> None:
     assert labels == ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"] * 2
 
 
-@pytest.mark.parametrize("values", [[1.6, 2.75], [0.31, 0.47], [7.0, 11.3], [-3.1, 4.2], [96, 171]])
+@pytest.mark.parametrize(
+    "values", [[1.75, 2.65], [1.6, 2.75], [0.31, 0.47], [7.0, 11.3], [-3.1, 4.2], [96, 171]]
+)
 def test_a_snapped_axis_ends_at_ticks_that_are_multiples_of_its_step(values: list[float]) -> None:
     axis = snapped_axis(FRAME.upward, values)
     ticks = [value for value, _ in axis.ticks]
@@ -74,7 +76,7 @@ def test_a_snapped_axis_ends_at_ticks_that_are_multiples_of_its_step(values: lis
     assert (ticks[0], ticks[-1]) == pytest.approx((axis.low, axis.high))
     assert axis.low <= min(values) and axis.high >= max(values) - 1e-9
     assert [value / step for value in ticks] == pytest.approx([round(v / step) for v in ticks])
-    assert f"{step:.0e}"[0] in "125"
+    assert f"{step:.0e}"[0] in "125" and 3 <= len(ticks) <= 6
 
 
 def test_rounds_are_named_at_even_steps() -> None:
