@@ -6,16 +6,16 @@ import pytest
 from comparisons import comparison, entry, measurement
 
 from tiltune.records.measurements import Comparison, Entry
-from tiltune.records.report.verdicts import Verdict, outcome, verdicts
+from tiltune.records.report.verdicts import MethodVerdict, outcome, verdicts
 
 
-def made(*entries: Entry, **changes: Any) -> list[Verdict]:
+def made(*entries: Entry, **changes: Any) -> list[MethodVerdict]:
     given = comparison().model_copy(update={"entries": entries, **changes})
     (found,) = verdicts(given).values()
     return list(found.rows)
 
 
-def words(rows: list[Verdict]) -> dict[str, str]:
+def words(rows: list[MethodVerdict]) -> dict[str, str]:
     return {row.entry.method: row.words for row in rows}
 
 

@@ -29,7 +29,7 @@ from tiltune.records.report.figure import Figure
 from tiltune.records.report.formats import MISSING, number
 from tiltune.records.report.generations import generations_shown
 from tiltune.records.report.rendering import render
-from tiltune.records.report.scatter import Limits, Line, Spot, scatter
+from tiltune.records.report.scatter import AxisLimits, Line, Spot, scatter
 from tiltune.records.report.text_table import TextTable
 from tiltune.records.report.verdict_table import sorted_by, verdict_tables
 from tiltune.records.report.verdicts import axis_column
@@ -101,7 +101,7 @@ def _pareto(comparison: Comparison, places: dict[str, int]) -> list[Figure]:
     if control is None or utility is None:
         return []
     axes = (_axis_title(control), _axis_title(utility))
-    limits = Limits(_limit(comparison, control), _limit(comparison, utility))
+    limits = AxisLimits(_limit(comparison, control), _limit(comparison, utility))
     base = {entry.method for entry in comparison.entries if entry.kind == "base"}
     figures: list[Figure | None] = []
     for budget in tables_of(comparison):

@@ -66,7 +66,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Limits:
+class AxisLimits:
     """Levels of the horizontal and the vertical axis that nothing can beat, where known."""
 
     across: ReferenceLine | None = None
@@ -77,14 +77,14 @@ class Limits:
         return [each for each in (self.across, self.upward) if each is not None]
 
 
-NO_LIMITS = Limits()
+NO_LIMITS = AxisLimits()
 
 
 def scatter(
     heading: str,
     axes: tuple[str, str],
     lines: Sequence[Line],
-    limits: Limits = NO_LIMITS,
+    limits: AxisLimits = NO_LIMITS,
     *,
     named: bool = False,
 ) -> Figure | None:
@@ -111,7 +111,7 @@ def scatter(
 
 
 def _drawn(
-    frame: Frame, lines: Sequence[Line], limits: Limits, *, named: bool
+    frame: Frame, lines: Sequence[Line], limits: AxisLimits, *, named: bool
 ) -> tuple[Frame, Markup]:
     spots = [spot for line in lines for spot in line.spots]
     y = roomy_axis(frame.upward, _values(spots, "y", limits.upward))

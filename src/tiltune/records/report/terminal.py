@@ -10,7 +10,7 @@ from rich.table import Table
 from tiltune.errors import counted
 from tiltune.records.measurements import Comparison
 from tiltune.records.report.columns import BUDGETS, MeasurementColumn, cell, knobs_of
-from tiltune.records.report.verdicts import DEFAULT_COLUMNS, Verdict, Verdicts, verdicts
+from tiltune.records.report.verdicts import DEFAULT_COLUMNS, MethodVerdict, Verdicts, verdicts
 
 BETWEEN = 2
 """Blanks from a column to the next."""
@@ -62,7 +62,7 @@ def _columns(found: Verdicts) -> list[Column]:
     return [("method", methods), *told[:3], ("verdict", words), *rest, *told[3:]]
 
 
-def _measured(rows: Sequence[Verdict], column: MeasurementColumn) -> Column:
+def _measured(rows: Sequence[MethodVerdict], column: MeasurementColumn) -> Column:
     cells = [escape(cell(row.of(column))) for row in rows]
     bold = [column.name in row.best for row in rows]
     header = re.sub(r" (?=[↑↓]$)", "", column.header)  # lest the arrow stand on a line of its own

@@ -14,7 +14,7 @@ from tiltune.records.report.columns import (
     short_cell,
 )
 from tiltune.records.report.formats import number
-from tiltune.records.report.verdicts import Outcome, Verdict, Verdicts, verdicts
+from tiltune.records.report.verdicts import MethodVerdict, Reached, Verdicts, verdicts
 from tiltune.records.report.whiskers import whisker, whisker_axis
 
 LEAD = 3
@@ -36,7 +36,7 @@ class RowShown:
 
     method: str
     knobs: str
-    outcome: Outcome
+    outcome: Reached
     words: str
     cells: Sequence[CellShown]
 
@@ -105,7 +105,7 @@ def _rows(found: Verdicts, comparison: Comparison) -> list[RowShown]:
 
 
 def _column(
-    rows: Sequence[Verdict], column: MeasurementColumn, comparison: Comparison
+    rows: Sequence[MethodVerdict], column: MeasurementColumn, comparison: Comparison
 ) -> list[CellShown]:
     asked = column.name == comparison.control or column.like.key == comparison.control
     level = comparison.least_control if asked else None

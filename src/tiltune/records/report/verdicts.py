@@ -22,15 +22,15 @@ DEFAULT_COLUMNS = 7
 DECODING = "cost.decoding"
 """The cost that every completion pays for ever."""
 
-Outcome = Literal["pass", "fail", "undecided", ""]
+Reached = Literal["pass", "fail", "undecided", ""]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class MethodVerdict:
     """An entry, what its table says of it, and of which columns it is among the best."""
 
     entry: Entry
-    outcome: Outcome
+    outcome: Reached
     words: str
     best: frozenset[str]
 
@@ -44,7 +44,7 @@ class Verdicts:
 
     columns: Sequence[MeasurementColumn]
     shown: int
-    rows: Sequence[Verdict]
+    rows: Sequence[MethodVerdict]
 
 
 def verdicts(comparison: Comparison) -> dict[str, Verdicts]:
@@ -89,7 +89,7 @@ def axis_column(comparison: Comparison, name: str) -> MeasurementColumn | None:
 
 def _ranked(
     entries: Sequence[Entry], comparison: Comparison, columns: Sequence[MeasurementColumn]
-) -> list[Verdict]:
+) -> list[MethodVerdict]:
     def rank(entry: Entry) -> tuple[bool, float, float]:
         control, utility = (_good(entry, name) for name in (comparison.control, comparison.utility))
         reached = _reaches(entry, comparison)
@@ -100,7 +100,7 @@ def _ranked(
     rivals = [entry for entry in trained if _reaches(entry, comparison)] or trained
     best = {column.name: _best(rivals, column) for column in columns}
     return [
-        Verdict(
+        MethodVerdict(
             entry,
             outcome(find_measurement(measured(entry), comparison.control), comparison),
             _words(entry, ordered, comparison),
@@ -110,7 +110,7 @@ def _ranked(
     ]
 
 
-def outcome(control: Measurement | None, comparison: Comparison) -> Outcome:
+def outcome(control: Measurement | None, comparison: Comparison) -> Reached:
     """Whether the control reaches the least that was asked for, by its interval: a point estimate
     decides only where there is no interval."""
     least = comparison.least_control
@@ -128,7 +128,7 @@ def _words(entry: Entry, others: Sequence[Entry], comparison: Comparison) -> str
         return " · ".join([*words, "not measured"])
     least = number(comparison.least_control)
     below = "above" if control.better == "lower" else "below"
-    told: dict[Outcome, str] = {
+    told: dict[Reached, str] = {
         "pass": f"reaches {least}",
         "fail": f"{below} {least}",
         "undecided": f"{least} within its interval",
