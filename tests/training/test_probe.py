@@ -10,9 +10,11 @@ from torch.nn.functional import logsigmoid
 
 import tiny
 from tiltune.config import RunConfig
+from tiltune.constraints.base import TextConstraint
+from tiltune.constraints.scores import Completion, Score
 from tiltune.models.checkpoint import read_folder
 from tiltune.training.assemble import make_actor, prepare
-from tiltune.training.probe import probe
+from tiltune.training.probe import probe, sample_row
 from tiltune.values.build import build_values
 from tiltune.values.model import ValueModel
 
@@ -81,3 +83,21 @@ def test_the_law_s_view_is_left_as_it_was(tmp_path: Path) -> None:
     before = pair.law.state()
     probe(prepared, pair, {name: value + 1 for name, value in before.items()})
     assert all(torch.equal(value, before[name]) for name, value in pair.law.state().items())
+
+
+@pytest.mark.parametrize(
+    ("text", "span", "kept"),
+    [
+        ("completion", (2, 6), (2, 6)),
+        ("completion", None, None),
+        ("prompt+completion", (5, 9), (2, 6)),  # the prompt has three characters
+        ("prompt+completion", (1, 5), (0, 2)),  # what lies in the prompt is cut off
+        ("prompt+completion", (0, 3), None),
+    ],
+)
+def test_a_row_s_span_counts_characters_of_the_completion(
+    text: Any, span: tuple[int, int] | None, kept: tuple[int, int] | None
+) -> None:
+    constraint = TextConstraint("c", lambda completions: [0.0] * len(completions), text)
+    row = sample_row(Completion("you", " fool!"), Score(0.0, "rude", span), constraint)
+    assert row["span"] == kept and row["satisfied"] is False and row["reason"] == "rude"

@@ -70,7 +70,7 @@ def compare(
     given = load_compare_config(config)
     from tiltune.evaluation.compare.comparison import compare
     from tiltune.evaluation.compare.evaluator import evaluate_entry
-    from tiltune.records.report.columns import terminal_tables
+    from tiltune.records.report.terminal import terminal_tables
 
     try:
         with shown() as progress:
@@ -79,8 +79,9 @@ def compare(
     except KeyboardInterrupt:
         say(f"stopped; what is done is kept in {given.table.dir}, the same command goes on")
         raise typer.Exit(130) from None
-    for table in terminal_tables(comparison):
-        Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    for table in terminal_tables(comparison, width=console.width):
+        console.print(table)
     say(str(Path(given.table.dir) / "comparison.html"))
 
 

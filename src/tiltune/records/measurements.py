@@ -134,6 +134,7 @@ class Comparison(BaseModel):
         limit: what no method can beat, where it is known: key -> value with its name.
         columns: measurements of the table, named like the axes; none: all.
         hidden_groups: groups whose prompts are shown after a click only.
+        least_control: the control that a method has to reach; None: none was asked for.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -145,6 +146,7 @@ class Comparison(BaseModel):
     limit: dict[str, tuple[str, float]] = {}
     columns: tuple[str, ...] = ()
     hidden_groups: tuple[str, ...] = ()
+    least_control: float | None = None
 
 
 def named(measurement: Measurement) -> str:
@@ -161,6 +163,11 @@ def find_measurement(measurements: Iterable[Measurement], name: str) -> Measurem
         if measurement.key == name and first is None:
             first = measurement
     return first
+
+
+def directed(value: float, better: Better) -> float:
+    """The value where higher is better, else its negative: the higher, the better."""
+    return -value if better == "lower" else value
 
 
 def write_evaluation(path: Path, evaluation: Evaluation) -> None:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from tiltune.constraints.base import Constraint
+from tiltune.constraints.base import TextConstraint
+from tiltune.constraints.scores import Completion, Score
 from tiltune.data.batches import Cursor
 from tiltune.data.samples import Samples, SamplingLaw
 from tiltune.decoding.draw import Ending, draw
@@ -63,34 +64,44 @@ def probe_rows(
     rows: list[dict[str, Any]] = []
     for place, (completion, score) in enumerate(zip(completions, scores, strict=True)):
         ids = samples.ids[place][samples.mask[place]].tolist()
-        row: dict[str, Any] = {
-            "prompt": completion.prompt,
-            "text": completion.text,
-            "score": score.value,
-            "satisfied": prepared.constraint.satisfied(score),
-            "reason": score.reason,
-            "feedback": score.feedback,
-            "ended": completion.ended,
-            "tokens": [tokenizer.decode([token]) for token in ids],
-        }
+        row = sample_row(completion, score, prepared.constraint)
+        row["tokens"] = [tokenizer.decode([token]) for token in ids]
         if log_values is not None:
             row["log_values"] = log_values[place][: len(ids)]
         rows.append(row)
     return rows
 
 
-def sample_rows(drawn: Scored, constraint: Constraint) -> list[dict[str, Any]]:
+def sample_rows(drawn: Scored, constraint: TextConstraint) -> list[dict[str, Any]]:
     """The round's fresh completions of the policy, as rows of `samples/`."""
     rows = zip(drawn.completions, drawn.scores, strict=True)
-    return [
-        {
-            "prompt": completion.prompt,
-            "text": completion.text,
-            "score": score.value,
-            "satisfied": constraint.satisfied(score),
-            "reason": score.reason,
-            "feedback": score.feedback,
-            "ended": completion.ended,
-        }
-        for completion, score in rows
-    ]
+    return [sample_row(completion, score, constraint) for completion, score in rows]
+
+
+def sample_row(completion: Completion, score: Score, constraint: TextConstraint) -> dict[str, Any]:
+    """A completion as a row of `samples/` tells it."""
+    return {
+        "prompt": completion.prompt,
+        "text": completion.text,
+        "score": score.value,
+        "satisfied": constraint.satisfied(score),
+        "reason": score.reason,
+        "span": span_of_completion(completion, score, constraint),
+        "feedback": score.feedback,
+        "ended": completion.ended,
+    }
+
+
+def span_of_completion(
+    completion: Completion, score: Score, constraint: TextConstraint
+) -> tuple[int, int] | None:
+    """The characters [start, end) of the completion that decided; None where none are named.
+
+    A scorer counts in the text that it judges, which may begin with the prompt. What it names
+    wholly within the prompt is no part of the completion.
+    """
+    if score.span is None:
+        return None
+    before = len(completion.prompt) if constraint.text == "prompt+completion" else 0
+    start, end = (max(0, place - before) for place in score.span)
+    return (start, end) if end > start else None

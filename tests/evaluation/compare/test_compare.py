@@ -177,7 +177,7 @@ def test_a_changed_evaluation_is_made_anew(tmp_path: Path) -> None:
     run(tables)
     again = StandIn()
     run(tables | {"evaluate": tables["evaluate"] | {"protocol": {"k": 2}}}, again)
-    assert again.asked == ["filter-samples"]
+    assert again.asked == ["base", "filter-samples"]
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,8 @@ def test_killed_and_started_again_it_goes_on(target: str, number: int, tmp_path:
     resumed = run(tables)
     (tmp_path / "whole").mkdir()
     expected = run(tree(tmp_path / "whole", method=METHODS[3:]))
-    for one, other in zip(resumed.entries, expected.entries, strict=True):
+    trained = [made.entries[1:] for made in (resumed, expected)]  # the base has no run
+    for one, other in zip(*trained, strict=True):
         name = Path(one.evaluation.model).name
         runs = [tmp_path / "out" / "runs" / name, tmp_path / "whole" / "out" / "runs" / name]
         assert tiny.outcome(runs[0]) == tiny.outcome(runs[1])
@@ -221,7 +222,8 @@ def test_another_budget_in_the_same_folder_is_refused(tmp_path: Path) -> None:
 def test_seconds_end_a_run_too(tmp_path: Path) -> None:
     tables = tree(tmp_path, method=METHODS[3:4], budget={"seconds": 1e-9})
     comparison = run(tables)
-    (entry,) = comparison.entries
+    base, entry = comparison.entries
+    assert base.kind == "base" and base.budget == "none"  # measured though it is no method here
     assert entry.budget == "seconds" and len(entry.curve) == 2  # one round, and the closing row
 
 

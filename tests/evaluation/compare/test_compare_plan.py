@@ -9,7 +9,7 @@ from tiltune.config import CompareConfig, parse_config, read_toml
 from tiltune.errors import ConfigError
 from tiltune.evaluation.compare.choice import check_axes, choose
 from tiltune.evaluation.compare.cost import cost_of, curve_of
-from tiltune.evaluation.compare.plan import ROUNDS_UNTIL_SPENT, Planned, plan_entries
+from tiltune.evaluation.compare.plan import ROUNDS_UNTIL_SPENT, Planned, plan_entries, with_base
 from tiltune.records.measurements import Entry, Evaluation, Measurement
 from tiltune.records.rounds import RoundRecord
 
@@ -74,6 +74,17 @@ def test_untrained_kinds_run_once_and_train_nothing() -> None:
         budget={"samples": 64, "seconds": 1},
     )
     assert [(e.budget, e.n, e.trains) for e in entries][1:] == [("none", n, False) for n in (2, 8)]
+
+
+def test_the_base_is_measured_whether_or_not_it_is_stated() -> None:
+    def methods(*stated: dict[str, Any]) -> list[tuple[str, str]]:
+        return [(each.name, each.kind) for each in with_base(config(*stated)).method]
+
+    assert methods({"name": "x", "kind": "tilt"}) == [("base", "base"), ("x", "tilt")]
+    assert methods({"name": "x", "kind": "tilt"}, {"name": "raw", "kind": "base"}) == [
+        *(("x", "tilt"), ("raw", "base"))
+    ]
+    assert methods({"name": "Base", "kind": "tilt"}) == [("the base", "base"), ("Base", "tilt")]
 
 
 def test_guided_is_tilt_without_a_step() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from comparisons import RUDE, SECRET_PROMPT, comparison
+from comparisons import RUDE, SECRET_PROMPT, comparison, measurement
 from run_folders import make_run, record, sample
 
 from browser import Browser
@@ -94,20 +94,69 @@ def test_another_script_is_refused(browser: Browser, compared: Path, tmp_path: P
 def test_tables_sort_by_click_and_by_key(browser: Browser, compared: Path) -> None:
     browser.open(compared)
     buttons = browser.find("#table-samples th button")
-    browser.click(buttons[4])  # KL
+    browser.click(buttons[2])  # KL
     kl = ["0.300", "0.800", "1.200", "2.500"]
-    assert [text[:5] for text in column(browser, "table-samples", 4)] == kl
-    browser.type(buttons[4], ENTER)
-    assert [text[:5] for text in column(browser, "table-samples", 4)] == kl[::-1]
+    assert [text[:5] for text in column(browser, "table-samples", 2)] == kl
+    browser.type(buttons[2], ENTER)
+    assert [text[:5] for text in column(browser, "table-samples", 2)] == kl[::-1]
     marked = "#table-samples th[aria-sort=descending]"
     assert browser.text(browser.find(marked)[0]).startswith("world · KL(target ‖ model)")
     browser.click(buttons[0])
-    assert column(browser, "table-samples", 0) == ["base", "filter", "ppo | <x>", "tilt"]
-    assert column(browser, "table-seconds", 0)[0] == "base"
+    sorted_names = ["base", "filter", "ppo | <x> kl = 0.1", "tilt"]
+    assert column(browser, "table-samples", 0) == sorted_names
+    assert column(browser, "table-seconds", 0)[0] == "tilt"  # as it was
     browser.click(buttons[3])  # the base's is missing: last, whichever way
     for _ in range(2):
         assert column(browser, "table-samples", 0)[-1] == "base"
         browser.click(buttons[3])
+
+
+def with_many_columns(folder: Path) -> Path:
+    """A page whose tables have more columns than are shown at first."""
+    given = comparison()
+    more = [measurement(f"more.{number}", 0.5) for number in range(4)]
+    entries = tuple(
+        each.model_copy(
+            update={
+                "evaluation": each.evaluation.model_copy(
+                    update={"measurements": (*each.evaluation.measurements, *more)}
+                )
+            }
+        )
+        for each in given.entries
+    )
+    write_comparison(folder / "comparison.json", given.model_copy(update={"entries": entries}))
+    return write_comparison_report(folder)
+
+
+@pytest.mark.parametrize("javascript", [True, False])
+def test_the_switch_shows_every_column_by_key_and_without_a_script(
+    browser: Browser, tmp_path: Path, *, javascript: bool
+) -> None:
+    browser.open(with_many_columns(tmp_path), javascript=javascript)
+    (switch, _) = browser.find("input.switch")
+
+    def hidden() -> int:
+        cells = browser.find("#table-samples thead th")
+        return sum(not browser.shown(cell) for cell in cells)
+
+    assert hidden() == 3
+    browser.type(switch, " ")
+    assert hidden() == 0
+    browser.type(switch, " ")
+    assert hidden() == 3
+
+
+@pytest.mark.parametrize("width", [1280, PHONE])
+def test_axis_text_has_one_size_on_every_chart(browser: Browser, page: Path, *, width: int) -> None:
+    """A drawing that is scaled would scale its text."""
+    browser.open(page, width=width)
+    sizes = browser.run(
+        "return Array.from(document.querySelectorAll('.chart svg'))"
+        ".filter((svg) => svg.getBoundingClientRect().width > 0)"
+        ".map((svg) => svg.getBoundingClientRect().width / svg.viewBox.baseVal.width)"
+    )
+    assert sizes and sizes == pytest.approx([1.0] * len(sizes), abs=0.001)
 
 
 def test_a_run_s_tables_sort_too(browser: Browser, reported: Path) -> None:

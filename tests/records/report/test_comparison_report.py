@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from comparisons import RUDE, SECRET_PROMPT, comparison
 from pages import Node, parse
-from rich.console import Console
 
 from tiltune.errors import RunError
 from tiltune.records.measurements import Comparison, Excerpt, write_comparison
@@ -19,7 +18,6 @@ from tiltune.records.report.columns import (
     csv_text,
     markdown,
     tables_of,
-    terminal_tables,
 )
 from tiltune.records.report.comparison import write_comparison_report
 from tiltune.records.report.scatter import Line, Spot, scatter
@@ -35,13 +33,91 @@ def cells(row: Node) -> list[str]:
     return [each.text for each in row.inside if isinstance(each, Node)]
 
 
-def test_each_budget_has_a_table_with_the_untrained_in_both(page: Node) -> None:
+def test_each_budget_has_a_table_with_the_untrained_in_both_the_best_control_first(
+    page: Node,
+) -> None:
     for budget in ("samples", "seconds"):
-        rows = [cells(row) for row in page.section(f"table-{budget}").all("tr")[1:]]
-        assert [row[0] for row in rows] == ["base", "tilt", "ppo | <x>", "filter"]
-        assert rows[1][2] == "0.970 [0.950, 0.980]"
-        assert rows[2][1] == "kl = 0.1"  # the chosen point alone
-        assert rows[0][3] == "– (3 missing)" and rows[1][3] == "31.500 (3 missing)"
+        rows = page.section(f"table-{budget}").all("tr")[1:]
+        names = [row.all("th")[0].text for row in rows]
+        assert names == ["tilt", "ppo | <x> kl = 0.1", "filter", "base"]  # the chosen point alone
+        told = [cells(row) for row in rows]
+        assert told[0][1] == "0.97095 % interval [0.950, 0.980]"  # the interval is the drawing's
+        assert told[3][3] == "– (3 missing)" and told[0][3] == "31.500 (3 missing)"
+
+
+def test_the_best_is_bold_the_base_left_out(page: Node) -> None:
+    rows = page.section("table-samples").all("tr")[1:]
+    bold = [[each.text for each in row.all("b")] for row in rows]
+    assert bold == [["0.970", "0.300"], [], [], []]  # sampled tokens are the same for all
+
+
+def test_a_level_of_control_that_is_asked_for_decides_the_order_and_the_words(
+    tmp_path: Path,
+) -> None:
+    asked = comparison().model_copy(update={"least_control": 0.885})
+    write_comparison(tmp_path / "comparison.json", asked)
+    page = parse(write_comparison_report(tmp_path))
+    rows = page.section("table-samples").all("tr")[1:]
+    told = [(row.all("td", "words")[0].text, row.all("td", "words")[0]) for row in rows]
+    assert [text for text, _ in told] == [
+        "reaches 0.885",
+        "0.885 within its interval · beaten by tilt",
+        "0.885 within its interval · beaten by tilt",
+        "the base · below 0.885 · beaten by tilt",
+    ]
+    outcomes = [node.attributes["class"].split()[-1] for _, node in told]
+    assert outcomes == ["pass", "undecided", "undecided", "fail"]
+    whiskers = [row.all("svg", "interval")[0] for row in rows[:3]]
+    assert all(len(each.all("path", "rule")) == 1 for each in whiskers)
+    assert "Those that reach a control of 0.885 come first" in page.text
+
+
+def test_columns_beyond_seven_are_behind_a_switch_that_needs_no_script(tmp_path: Path) -> None:
+    given = comparison()
+    more = [
+        given.entries[0].evaluation.measurements[0].model_copy(update={"key": f"more.{n}"})
+        for n in range(5)
+    ]
+    entries = tuple(
+        each.model_copy(
+            update={
+                "evaluation": each.evaluation.model_copy(
+                    update={"measurements": (*each.evaluation.measurements, *more)}
+                )
+            }
+        )
+        for each in given.entries
+    )
+    write_comparison(tmp_path / "comparison.json", given.model_copy(update={"entries": entries}))
+    part = parse(write_comparison_report(tmp_path)).section("table-samples")
+    head, *rows = part.all("tr")
+    for row in (head, *rows):
+        hidden = row.all(css="more")
+        assert len(cells(row)) - len(hidden) == 7 and len(cells(row)) == 11
+    (switch,) = part.all("input", "switch")
+    (label,) = part.all("label")
+    assert label.attributes["for"] == switch.attributes["id"] and "11 columns" in label.text
+
+
+def test_columns_without_a_number_are_left_out(tmp_path: Path) -> None:
+    given = comparison()
+    entries = [each for each in given.entries if each.method != "tilt"]
+    without = [
+        each.model_copy(
+            update={
+                "evaluation": each.evaluation.model_copy(
+                    update={"measurements": each.evaluation.measurements[:2]}
+                )
+            }
+        )
+        for each in entries
+    ]
+    few = given.model_copy(update={"entries": (*without[:1], *entries[1:])})
+    write_comparison(tmp_path / "comparison.json", few)
+    assert "perplexity" in parse(write_comparison_report(tmp_path)).section("table-samples").text
+    none = given.model_copy(update={"entries": tuple(without)})
+    write_comparison(tmp_path / "comparison.json", none)
+    assert "perplexity" not in parse(write_comparison_report(tmp_path)).text
 
 
 def test_columns_come_by_aspect_and_say_unit_and_direction() -> None:
@@ -81,24 +157,28 @@ def test_csv_has_every_entry_and_leaves_missing_empty() -> None:
     assert rows[0]["perplexity@wiki"] == "" and rows[0]["perplexity@wiki:missing"] == "3"
 
 
-def test_terminal_has_axes_and_cost() -> None:
-    console = Console(width=200, record=True, file=io.StringIO())
-    for table in terminal_tables(comparison()):
-        console.print(table)
-    shown = console.export_text()
-    assert shown.count("0.970 [0.950, 0.980]") == 2 and "12,345" in shown
-    assert "perplexity" not in shown
-
-
 def test_pictures_draw_lines_limits_and_chosen_points(page: Node) -> None:
     figures = page.section("pareto").all("figure")
     assert [figure.all("h3")[0].text for figure in figures] == ["Equal samples", "Equal seconds"]
-    picture = figures[0]
-    assert len(picture.all("path", "rule")) == 1
-    assert len(picture.all("path", "line")) == 1  # the grid of one method
-    assert len(picture.all("circle", "dot")) == 5
-    assert len(picture.all("circle", "small")) == 1
+    for size in ("wide", "narrow"):
+        (picture,) = figures[0].all("svg", size)
+        assert len(picture.all("path", "rule")) == 1
+        assert len(picture.all("path", "line")) == 1  # the grid of one method
+        assert len(picture.all("circle", "dot")) == 5
+        assert len(picture.all("circle", "small")) == 1
+        assert len(picture.all("circle", "base")) == 1  # the untuned model, hollow
+        names = [name.text for name in picture.all("text", "name")]
+        assert names == ["base", "tilt", "ppo | <x>", "filter"]
+    assert [key.text.strip() for key in figures[0].all("li")] == ["the exact tilt 0.120"]
     assert len(page.section("curves").all("figure")) == 4
+
+
+def test_a_drawing_states_its_size_so_that_its_text_is_never_scaled_up(page: Node) -> None:
+    drawn = [svg for svg in page.all("svg") if "viewbox" in svg.attributes]
+    assert drawn
+    for svg in drawn:
+        size = (svg.attributes["width"], svg.attributes["height"])
+        assert svg.attributes["viewbox"] == "0 0 {} {}".format(*size)
 
 
 def test_everything_is_escaped_and_only_our_script_is_allowed(page: Node) -> None:

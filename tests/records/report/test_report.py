@@ -49,7 +49,7 @@ def test_page_has_both_palettes_and_a_viewport(full: Path) -> None:
     assert any(node.attributes.get("name") == "viewport" for node in root.all("meta"))
     light, dark = style.split("@media (prefers-color-scheme:dark)")[:2]
     names = {word.split(":")[0] for word in dark.split("}")[0].replace("{", ";").split(";")}
-    for name in ("--paper", "--ink", "--s1", "--s6", "--high", "--low"):
+    for name in ("--paper", "--ink", "--s1", "--s6", "--low"):
         assert any(part.strip().endswith(name) for part in names), name
         assert f"{name}:" in light
 

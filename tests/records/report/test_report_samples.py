@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 from run_folders import finished, make_run, report, sample
 
-from tiltune.records.report.heat import LOWEST, heat
-
 
 @pytest.fixture
 def full(tmp_path: Path) -> Path:
@@ -46,30 +44,21 @@ def test_violating_text_is_behind_a_click(full: Path) -> None:
     assert part.text.count("idiot") == 2  # neither text nor reason stands outside the fold
 
 
-def test_heat_rises_with_log_value() -> None:
-    values = [-math.inf, -9.0, LOWEST, -3.0, -1.0, math.log(0.5), -0.5, -0.1, -1e-6, 0.0]
-    heats = [heat(value) for value in values]
-    assert heats == sorted(heats)
-    assert heats[0] == heats[2] == -1 and heats[5] == 0 and heats[-1] == 1
-    assert len(set(heats[2:])) == len(heats[2:])
-
-
-def test_heat_map_shows_the_values(tmp_path: Path) -> None:
-    values = [-9.0, -3.0, None, -0.8, -0.5, 0.0]
+def test_heat_map_is_coloured_where_the_chance_drops(tmp_path: Path) -> None:
+    values = [-0.5, -0.5, None, -0.1, -2.0, -0.7]
     row = sample("p", "a b c d e f", log_values=values)
-    tokens = report(make_run(tmp_path / "run", [], before=[row])).all("p", "tokens")[0].all("span")
-    assert [token.text for token in tokens] == row["tokens"]
-    shown: list[float] = []
-    for token, value in zip(tokens, values, strict=True):
-        if value is None:
-            assert token.attributes == {"class": "none", "title": "log R not measured"}
-            continue
-        sign = {"high": 1, "low": -1}[token.attributes["class"]]
-        strength = float(token.attributes["style"].removeprefix("--h:"))
-        assert sign * strength == pytest.approx(heat(value), abs=0.006)
-        shown.append(sign * strength)
-        assert f"log R {value:.3f} nats".replace("-", "−") in token.attributes["title"]
-    assert shown == sorted(shown) and len(set(shown)) == 5
+    (tokens,) = report(make_run(tmp_path / "run", [], before=[row])).all("p", "tokens")
+    shown = tokens.all("span")
+    assert tokens.text == "a b c d e f"
+    assert [token.attributes.get("class") for token in shown] == [
+        *(None, None, "none", None, "drop", None)
+    ]
+    assert shown[2].attributes == {"class": "none", "title": "log R not measured"}
+    strength = float(shown[4].attributes["style"].removeprefix("--h:"))
+    assert strength == pytest.approx(1 - math.exp(-1.9), abs=0.006)
+    for token, value in zip(shown, values, strict=True):
+        if value is not None:
+            assert f"log R {value:.3f} nats".replace("-", "−") in token.attributes["title"]
 
 
 def test_samples_without_values_have_no_legend(tmp_path: Path) -> None:
@@ -81,8 +70,7 @@ def test_samples_without_values_have_no_legend(tmp_path: Path) -> None:
 
 def test_legend_stands_where_values_are(full: Path) -> None:
     legend = report(full).section("samples").all("figure", "scale")[0]
-    assert [node.text for node in legend.all("small")][::7] == ["0.01", "1"]
-    assert [node.text for node in legend.all("b")][1] == "−4.6"
+    assert [node.text for node in legend.all("b")] == ["10 %", "25 %", "50 %", "75 %", "100 %"]
 
 
 def test_fresh_samples_of_a_round_are_folded(full: Path) -> None:

@@ -8,7 +8,13 @@ from itertools import groupby
 from tiltune.config.compare import TableSection
 from tiltune.errors import ConfigError
 from tiltune.evaluation.compare.cost import COSTS
-from tiltune.records.measurements import Entry, Evaluation, Measurement, find_measurement, named
+from tiltune.records.measurements import (
+    Entry,
+    Evaluation,
+    directed,
+    find_measurement,
+    named,
+)
 
 
 def check_axes(table: TableSection, evaluation: Evaluation, *, source: str) -> None:
@@ -61,7 +67,7 @@ def reaches(entry: Entry, table: TableSection) -> bool:
     control = find_measurement(entry.evaluation.measurements, table.control)
     if table.least_control is None or control is None or control.value is None:
         return False
-    return _signed(control.value, control) >= _signed(table.least_control, control)
+    return directed(control.value, control.better) >= directed(table.least_control, control.better)
 
 
 def goodness(entry: Entry, name: str) -> float:
@@ -69,8 +75,4 @@ def goodness(entry: Entry, name: str) -> float:
     found = find_measurement(entry.evaluation.measurements, name)
     if found is None or found.value is None:
         return -math.inf
-    return _signed(found.value, found)
-
-
-def _signed(value: float, measurement: Measurement) -> float:
-    return -value if measurement.better == "lower" else value
+    return directed(found.value, found.better)

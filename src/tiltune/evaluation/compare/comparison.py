@@ -14,7 +14,7 @@ from tiltune.errors import ConfigError, TiltuneError
 from tiltune.evaluation.compare.choice import check_axes, choose
 from tiltune.evaluation.compare.cost import cost_of, curve_of
 from tiltune.evaluation.compare.evaluator import open_planned
-from tiltune.evaluation.compare.plan import Planned, base_run, plan_entries
+from tiltune.evaluation.compare.plan import Planned, base_run, plan_entries, with_base
 from tiltune.evaluation.compare.training import Say, train
 from tiltune.evaluation.compare.world import WorldJudge
 from tiltune.evaluation.evaluate import refuse
@@ -64,7 +64,7 @@ def compare(
     Raises:
         TiltuneError: what is wrong with a method names it.
     """
-    plan = plan_entries(config, source=source)
+    plan = plan_entries(with_base(config), source=source)
     check_evaluation(config, plan)
     judge = make_judge(config, source)
     folder = make_dir(config, source)
@@ -77,6 +77,7 @@ def compare(
         limit=judge.limit() if judge else {},
         columns=config.table.columns,
         hidden_groups=tuple(group.name for group in config.evaluate.prompts if group.hidden),
+        least_control=config.table.least_control,
     )
     with Lock(folder / "lock", what=f"table.dir = {folder}", remedy="choose another table.dir"):
         for place, planned in enumerate(plan, start=1):

@@ -48,6 +48,16 @@ class Planned:
         return Path(self.config.run.dir).name
 
 
+def with_base(config: CompareConfig) -> CompareConfig:
+    """The comparison with the base among its methods, stated or not: what the others gain and lose
+    is seen against it."""
+    if any(method.kind == "base" for method in config.method):
+        return config
+    taken = {method.name.lower() for method in config.method}
+    base = MethodEntry(name="the base" if "base" in taken else "base", kind="base")
+    return config.model_copy(update={"method": (base, *config.method)})
+
+
 def plan_entries(config: CompareConfig, *, source: str) -> list[Planned]:
     """Every entry, in the order of the methods, all of them valid.
 

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from markupsafe import Markup
 
@@ -15,6 +16,10 @@ MOST_ROUNDS = 8
 """As many are named below a chart."""
 LABEL_GAP = 7
 """Pixels between the frame and the label of a horizontal line."""
+LETTER = 7.0
+"""Pixels of a letter of the axis text, 12 pixels high, in a wide font."""
+LINE = 16.0
+"""Pixels of a line of it."""
 
 Ticks = tuple[tuple[float, str], ...]
 """Values and what stands there."""
@@ -79,9 +84,13 @@ def snapped_axis(pixels: tuple[float, float], values: Sequence[float]) -> Axis:
     low, high = min(values), max(values)
     low = 0.0 if 0 <= low < 0.5 * high else low
     low, high = _widened(low, high)
-    step = _step(high - low)
-    low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
-    return Axis(pixels, low, high, _ticks(low, high, _step(high - low)))
+    step = 0.0
+    # Snapped ends may ask for a wider step, of which they need not be multiples: again, then.
+    while step != (wanted := _step(high - low)):
+        step = wanted
+        low = math.floor(low / step + 1e-9) * step
+        high = math.ceil(high / step - 1e-9) * step
+    return Axis(pixels, low, high, _ticks(low, high, step))
 
 
 def roomy_axis(pixels: tuple[float, float], values: Sequence[float]) -> Axis:
@@ -91,19 +100,25 @@ def roomy_axis(pixels: tuple[float, float], values: Sequence[float]) -> Axis:
         return logarithmic_axis(pixels, low * 0.85, high * 1.15)
     room = 0.06 * (high - low) or 0.5
     low, high = max(0.0, low - room) if low >= 0 else low - room, high + room
-    step = _step(high - low)
+    step = _step(high - low, most=6)
     return Axis(pixels, low, high, _ticks(math.ceil(low / step - 1e-9) * step, high, step))
 
 
 def logarithmic_axis(pixels: tuple[float, float], low: float, high: float) -> Axis:
-    """Equal distances are equal ratios; ticks at 1, 2 and 5 times powers of ten."""
-    every = [times * 10.0**power for power in range(-6, 9) for times in (1, 2, 5)]
-    ticks = tuple((value, f"{value:,g}") for value in every if low <= value <= high)
-    return Axis(pixels, low, high, ticks, logarithmic=True)
+    """Equal distances are equal ratios; ticks at 1, 2 and 5 times powers of ten, or at powers
+    alone where the others' labels would touch."""
+    ticks: Ticks = ()
+    for each in ((1, 2, 5), (1,)):
+        every = [times * 10.0**power for power in range(-6, 9) for times in each]
+        ticks = tuple((value, f"{value:,g}") for value in every if low <= value <= high)
+        axis = Axis(pixels, low, high, ticks, logarithmic=True)
+        if _apart(axis):
+            break
+    return axis
 
 
 def round_axis(pixels: tuple[float, float], rounds: Sequence[int], room: float = 0.0) -> Axis:
-    """Rounds at their numbers, some of them named; a lonely one stands in the middle.
+    """Rounds at their numbers, those at even steps named; a lonely one stands in the middle.
 
     Args:
         pixels: of the frame.
@@ -111,8 +126,17 @@ def round_axis(pixels: tuple[float, float], rounds: Sequence[int], room: float =
         room: rounds left free on either side.
     """
     low, high = _widened(rounds[0] - room, rounds[-1] + room)
-    named = rounds[:: math.ceil(len(rounds) / MOST_ROUNDS)]
+    step = 1
+    while step * MOST_ROUNDS < rounds[-1] - rounds[0] + 1:
+        step = _next(step)
+    named = [each for each in rounds if each % step == 0] or rounds[:1]
     return Axis(pixels, low, high, tuple((float(each), str(each)) for each in named))
+
+
+def fitted(frame: Frame, y: Axis) -> Frame:
+    """The frame with room on its left for the labels of the vertical axis."""
+    widest = max((len(text) for _, text in y.ticks), default=0)
+    return replace(frame, left=max(frame.left, math.ceil(widest * LETTER) + LABEL_GAP + 2))
 
 
 def grid(frame: Frame, x: Axis, y: Axis, *, vertical: bool = False) -> Markup:
@@ -132,16 +156,6 @@ def grid(frame: Frame, x: Axis, y: Axis, *, vertical: bool = False) -> Markup:
 def round_title(frame: Frame) -> Markup:
     """In front of the rounds' numbers."""
     return _left_label(frame, _below(frame), "round")
-
-
-def titles(frame: Frame, across: str, upward: str) -> Markup:
-    """Of the horizontal axis below it, of the vertical one turned beside it."""
-    (left, right), (foot, top) = frame.across, frame.upward
-    turned = f"translate(14 {(top + foot) / 2}) rotate(-90)"
-    middle = {"class": "tick x", "x": (left + right) / 2, "y": frame.height - LABEL_GAP}
-    return element("text", middle, across) + element(
-        "text", {"class": "tick x", "transform": turned}, upward
-    )
 
 
 def level(frame: Frame, y: Axis, line: ReferenceLine) -> Markup:
@@ -182,10 +196,24 @@ def _ticks(first: float, high: float, step: float) -> Ticks:
     return tuple((value, number(value, digits)) for value in values)
 
 
-def _step(span: float) -> float:
-    """1, 2 or 5 times a power of ten, for four or five steps in the span."""
-    power = 10.0 ** math.floor(math.log10(span / 4))
-    return next(m * power for m in (1, 2, 5, 10) if m * power * 5 >= span)
+def _step(span: float, most: int = 5) -> float:
+    """1, 2 or 5 times a power of ten: the least of which `most` steps fill the span."""
+    power = 10.0 ** math.floor(math.log10(span / most))
+    return next(m * power for m in (1, 2, 5, 10) if m * power * most >= span)
+
+
+def _next(step: int) -> int:
+    """After 1, 2 or 5 times a power of ten, the next such number."""
+    return step * 5 // 2 if str(step).startswith("2") else step * 2
+
+
+def _apart(axis: Axis) -> bool:
+    """Whether no label touches its neighbour."""
+    places = [axis.at(value) for value, _ in axis.ticks]
+    widths = [len(text) * LETTER + LABEL_GAP for _, text in axis.ticks]
+    across = axis.pixels[0] < axis.pixels[1]
+    needed = [(a + b) / 2 if across else LINE for a, b in pairwise(widths)]
+    return all(abs(b - a) >= gap for (a, b), gap in zip(pairwise(places), needed, strict=True))
 
 
 def _widened(low: float, high: float) -> tuple[float, float]:

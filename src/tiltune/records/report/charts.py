@@ -14,6 +14,7 @@ from tiltune.records.report.axes import (
     Axis,
     Frame,
     ReferenceLine,
+    fitted,
     grid,
     level,
     round_axis,
@@ -26,7 +27,8 @@ from tiltune.records.report.formats import MISSING, estimate, number
 from tiltune.records.report.svg import element, path, title, together
 from tiltune.records.rounds import CalibrationBin
 
-FRAME = Frame(320, 190, left=42, right=10, top=9, bottom=25)
+FRAME = Frame(300, 184, left=42, right=12, top=9, bottom=25)
+"""Never scaled, so that axis text has one size: a column of charts is at least as wide."""
 QUARTERS = tuple((share, f"{share:g}") for share in (0.0, 0.25, 0.5, 0.75, 1.0))
 WIDEST_BAR = 36.0
 """Pixels: no bar is wider than a finger."""
@@ -80,10 +82,11 @@ def line_chart(
     drawn = [line for line in series if line.measured]
     if not drawn:
         return None
-    x = round_axis(FRAME.across, _rounds(series))
     y = share_axis(FRAME.upward) if share else snapped_axis(FRAME.upward, _extent(drawn, levels))
-    marks = [grid(FRAME, x, y), round_title(FRAME)]
-    marks += [level(FRAME, y, each) for each in levels]
+    frame = fitted(FRAME, y)
+    x = round_axis(frame.across, _rounds(series))
+    marks = [grid(frame, x, y), round_title(frame)]
+    marks += [level(frame, y, each) for each in levels]
     marks += [_band(line, x, y) for line in drawn]
     marks += [_line(line, x, y) for line in drawn]
     legend = [LegendKey(line.css, line.label, number(line.measured[-1].value)) for line in drawn]
@@ -100,9 +103,10 @@ def stacked_bars(heading: str, unit: str, parts: Sequence[Series]) -> Figure | N
     for part in drawn:
         for point in part.measured:
             totals[point.round] = totals.get(point.round, 0.0) + (point.value or 0.0)
-    x = round_axis(FRAME.across, _rounds(drawn), room=0.6)
     y = snapped_axis(FRAME.upward, [0.0, *totals.values()])
-    marks = [grid(FRAME, x, y), round_title(FRAME), *_bars(drawn, unit, x, y)]
+    frame = fitted(FRAME, y)
+    x = round_axis(frame.across, _rounds(drawn), room=0.6)
+    marks = [grid(frame, x, y), round_title(frame), *_bars(drawn, unit, x, y)]
     legend = [
         LegendKey(part.css, part.label, number(sum(p.value or 0 for p in part.measured), 1))
         for part in drawn

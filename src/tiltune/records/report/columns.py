@@ -6,9 +6,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.markup import escape
-from rich.table import Table
-
 from tiltune.records.measurements import Comparison, Entry, Measurement, find_measurement, named
 from tiltune.records.report.formats import MISSING, bounds, number, setting
 
@@ -41,7 +38,8 @@ class MeasurementColumn:
         stem = self.like.key.removeprefix("cost.").removesuffix(f"_{word}")
         words = stem.replace("_", " ").replace(".", " · ")
         words = re.sub(r"\bkl (\w+) (\w+)", r"KL(\1 ‖ \2)", words)
-        return f"{words}{group}, {self.like.unit} {ARROWS[self.like.better]}".rstrip()
+        arrow = ARROWS[self.like.better]
+        return f"{words}{group}, {self.like.unit}" + (f" {arrow}" if arrow else "")
 
 
 def measured(entry: Entry) -> tuple[Measurement, ...]:
@@ -49,18 +47,18 @@ def measured(entry: Entry) -> tuple[Measurement, ...]:
     return (*entry.evaluation.measurements, *entry.cost)
 
 
-def columns_of(comparison: Comparison) -> list[MeasurementColumn]:
+def columns_of(comparison: Comparison, *, everything: bool = False) -> list[MeasurementColumn]:
     """The columns asked for, or all; by aspect, and within one in the order of their names' first
     appearance."""
     found: dict[str, Measurement] = {}
     for entry in comparison.entries:
         for measurement in measured(entry):
             found.setdefault(named(measurement), measurement)
-    if comparison.columns:
+    if comparison.columns and not everything:
         asked = [find_measurement(found.values(), name) for name in comparison.columns]
         return [MeasurementColumn(named(each), each) for each in asked if each is not None]
-    everything = [MeasurementColumn(name, each) for name, each in found.items()]
-    return sorted(everything, key=lambda column: ASPECTS.index(column.like.aspect))
+    every = [MeasurementColumn(name, each) for name, each in found.items()]
+    return sorted(every, key=lambda column: ASPECTS.index(column.like.aspect))
 
 
 def tables_of(comparison: Comparison) -> dict[str, list[Entry]]:
@@ -80,12 +78,28 @@ def cell(measurement: Measurement | None) -> str:
     """`value [low, high]`, and how many items are missing."""
     if measurement is None:
         return MISSING
-    whole = measurement.interval is None and measurement.value is not None
-    digits = 0 if whole and measurement.value == int(measurement.value or 0) else 3
-    shown = number(measurement.value, digits)
-    if measurement.interval is not None and measurement.value is not None:
-        shown += f" {bounds(measurement.interval)}"
-    return f"{shown} ({measurement.missing:,} missing)" if measurement.missing else shown
+    known = measurement.interval is not None and measurement.value is not None
+    interval = f" {bounds(measurement.interval)}" if known else ""
+    return f"{value_shown(measurement)}{interval}{_missing(measurement)}"
+
+
+def short_cell(measurement: Measurement | None) -> str:
+    """A cell without its interval."""
+    if measurement is None:
+        return MISSING
+    return f"{value_shown(measurement)}{_missing(measurement)}"
+
+
+def value_shown(measurement: Measurement) -> str:
+    """The value; what was counted without decimals, seconds with one."""
+    value, estimated = measurement.value, measurement.interval is not None
+    if value is not None and not estimated and value == int(value):
+        return number(value, 0)
+    return number(value, 1 if measurement.unit == "seconds" else 3)
+
+
+def _missing(measurement: Measurement) -> str:
+    return f" ({measurement.missing:,} missing)" if measurement.missing else ""
 
 
 def knobs_of(entry: Entry) -> str:
@@ -123,28 +137,6 @@ def markdown(comparison: Comparison) -> str:
         parts.append("Limit: " + "; ".join(map(_plain, limits)) + ".\n")
     parts.append(f"Brackets are 95 % intervals; {MISSING} is not measured.\n")
     return "\n".join(parts)
-
-
-def terminal_tables(comparison: Comparison) -> list[Table]:
-    """A table a budget: the columns asked for, or both axes and the cost, which fit a terminal."""
-    tables: list[Table] = []
-    axes = (comparison.control, comparison.utility)
-    columns = [
-        column
-        for column in columns_of(comparison)
-        if comparison.columns
-        or column.like.aspect == "cost"
-        or column.name in axes
-        or column.like.key in axes
-    ]
-    for budget, entries in tables_of(comparison).items():
-        shown = Table(title=f"{comparison.title}: {BUDGETS[budget]}", caption="95 % intervals")
-        for head in ("method", "chosen knobs", *(column.header for column in columns)):
-            shown.add_column(escape(head), justify="left" if head == "method" else "right")
-        for row in rows_of(entries, columns):
-            shown.add_row(*map(escape, row))
-        tables.append(shown)
-    return tables
 
 
 def csv_text(comparison: Comparison) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from tiltune.errors import counted
 from tiltune.records.files import write_atomically
 from tiltune.records.measurements import (
     Comparison,
@@ -14,7 +15,6 @@ from tiltune.records.measurements import (
 from tiltune.records.report.axes import ReferenceLine
 from tiltune.records.report.columns import (
     ARROWS,
-    BUDGET_NOTES,
     BUDGETS,
     MeasurementColumn,
     cell,
@@ -29,8 +29,10 @@ from tiltune.records.report.figure import Figure
 from tiltune.records.report.formats import MISSING, number
 from tiltune.records.report.generations import generations_shown
 from tiltune.records.report.rendering import render
-from tiltune.records.report.scatter import Line, Spot, scatter
+from tiltune.records.report.scatter import AxisLimits, Line, Spot, scatter
 from tiltune.records.report.text_table import TextTable
+from tiltune.records.report.verdict_table import sorted_by, verdict_tables
+from tiltune.records.report.verdicts import axis_column
 
 
 def write_comparison_report(folder: Path) -> Path:
@@ -59,10 +61,9 @@ def comparison_page(comparison: Comparison) -> str:
         {
             "title": comparison.title,
             "facts": _facts(comparison),
-            "tables": [
-                (budget, BUDGETS[budget], BUDGET_NOTES[budget], _table(entries, columns))
-                for budget, entries in tables_of(comparison).items()
-            ],
+            "lead": _lead(comparison),
+            "tables": verdict_tables(comparison),
+            "sorted_by": sorted_by(comparison),
             "pareto": _pareto(comparison, places),
             "curves": _curves(comparison, places),
             "generations": generations_shown(comparison),
@@ -73,53 +74,52 @@ def comparison_page(comparison: Comparison) -> str:
     )
 
 
-def _table(entries: Sequence[Entry], columns: Sequence[MeasurementColumn]) -> TextTable:
-    head = ["method", "chosen knobs", *(column.header for column in columns)]
-    return TextTable(head, rows_of(entries, columns))
+def _lead(comparison: Comparison) -> str:
+    """What is compared, in a line below the title."""
+    methods = counted(len({entry.method for entry in comparison.entries}), "method")
+    entries = counted(len(comparison.entries), "entry", "entries")
+    return f"Tiltune · comparison · {methods}, {entries}"
 
 
 def _facts(comparison: Comparison) -> list[tuple[str, str]]:
-    methods = len({entry.method for entry in comparison.entries})
-    facts = [("methods", str(methods)), ("entries", str(len(comparison.entries)))]
+    facts: list[tuple[str, str]] = []
     for axis in ("control", "utility"):
-        shown = _axis_column(comparison, getattr(comparison, axis))
+        shown = axis_column(comparison, getattr(comparison, axis))
         facts.append((axis, shown.header if shown else MISSING))
+    if comparison.least_control is not None:
+        facts.append(("control to reach", number(comparison.least_control)))
     for key, (name, value) in comparison.limit.items():
-        shown = _axis_column(comparison, key)
+        shown = axis_column(comparison, key)
         facts.append((f"limit: {name}", f"{number(value)} · {shown.header if shown else key}"))
     return facts
 
 
-def _axis_column(comparison: Comparison, name: str) -> MeasurementColumn | None:
-    for entry in comparison.entries:
-        found = find_measurement(entry.evaluation.measurements, name)
-        if found is not None:
-            return MeasurementColumn(name, found)
-    return None
-
-
 def _pareto(comparison: Comparison, places: dict[str, int]) -> list[Figure]:
     """A picture a budget."""
-    control = _axis_column(comparison, comparison.control)
-    utility = _axis_column(comparison, comparison.utility)
+    control = axis_column(comparison, comparison.control)
+    utility = axis_column(comparison, comparison.utility)
     if control is None or utility is None:
         return []
     axes = (_axis_title(control), _axis_title(utility))
-    limits = (_limit(comparison, control), _limit(comparison, utility))
+    limits = AxisLimits(_limit(comparison, control), _limit(comparison, utility))
+    base = {entry.method for entry in comparison.entries if entry.kind == "base"}
     figures: list[Figure | None] = []
     for budget in tables_of(comparison):
         under = [e for e in comparison.entries if e.budget in (budget, "none")]
-        lines = [
-            Line(name, place, _spots([e for e in under if e.method == name], control, utility))
-            for name, place in places.items()
-        ]
-        figures.append(scatter(BUDGETS[budget], axes, lines, limits))
+        spots = {
+            name: _spots([e for e in under if e.method == name], control, utility)
+            for name in places
+        }
+        lines = [Line(name, place, spots[name], name in base) for name, place in places.items()]
+        figures.append(scatter(BUDGETS[budget], axes, lines, limits, named=True))
     return [figure for figure in figures if figure is not None]
 
 
 def _axis_title(column: MeasurementColumn) -> str:
-    better = {"higher": " is better", "lower": " is better", "neither": ""}[column.like.better]
-    return f"{column.header}{better}" if ARROWS[column.like.better] else column.header
+    """In words, lest the direction's arrow be taken for the axis."""
+    better = column.like.better
+    header = column.header.removesuffix(f" {ARROWS[better]}")
+    return header if better == "neither" else f"{header} ({better} is better)"
 
 
 def _limit(comparison: Comparison, column: MeasurementColumn) -> ReferenceLine | None:

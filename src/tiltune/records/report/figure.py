@@ -18,8 +18,17 @@ class LegendKey:
 
 
 @dataclass(frozen=True)
+class Narrow:
+    """The same drawing for a phone: drawn anew, since one that is scaled has text too small."""
+
+    frame: Frame
+    marks: Markup
+
+
+@dataclass(frozen=True)
 class Figure:
-    """`told` is for a reader who does not see the marks."""
+    """`told` is for a reader who does not see the marks; `axes` name the horizontal and the
+    vertical axis where `unit` does not."""
 
     title: str
     unit: str
@@ -27,3 +36,5 @@ class Figure:
     legend: Sequence[LegendKey]
     frame: Frame
     marks: Markup
+    axes: tuple[str, str] = ("", "")
+    narrow: Narrow | None = None

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,8 @@ CONTENTS = (
 class Sample:
     """A completion as a row of `samples/*.jsonl` tells it; `None` is what the row does not tell.
 
-    `log_values[t]` is `log R` after token t, in nats; as long as `tokens`.
+    `log_values[t]` is `log R` after token t, in nats; as long as `tokens`. `span` are the
+    characters [start, end) of the text that decided.
     """
 
     prompt: str
@@ -36,10 +36,7 @@ class Sample:
     ended: bool | None
     tokens: tuple[str, ...]
     log_values: tuple[float | None, ...]
-
-    @property
-    def valued_tokens(self) -> list[tuple[str, float | None]]:
-        return list(zip(self.tokens, self.log_values, strict=True))
+    span: tuple[int, int] | None = None
 
     @property
     def valued(self) -> bool:
@@ -105,20 +102,6 @@ def read_folder(path: Path) -> RunFolder:
         steps=steps,
         version=_read_object(path / "finished.json").get("policy_version"),
     )
-
-
-def pairs(
-    before: Sequence[Sample], after: Sequence[Sample]
-) -> list[tuple[str, Sample | None, Sample | None]]:
-    """(prompt, before, after) for every sample; a prompt's repeats are matched in their order."""
-    waiting: dict[str, list[Sample]] = {}
-    for sample in after:
-        waiting.setdefault(sample.prompt, []).append(sample)
-    rows: list[tuple[str, Sample | None, Sample | None]] = [
-        (old.prompt, old, waiting[old.prompt].pop(0) if waiting.get(old.prompt) else None)
-        for old in before
-    ]
-    return rows + [(prompt, None, new) for prompt, left in waiting.items() for new in left]
 
 
 def _read_records(path: Path) -> tuple[list[RoundRecord], list[StepRecord]]:
@@ -193,7 +176,17 @@ def _sample(row: Any, where: str) -> Sample:
         ended=_truth(row.get("ended")),
         tokens=tokens,
         log_values=(*values, *[None] * (len(tokens) - len(values))),
+        span=_span(row.get("span"), len(str(row["text"]))),
     )
+
+
+def _span(value: Any, length: int) -> tuple[int, int] | None:
+    """Characters [start, end) within a text of this length; None for what is no such pair."""
+    if not isinstance(value, list) or len(value) != 2:
+        return None
+    start, end = value
+    whole = type(start) is int and type(end) is int
+    return (start, end) if whole and 0 <= start < end <= length else None
 
 
 def _truth(value: Any) -> bool | None:

@@ -27,11 +27,13 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Headline:
-    """`rates` are the first and the last measured, each with its interval; one if only one was."""
+    """`rates` are the first and the last measured, each with its interval; one if only one was.
+    `trade` is what was gained between them, and what it cost."""
 
     method: str
     progress: str
     rates: list[tuple[float | None, Interval | None]]
+    trade: str
     verdict: Verdict | None
     facts: list[tuple[str, str]]
 
@@ -48,6 +50,7 @@ def headline(run: RunFolder) -> Headline:
         method=" · ".join(str(part) for part in named if part),
         progress=_progress(run),
         rates=[*measured[:1], *measured[1:][-1:]] or [(None, None)],
+        trade=_trade(run.records),
         verdict=_verdict(run, measured[-1][1]) if measured else None,
         facts=_facts(run),
     )
@@ -68,6 +71,30 @@ def _verdict(run: RunFolder, interval: Interval | None) -> Verdict | None:
     return Verdict(outcome, target, REASONS[outcome])
 
 
+def _trade(records: list[RoundRecord]) -> str:
+    """`+17 points, validation loss +8 %`; the divergence where no validation text was measured.
+
+    Points are hundredths of the satisfaction rate, the loss that of validation text that satisfies.
+    """
+    rates = [r.satisfaction_rate for r in records if r.satisfaction_rate is not None]
+    if len(rates) < 2:
+        return ""
+    points = 100 * (rates[-1] - rates[0])
+    gained = f"{_signed(points)} {'point' if abs(round(points)) == 1 else 'points'}"
+    losses = _validation_losses(records)
+    if len(losses) > 1 and losses[0] > 0:
+        return f"{gained}, validation loss {_signed(100 * (losses[-1] / losses[0] - 1))}\u00a0%"
+    far = [r.kl_policy_reference_nats_per_completion for r in records]
+    known = [each for each in far if each is not None]
+    return f"{gained}, {number(known[-1])} nats from the reference" if known else gained
+
+
+def _signed(value: float) -> str:
+    """Whole, or with one decimal where it would be 0."""
+    shown = number(abs(value), 0 if abs(value) >= 0.5 else 1)
+    return ("\u2212" if value < 0 else "+") + shown
+
+
 def _progress(run: RunFolder) -> str:
     trained = sum(not record.closing for record in run.records)
     planned = run.setting("method", "rounds")
@@ -78,13 +105,14 @@ def _progress(run: RunFolder) -> str:
 def _facts(run: RunFolder) -> list[tuple[str, str]]:
     records = run.records
     samples = sum(r.samples or 0 for r in records) if any(r.samples for r in records) else None
-    return [
+    facts = [
         ("model", plain(run.setting("model", "path"))),
         ("constraint", _constraint(run.config.get("constraint"))),
         ("KL(policy ‖ reference), nats a completion", _divergence(records)),
         ("validation text that satisfies, nats a token", _validation(records)),
         ("completions measured", number(samples, 0)),
     ]
+    return [fact for fact in facts if fact[1] != MISSING]
 
 
 def _divergence(records: list[RoundRecord]) -> str:
@@ -98,12 +126,13 @@ def _divergence(records: list[RoundRecord]) -> str:
 
 
 def _validation(records: list[RoundRecord]) -> str:
-    losses = [
-        record.validation_satisfying_nats_per_token
-        for record in records
-        if record.validation_satisfying_nats_per_token is not None
-    ]
+    losses = _validation_losses(records)
     return f"{number(losses[0])} → {number(losses[-1])}" if losses else MISSING
+
+
+def _validation_losses(records: list[RoundRecord]) -> list[float]:
+    losses = (record.validation_satisfying_nats_per_token for record in records)
+    return [loss for loss in losses if loss is not None]
 
 
 def _constraint(section: Any) -> str:

@@ -9,12 +9,13 @@ from tiltune.records.report.card import write_card
 from tiltune.records.report.constraint import constraint_shown
 from tiltune.records.report.curves import calibration_shown, round_figures
 from tiltune.records.report.evaluation import evaluation_shown
-from tiltune.records.report.folder import RunFolder, pairs, read_folder
+from tiltune.records.report.folder import RunFolder, read_folder
 from tiltune.records.report.formats import MISSING, plain, setting
 from tiltune.records.report.headline import headline
 from tiltune.records.report.heat import scale
 from tiltune.records.report.rendering import render
 from tiltune.records.report.rounds import round_tables
+from tiltune.records.report.samples import pairs, turned
 from tiltune.records.report.text_table import TextTable
 
 
@@ -42,6 +43,7 @@ def write_report(run_dir: Path) -> Path:
 
 def run_page(run: RunFolder) -> str:
     """The page's HTML."""
+    shown = pairs(run.before, run.after)
     return render(
         "run.html",
         {
@@ -54,7 +56,8 @@ def run_page(run: RunFolder) -> str:
             "calibration": calibration_shown(run.records),
             "constraint": constraint_shown(run),
             "scale": scale() if any(each.valued for each in (*run.before, *run.after)) else [],
-            "pairs": pairs(run.before, run.after),
+            "pairs": shown,
+            "turned": turned(shown),
             "by_round": sorted(run.by_round.items()),
             "rounds": round_tables(run.records),
             "settings": _settings(run.config),

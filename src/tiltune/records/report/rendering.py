@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from tiltune.errors import counted
 from tiltune.records.report.formats import bounds, number
-from tiltune.records.report.heat import shade
+from tiltune.records.report.samples import text_pieces, tokens_shown
 
 PACKAGE = "tiltune.records.report"
 
@@ -41,11 +41,13 @@ def render(template: str, named: Mapping[str, object]) -> str:
 def environment() -> Environment:
     """The templates, what they may pass values through, and that every value is escaped."""
     filters: dict[str, Any] = {
+        "arrow_kept": arrow_kept,
         "bounds": bounds,
         "by_backticks": by_backticks,
         "counted": counted,
         "number": number,
-        "shade": shade,
+        "text_pieces": text_pieces,
+        "tokens_shown": tokens_shown,
     }
     made = Environment(
         loader=PackageLoader(PACKAGE),
@@ -75,3 +77,8 @@ def policy(script: str) -> str:
 def by_backticks(text: str) -> list[str]:
     """Pieces of a text; every second stood between backticks."""
     return re.split("`([^`]+)`", text)
+
+
+def arrow_kept(header: str) -> str:
+    """A column's header whose arrow never stands on a line of its own."""
+    return re.sub(" (?=[↑↓]$)", "\u00a0", header)

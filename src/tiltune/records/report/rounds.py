@@ -105,7 +105,7 @@ GROUPS: tuple[tuple[str, tuple[RoundColumn, ...]], ...] = (
 
 
 def round_tables(records: Sequence[RoundRecord]) -> list[TextTable]:
-    """A table a group of columns; none without records."""
+    """A table a group of columns; none where nothing of the group was measured."""
     if not records:
         return []
     own = list(dict.fromkeys(name for record in records for name in record.method_numbers))
@@ -126,7 +126,7 @@ def round_tables(records: Sequence[RoundRecord]) -> list[TextTable]:
         )
         for caption, columns in GROUPS
     ]
-    return [*fixed, told] if own else fixed
+    return [table for table in (*fixed, *[told] * bool(own)) if len(table.measured.columns) > 1]
 
 
 def _name(record: RoundRecord) -> str:

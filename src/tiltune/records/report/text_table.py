@@ -1,7 +1,9 @@
 """A table of texts, as templates draw it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from tiltune.records.report.formats import MISSING
 
 LONGEST_NUMBER = 36
 """Characters of the longest estimate with its interval; a longer cell is prose."""
@@ -24,3 +26,16 @@ class TextTable:
             for place, cell in enumerate(row)
             if len(cell) > LONGEST_NUMBER
         }
+
+    @property
+    def measured(self) -> "TextTable":
+        """Without the columns in which nothing was measured; those without a name stay."""
+        kept = [
+            place
+            for place, name in enumerate(self.columns)
+            if not (
+                place and name and self.rows and all(row[place] == MISSING for row in self.rows)
+            )
+        ]
+        rows = [[row[place] for place in kept] for row in self.rows]
+        return replace(self, columns=[self.columns[place] for place in kept], rows=rows)
