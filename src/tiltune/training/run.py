@@ -41,14 +41,9 @@ from tiltune.records.files import write_json
 from tiltune.records.lock import Lock
 from tiltune.records.manifest import check_unchanged, make_manifest
 from tiltune.records.report.page import write_report
+from tiltune.records.resume import changes, check_folder, stored_config
 from tiltune.records.rounds import RoundRecord, read_records, write_records
-from tiltune.records.run_folder import (
-    FINISHED,
-    check_free,
-    is_run_folder,
-    run_lock,
-    stored_config,
-)
+from tiltune.records.run_folder import FINISHED, check_free, is_run_folder, read_config, run_lock
 from tiltune.training.actor import Actor, ActorLike, Pair
 from tiltune.training.assemble import Prepared, make_actor, make_learner, prepare
 from tiltune.training.check.judged import constraint_record
@@ -82,6 +77,7 @@ class Run:
         self.records: list[RoundRecord] = []
         self.next_round = 0
         self.changed: list[str] = []
+        self.changes: list[str] = []
         self._pending: tuple[dict[str, torch.Tensor], int] | None = None
         if resume:
             recover(self.folder)
@@ -91,6 +87,7 @@ class Run:
             self.changed = check_unchanged(
                 self.folder / "manifest.json", self.config, next_round=self.next_round
             )
+            self.changes = changes(read_config(self.folder), self.config)
             (self.folder / FINISHED).unlink(missing_ok=True)  # until it is so again
             self._save_config()  # it may ask for more rounds than before
         else:
@@ -360,9 +357,8 @@ def open_run(given: RunConfig, *, resume: bool) -> Run:
     lock = run_lock(folder)
     try:
         settle(folder, resume=resume)
+        check_folder(given, resume=resume)
         stored = resume and is_run_folder(folder)
-        if folder.exists() and not stored:
-            check_free(folder, overwrite=resume or given.run.overwrite)
         prepared = prepare(stored_config(folder, given) if stored else given)
         return Run(prepared, resume=resume, lock=lock)
     except BaseException:  # whose traceback may keep the lock from its end
