@@ -18,6 +18,8 @@ from tiltune.errors import counted
 
 
 class LexiconConfig(TextSection):
+    is_requirement: ClassVar[bool] = True
+
     kind: Literal["lexicon"]
     words: tuple[str | tuple[str, ...], ...] = Field(
         default=(),
@@ -31,6 +33,8 @@ class LexiconConfig(TextSection):
 
 
 class RegexConfig(TextSection):
+    is_requirement: ClassVar[bool] = True
+
     kind: Literal["regex"]
     pattern: str = Field(description="Python regular expression, searched anywhere in the text.")
     mode: Literal["forbid", "require"] = Field(
@@ -154,6 +158,8 @@ class HttpConfig(TextSection):
 class LengthConfig(TextSection):
     """Bounds on how much is written."""
 
+    is_requirement: ClassVar[bool] = True
+
     kind: Literal["length"]
     unit: Literal["characters", "words", "lines", "sentences"] = Field(
         default="words", description="What is counted; see `tiltune.automata.steps`."
@@ -173,6 +179,8 @@ def refuse_population(constraint: Any, what: str) -> None:
 
 class TemporalConfig(TextSection):
     """A formula of linear temporal logic on finite traces over the steps of a text."""
+
+    is_requirement: ClassVar[bool] = True
 
     kind: Literal["temporal"]
     formula: str = Field(description="! & | -> <-> X WX U R W F G true false and names of atoms.")
@@ -196,6 +204,7 @@ class GrammarConfig(TextSection):
     """The whole text is a sentence of a grammar, by llguidance, or JSON that meets a schema, by
     jsonschema."""
 
+    is_requirement: ClassVar[bool] = True
     cost: ClassVar[int] = 1
     packages: ClassVar[tuple[str, ...]] = ("llguidance", "jsonschema")
 
@@ -211,6 +220,7 @@ class GrammarConfig(TextSection):
 class PythonSyntaxConfig(TextSection):
     """The text parses as Python."""
 
+    is_requirement: ClassVar[bool] = True
     cost: ClassVar[int] = 1
     whole_texts_alone: ClassVar[bool] = True
 
@@ -220,6 +230,7 @@ class PythonSyntaxConfig(TextSection):
 class ExecutionConfig(TextSection):
     """The text is Python code that passes the tests of its row, run in a sandbox."""
 
+    is_requirement: ClassVar[bool] = True
     effort: ClassVar[frozenset[str]] = frozenset({"parallel"})
     cost: ClassVar[int] = 3
     whole_texts_alone: ClassVar[bool] = True

@@ -164,10 +164,7 @@ def prepare(given: RunConfig, *, to_train: bool = True) -> Prepared:
     Raises:
         TiltuneError: anything in the configuration that cannot be.
     """
-    method = make_method(given.method)
-    refuse(given, method)
-    values_build.refuse(given.value_model)
-    check_apart(given)
+    method = check_settings(given)
     constraint = build_constraint(given.constraint)
     if to_train:
         refuse_conflict(given.constraint, constraint)
@@ -213,6 +210,15 @@ def prepare(given: RunConfig, *, to_train: bool = True) -> Prepared:
         chosen=chosen,
         warm_rows=data.warm,
     )
+
+
+def check_settings(given: RunConfig) -> BuiltInMethod:
+    """The method; raises ConfigError for what contradicts itself, whatever is loaded."""
+    method = make_method(given.method)
+    refuse(given, method)
+    values_build.refuse(given.value_model)
+    check_apart(given)
+    return method
 
 
 def _load(given: RunConfig, device: torch.device) -> tuple[hub.Loaded, ResolvedModel, str | None]:

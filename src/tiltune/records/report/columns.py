@@ -121,8 +121,18 @@ def markdown(comparison: Comparison) -> str:
     limits = [f"{name}: {number(value)} ({key})" for key, (name, value) in comparison.limit.items()]
     if limits:
         parts.append("Limit: " + "; ".join(map(_plain, limits)) + ".\n")
+    parts += [f"{_plain(note)}.\n" for note in notes_of(comparison.entries)]
     parts.append(f"Brackets are 95 % intervals; {MISSING} is not measured.\n")
     return "\n".join(parts)
+
+
+def notes_of(entries: Sequence[Entry]) -> list[str]:
+    """What a reader has to know of the entries' numbers: a sentence, and whose it is."""
+    methods: dict[str, dict[str, None]] = {}
+    for entry in entries:
+        for note in entry.evaluation.notes:
+            methods.setdefault(note, {})[entry.method] = None
+    return [f"{', '.join(names)}: {note}" for note, names in methods.items()]
 
 
 def terminal_tables(comparison: Comparison) -> list[Table]:
@@ -138,7 +148,7 @@ def terminal_tables(comparison: Comparison) -> list[Table]:
         or column.like.key in axes
     ]
     for budget, entries in tables_of(comparison).items():
-        shown = Table(title=f"{comparison.title}: {BUDGETS[budget]}", caption="95 % intervals")
+        shown = Table(title=f"{comparison.title}: {BUDGETS[budget]}", caption=_caption(entries))
         for head in ("method", "chosen knobs", *(column.header for column in columns)):
             shown.add_column(escape(head), justify="left" if head == "method" else "right")
         for row in rows_of(entries, columns):
@@ -165,6 +175,10 @@ def csv_text(comparison: Comparison) -> str:
             row += [found.value if found else None, low, high, found.missing if found else None]
         writer.writerow(row)
     return out.getvalue()
+
+
+def _caption(entries: Sequence[Entry]) -> str:
+    return escape("\n".join(["95 % intervals", *notes_of(entries)]))
 
 
 def _line(cells: Sequence[str]) -> str:
