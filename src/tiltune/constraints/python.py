@@ -58,10 +58,10 @@ def refuse_reward(function: Any, name: str, path: str) -> None:
         if argument in signature.parameters and more:
             function_name = path.rpartition(":")[2]
             raise ConstraintError(
-                f"{name} takes {signature}, as a reward function of {library} does: use "
-                f"{adapter}. In its module write `from tiltune.constraints.adapters import "
-                f"{adapter}` and `score = {adapter}({function_name}, low=0, high=1)`, with the "
-                f"least and the greatest reward it gives, and name `score` in constraint.path"
+                f"{name} takes {signature}, as a reward function of {library} does: use {adapter}. "
+                f"In its module write `from tiltune import {adapter}` and `score = {adapter}("
+                f"{function_name}, low=0, high=1)`, with the least and the greatest reward that it "
+                "gives, and name `score` in constraint.path"
             )
     try:
         signature.bind([])
@@ -69,7 +69,7 @@ def refuse_reward(function: Any, name: str, path: str) -> None:
         raise ConstraintError(
             f"{name} takes {signature}, and a scorer is called with one argument, the list of "
             f"completions ({error}); for a reward function of TRL or verifiers use from_trl or "
-            "from_verifiers of tiltune.constraints.adapters"
+            "from_verifiers"
         ) from None
 
 
