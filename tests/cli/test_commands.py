@@ -1,6 +1,9 @@
 """The command line: what goes to stdout and what to stderr, and what each verb leaves."""
 
 import json
+import os
+import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -233,9 +236,7 @@ def test_no_arguments_show_the_verbs(capsys: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.mark.quick
-def test_version_help_and_completion(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_version_help_and_completion(capsys: pytest.CaptureFixture[str]) -> None:
     assert tiny.tiltune("--version") == 0
     assert capsys.readouterr().out == f"tiltune {version('tiltune')}\n"
     assert tiny.tiltune("--help") == 0
@@ -243,11 +244,13 @@ def test_version_help_and_completion(
     assert tiny.tiltune("demo", "--help") == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "about two minutes" in told and "followed by an apology" in told
-    monkeypatch.setenv("_TILTUNE_COMPLETE", "complete_bash")
-    monkeypatch.setenv("COMP_WORDS", "tiltune ev")
-    monkeypatch.setenv("COMP_CWORD", "1")
-    tiny.tiltune("ev")
-    assert capsys.readouterr().out.split() == ["evaluate"]
+    words = {"COMP_WORDS": "tiltune ev", "COMP_CWORD": "1", "_TILTUNE_COMPLETE": "complete_bash"}
+    code = "import sys; sys.argv[0] = 'tiltune'; from tiltune.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | words, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.stdout.split() == ["evaluate"]
 
 
 def test_fit_refuses_a_folder_in_the_way_before_it_loads(

@@ -31,6 +31,7 @@ pattern = "a"
         ("method.bta=2", "unknown key `method.bta`; did you mean `beta`?"),
         ("samplr.batch_size=2", "unknown key `samplr`; did you mean `sampler`?"),
         ("learner.zzzz=1", "unknown key `learner.zzzz` (allowed:"),
+        ("method=tilt", "`method` is 'tilt': Input should be a table"),
         ("constraint.words=['a']", "unknown key `constraint.words` (allowed:"),
     ],
 )
@@ -39,7 +40,7 @@ def test_a_setting_is_looked_for_in_every_table(tmp_path: Path, override: str, t
     toml.write_text(RUN, "utf-8")
     with pytest.raises(ConfigError) as caught:
         load_config(toml, (override,))
-    assert told in str(caught.value)
+    assert told in str(caught.value) and "Section" not in str(caught.value)
 
 
 def test_a_file_is_told_the_same(tmp_path: Path) -> None:

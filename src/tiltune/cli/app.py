@@ -21,7 +21,7 @@ from tiltune.cli.terminal import say
 from tiltune.cli.tuning import check, demo, fit
 from tiltune.errors import TiltuneError
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 for verb in (demo, check, fit, sample, score, evaluate, rescore, compare, report):
     app.command()(verb)
 classifier_app = typer.Typer(

@@ -21,7 +21,7 @@ def demo(
         Path | None, typer.Option("--dir", help="Where to write the run. Default: runs/demo")
     ] = None,
 ) -> None:
-    """Watch a model learn a rule, about two minutes: offline, nothing to download or to write.
+    """Watch a model learn a rule, about two minutes: offline, nothing to download.
 
     A small embedded model writes messages to a support desk. The rule: a rude word is followed by
     an apology. You see, round by round, how many of its messages obey; then what only a world this

@@ -1,6 +1,7 @@
 """What is wrong with a tree of tables, as a user reads it: one line a fault, by dotted key."""
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from types import NoneType, UnionType
@@ -77,6 +78,7 @@ def _located(kind: type[BaseModel], error: ErrorDetails) -> _Fault:
     message = error["msg"]
     for theirs, ours in WORDS.items():
         message = message.replace(theirs, ours)
+    message = re.sub(r" or instance of \w+", "", message)
     return _Fault(error["type"], message, error["input"], tuple(keys), annotation, choices)
 
 

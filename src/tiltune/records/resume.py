@@ -73,7 +73,12 @@ def stored_config(folder: Path, given: RunConfig) -> RunConfig:
     stored = read_config(folder)
     differences = list(_differences(stored, given))
     if differences:
-        free = [f"{table}.{name}" for table, names in MAY_CHANGE.items() for name in names]
+        free = [
+            f"{table}.{name}"
+            for table, names in MAY_CHANGE.items()
+            for name in names
+            if table in RunConfig.model_fields
+        ]
         raise RunError(
             f"{folder}: a run goes on with the configuration it was started with: "
             + "; ".join(differences)
