@@ -28,6 +28,10 @@ pattern = "a"
         ("threads=2", "did you mean `learner.threads` or `actor.threads`?"),
         ("lerning_rate=1", "did you mean `value_model.learning_rate` or `learner.learning_rate`?"),
         ("learner.beta=2", "unknown key `learner.beta`; did you mean `method.beta`?"),
+        (
+            "sampler.steps_per_round=9",  # and not `samples_per_round`
+            "did you mean `value_model.steps_per_round` or `learner.steps_per_round`?",
+        ),
         ("method.bta=2", "unknown key `method.bta`; did you mean `beta`?"),
         ("samplr.batch_size=2", "unknown key `samplr`; did you mean `sampler`?"),
         ("learner.zzzz=1", "unknown key `learner.zzzz` (allowed:"),
