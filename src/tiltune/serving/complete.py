@@ -7,6 +7,7 @@ from typing import Any, final
 
 import torch
 
+from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.build import build_constraint
 from tiltune.constraints.scores import Score
 from tiltune.data.chat_format import in_format
@@ -15,7 +16,7 @@ from tiltune.data.rows import Row
 from tiltune.data.samples import SamplingLaw
 from tiltune.decoding.texts import texts
 from tiltune.errors import ConstraintError, DataError
-from tiltune.evaluation.contender import open_contender
+from tiltune.evaluation.contender import Contender, open_contender
 from tiltune.records.manifest import is_chat
 from tiltune.records.run_folder import read_config
 
@@ -42,13 +43,20 @@ class Request:
     seed: int = 0
 
 
-def complete(run: Path, request: Request, warn: Callable[[str], None]) -> Iterator[dict[str, Any]]:
-    """Rows of the request's prompt, see `Answers.complete`.
+def complete(
+    run: Path,
+    request: Request,
+    warn: Callable[[str], None],
+    *,
+    constraint: TextConstraint | None = None,
+    opened: Contender | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Rows of the request's prompt, see `Answers`, and `Answers.complete`.
 
     Raises:
         TiltuneError: see `Answers`.
     """
-    answers = Answers(run, request, warn)
+    answers = Answers(run, request, warn, constraint=constraint, opened=opened)
     yield from answers.complete([answers.prompt(Row("--prompt", {"prompt": request.prompt}))])
 
 
@@ -60,12 +68,22 @@ class Answers:
         run: its folder.
         request: how to draw; its prompt is not looked at.
         warn: takes a line for the user.
+        constraint: the run's, where it is built already; None: it is built.
+        opened: the run as the request decodes it, where it is loaded already.
 
     Raises:
         RunError: no run folder, not finished, or no values of that round.
     """
 
-    def __init__(self, run: Path, request: Request, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        run: Path,
+        request: Request,
+        warn: Callable[[str], None],
+        *,
+        constraint: TextConstraint | None = None,
+        opened: Contender | None = None,
+    ) -> None:
         config = read_config(run)
         limit = request.max_new_tokens or config.sampler.max_new_tokens
         if request.guided and limit != config.sampler.max_new_tokens:
@@ -74,8 +92,8 @@ class Answers:
                 f"{config.sampler.max_new_tokens}; under {limit} they mean something else"
             )
         self.run, self.request, self.warn, self.limit = run, request, warn, limit
-        self.contender = open_contender(run, guided=request.guided, round=request.round)
-        self.constraint = build_constraint(config.constraint)
+        self.contender = opened or open_contender(run, guided=request.guided, round=request.round)
+        self._stated, self._built = config.constraint, constraint
         device = self.contender.loaded.policy.device
         self._generator = torch.Generator(device).manual_seed(request.seed)
 
@@ -139,8 +157,10 @@ class Answers:
         )
         samples.prompt_index.copy_(torch.arange(len(samples)) // request.n)
         completions = texts(samples, prompts, loaded.tokenizer)
+        constraint = self._built
         try:
-            scores: Sequence[Score | None] = self.constraint.score(completions)
+            constraint = self._built = constraint or build_constraint(self._stated)
+            scores: Sequence[Score | None] = constraint.score(completions)
         except ConstraintError as error:  # such as a scorer that reads a field of the prompt's row
             self.warn(f"warning: not scored: {error}")
             scores = [None] * len(completions)
@@ -150,7 +170,7 @@ class Answers:
                 "prompt": completion.prompt,
                 "text": completion.text,
                 "score": score.value if score else None,
-                "satisfied": self.constraint.satisfied(score) if score else None,
+                "satisfied": constraint.satisfied(score) if constraint and score else None,
                 "reason": score.reason if score else "",
                 "ended": completion.ended,
                 "log_probability_nats": log_prob,
