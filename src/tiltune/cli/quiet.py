@@ -34,8 +34,8 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 def settle(*, debug: bool) -> None:
     """Before anything is imported that warns; with `debug` nothing is held back."""
-    handler = RichHandler(console=log, show_path=False)
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    handler = RichHandler(console=log, show_path=False, show_time=False)
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s", handlers=[handler])
     if debug or sys.warnoptions:  # or Python itself was told what to show
         return
     handler.addFilter(lambda record: record.levelno >= logging.ERROR or not _theirs(record))
