@@ -9,7 +9,7 @@ import pytest
 import tiny
 from tiltune.data.rows import Row
 from tiltune.errors import DataError
-from tiltune.serving.complete import Answers, Dialogue, Request, complete
+from tiltune.serving.complete import Answers, Talk, Request, complete
 
 CHAT = (
     "{% for m in messages %}{{ 'dog' if m.role == 'assistant' else 'cat' }} {{ m.content }} "
@@ -115,7 +115,7 @@ def test_earlier_answers_are_trained_on_but_for_those_that_violate(
 def test_a_dialogue_reads_all_that_was_said(runs: dict[str, Path]) -> None:
     warnings: list[str] = []
     request = Request(chat=True, max_new_tokens=2)
-    dialogue = Dialogue(Answers(runs["plain"], request, warnings.append))
+    dialogue = Talk(Answers(runs["plain"], request, warnings.append))
     first = dialogue.answer("the")
     assert first["prompt"] == "cat the dog"
     second = dialogue.answer("and")
@@ -124,9 +124,7 @@ def test_a_dialogue_reads_all_that_was_said(runs: dict[str, Path]) -> None:
 
 def test_a_dialogue_that_outgrows_the_context_loses_its_beginning(runs: dict[str, Path]) -> None:
     warnings: list[str] = []
-    dialogue = Dialogue(
-        Answers(runs["plain"], Request(chat=True, max_new_tokens=2), warnings.append)
-    )
+    dialogue = Talk(Answers(runs["plain"], Request(chat=True, max_new_tokens=2), warnings.append))
     dialogue.answer("the cat " * 4)
     kept = dialogue.answer("dog " * 8)["prompt"]
     assert kept.startswith("cat dog dog") and "the" not in kept

@@ -77,9 +77,9 @@ def sample(
 
 def _talk(answers: "Answers", *, plain: bool) -> None:
     """Turn about, until the user has no more to say."""
-    from tiltune.serving.complete import Dialogue
+    from tiltune.serving.complete import Talk
 
-    dialogue = Dialogue(answers)
+    dialogue = Talk(answers)
     say("a dialogue; Ctrl-D ends it")
     try:
         while True:

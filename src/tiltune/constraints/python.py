@@ -24,12 +24,12 @@ def build_python(config: PythonConfig) -> TextConstraint:
     found = load_named(config.path, name)
     if not callable(found):
         raise ConstraintError(f"{name} is {shown(found)}, which cannot be called; name a function")
-    refuse_reward(found, name, config.path)
+    refuse_other_arguments(found, name, config.path)
     scorer: Any = found
     return TextConstraint(name, scorer, config.text, config.threshold)
 
 
-def refuse_reward(function: Any, name: str, path: str) -> None:
+def refuse_other_arguments(function: Any, name: str, path: str) -> None:
     """Refuse a function that another library's trainer calls, and whose arguments are not ours.
 
     Args:

@@ -178,7 +178,7 @@ class Answers:
 
 
 @final
-class Dialogue:
+class Talk:
     """A conversation with a chat model, which reads all of it before each answer.
 
     Args:

@@ -8,7 +8,7 @@ from test_compare import METHODS, StandIn, config, tree
 
 import tiny
 from tiltune.errors import RunError, TiltuneError
-from tiltune.evaluation.compare.before import foresee
+from tiltune.evaluation.compare.before import names
 from tiltune.evaluation.compare.comparison import compare
 
 RATE = "attribute.words.satisfaction_rate@g"
@@ -132,11 +132,11 @@ def test_tasks_are_known_by_their_names_and_worlds_by_their_numbers(tmp_path: Pa
     folder.mkdir()
     (folder / "t.yaml").write_text("task: tiny\ndataset_path: json\n", "utf-8")
     tables = sound(tmp_path, evaluate={"utility": [{"kind": "tasks", "path": str(folder)}]})
-    known = foresee(config(tables))
+    known = names(config(tables))
     assert known.may_be("task.acc@tiny") and known.may_be("task.acc")
     assert not known.may_be("task.acc@other") and not known.may_be("utility.perplexity")
     world = config(tables | {"world": "tiltune.worlds.support_desk:support_desk"})
-    assert "world.satisfaction_rate" in foresee(world).names
+    assert "world.satisfaction_rate" in names(world).names
     assert "world.satisfaction_rate" not in known.names
 
 
@@ -164,7 +164,7 @@ def test_what_is_foreseen_is_what_is_measured(tmp_path: Path) -> None:
     given = config(tables)
     done = evaluate(open_contender(Path(model)), given.evaluate, tmp_path / "evaluation")
     measured = [named(each) for each in done.measurements]
-    known = foresee(given).names
+    known = names(given).names
     assert set(measured) <= set(known)
     spans = {name for name in known if ".first_violation_characters@" in name}
     assert set(known) - set(measured) <= spans

@@ -26,7 +26,7 @@ Foresee = Callable[[CompareConfig], Foreseen]
 MODELS = ("model.path", "value_model.path")
 
 
-def foresee(config: CompareConfig) -> Foreseen:
+def names(config: CompareConfig) -> Foreseen:
     """What the comparison measures of each entry: `[evaluate]`, and the world's numbers."""
     found = foreseen(config.evaluate)
     world = (SATISFACTION, DISTANCE, DIVERGENCE, DISTINCT) if config.world is not None else ()

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from tiltune.config import CompareConfig, EvaluateConfig
 from tiltune.errors import ConfigError, TiltuneError
-from tiltune.evaluation.compare.before import Foresee, check_before, foresee
+from tiltune.evaluation.compare.before import Foresee, check_before, names
 from tiltune.evaluation.compare.choice import check_axes, choose
 from tiltune.evaluation.compare.cost import cost_of, curve_of
 from tiltune.evaluation.compare.evaluator import open_planned
@@ -42,12 +42,7 @@ class Evaluator(Protocol):
 
 
 def compare(
-    config: CompareConfig,
-    evaluator: Evaluator,
-    *,
-    source: str,
-    say: Say,
-    foresee: Foresee = foresee,
+    config: CompareConfig, evaluator: Evaluator, *, source: str, say: Say, foresee: Foresee = names
 ) -> Comparison:
     """Run and evaluate every entry that is not finished; write the table and the page.
 
