@@ -9,7 +9,7 @@ import pytest
 import tiny
 from tiltune.data.rows import Row
 from tiltune.errors import DataError
-from tiltune.serving.complete import Answers, Talk, Request, complete
+from tiltune.serving.complete import Answers, Request, Talk, complete
 
 CHAT = (
     "{% for m in messages %}{{ 'dog' if m.role == 'assistant' else 'cat' }} {{ m.content }} "
