@@ -1,6 +1,10 @@
 """The command line: what goes to stdout and what to stderr, and what each verb leaves."""
 
 import json
+import os
+import subprocess
+import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +77,46 @@ def test_sample_writes_json_lines(finished: Path, capsys: pytest.CaptureFixture[
     assert all(len(row["text"].split()) <= 2 for row in rows(captured.out))
 
 
+def test_sample_writes_text_to_a_terminal(
+    finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("sample", str(finished), "--prompt", "the cat", "--seed", "4")
+    assert tiny.tiltune(*command) == 0
+    (row,) = rows(capsys.readouterr().out)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert tiny.tiltune(*command) == 0
+    shown = capsys.readouterr().out
+    verdict = "satisfies" if row["satisfied"] else "violates"
+    assert shown.startswith(f"{row['text']}\n[{verdict}") and "> " not in shown
+    assert tiny.tiltune(*command, "--json") == 0
+    assert rows(capsys.readouterr().out) == [row]
+
+
+def test_sample_reads_several_prompts(
+    finished: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = [{"prompt": "the cat"}, {"prompt": "the"}]
+    path = str(tiny.write_rows(tmp_path / "prompts.jsonl", asked))
+    assert tiny.tiltune("sample", str(finished), "--prompts", path, "--n", "40") == 0
+    found = rows(capsys.readouterr().out)
+    assert [row["prompt"] for row in found] == ["the cat"] * 40 + ["the"] * 40
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert tiny.tiltune("sample", str(finished), "--prompts", path) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("> the cat\n") and "\n\n> the\n" in shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (("--chat",), "--chat: the model has no chat template, so it knows no turns"),
+        (("--chat", "--prompt", "the"), "--chat: the model has no chat template"),
+        (("--chat", "--n", "2"), "is a dialogue, with one answer a turn"),
+        (("--prompt", "a", "--prompts", "b"), "--prompt and --prompts: give one of them"),
+        (("--prompts", "none.jsonl"), "--prompts = none.jsonl: no such file"),
         (("--round", "9", "--guided"), "values are kept of rounds 0, 1 only"),
         (("--prompt", "the " * 30), "30 tokens; at most 18 are allowed"),
     ],
@@ -192,6 +233,36 @@ def test_no_arguments_show_the_verbs(capsys: pytest.CaptureFixture[str]) -> None
     said = capsys.readouterr().out
     for verb in ("demo", "check", "fit", "sample", "score", "evaluate", "rescore", "report"):
         assert verb in said
+
+
+@pytest.mark.quick
+def test_version_help_and_completion(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tiny.tiltune("--version") == 0
+    assert capsys.readouterr().out == f"tiltune {version('tiltune')}\n"
+    assert tiny.tiltune("--help") == 0
+    assert "--install-completion" in capsys.readouterr().out
+    assert tiny.tiltune("demo", "--help") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "about two minutes" in told and "followed by an apology" in told
+    words = {"COMP_WORDS": "tiltune ev", "COMP_CWORD": "1", "_TILTUNE_COMPLETE": "complete_bash"}
+    code = "import sys; sys.argv[0] = 'tiltune'; from tiltune.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | words, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.stdout.split() == ["evaluate"]
+
+
+def test_fit_refuses_a_folder_in_the_way_before_it_loads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = tiny.workplace(tmp_path)
+    (tmp_path / "run").mkdir()
+    tree["model"]["path"] = "./none"  # what loading would find
+    toml = tiny.write_toml(tree, tmp_path / "run.toml")
+    assert tiny.tiltune("fit", str(toml)) == 2
+    said = capsys.readouterr().err
+    assert "exists; choose another, set run.overwrite = true" in said and "loading" not in said
 
 
 def evaluation_files(folder: Path, **protocol: Any) -> Path:

@@ -123,3 +123,41 @@ def test_a_generator_that_raises_and_one_that_exits(module: Callable[[str], str]
         lazy.score(texts("a", ""))
     with pytest.raises(ConstraintError, match=r"raised SystemExit \(.*\.py, line 6\)"):
         python(f"{name}:leave").score(texts("a"))
+
+
+@pytest.mark.parametrize(
+    ("signature", "told"),
+    [
+        ("completions, **kwargs", "takes (completions, **kwargs), as a reward function of TRL"),
+        ("prompts, completions, **kwargs", "of TRL does: use from_trl"),
+        ("completions, ground_truth", "of TRL does: use from_trl"),
+        ("completion, answer, **kwargs", "of verifiers does: use from_verifiers"),
+        ("texts, labels", "a scorer is called with one argument"),
+        ("", "a scorer is called with one argument"),
+    ],
+)
+def test_a_raw_reward_function_is_told_its_adapter(
+    module: Callable[[str], str], signature: str, told: str
+) -> None:
+    name = module(f"def reward({signature}):\n    return [float(len(c)) for c in completions]\n")
+    with pytest.raises(ConstraintError) as caught:
+        python(f"{name}:reward")
+    assert told in str(caught.value) and f"constraint.path '{name}:reward'" in str(caught.value)
+
+
+@pytest.mark.parametrize("signature", ["completions", "batch, weight=2", "*batches", "completion"])
+def test_what_can_be_called_with_a_batch_is_a_scorer(
+    module: Callable[[str], str], signature: str
+) -> None:
+    name = module(f"def score({signature}):\n    return [1.0]\n")
+    assert values(python(f"{name}:score"), "a") == [1.0]
+
+
+def test_an_adapted_reward_function_is_a_scorer(module: Callable[[str], str]) -> None:
+    name = module(
+        "from tiltune.constraints.adapters import from_trl\n"
+        "def reward(completions, **kwargs):\n"
+        "    return [len(c) / 10 for c in completions]\n"
+        "score = from_trl(reward)\n"
+    )
+    assert values(python(f"{name}:score"), "abc") == [0.3]

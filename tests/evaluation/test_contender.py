@@ -1,5 +1,6 @@
 """What is opened from a run or a model folder, and what its digest depends on."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,3 +106,16 @@ def test_wishes_that_cannot_be(run: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ModelError, match=r"cannot be loaded"):
         open_contender(tmp_path)
+
+
+def test_no_scorer_trained_what_reads_the_corpus_alone(run: Path) -> None:
+    path = run / "config.json"
+    kept = path.read_text("utf-8")
+    stored = json.loads(kept) | {"method": {"kind": "sft"}}
+    path.write_text(json.dumps(stored), "utf-8")
+    try:
+        assert open_contender(run).trained_by is None
+        assert open_contender(run / "model").trained_by is None
+        assert open_contender(run, best_of=2).trained_by is not None  # it chooses
+    finally:
+        path.write_text(kept, "utf-8")

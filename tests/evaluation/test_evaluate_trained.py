@@ -12,7 +12,13 @@ import tiny
 from tiltune.config import ConstraintConfig, EvaluateConfig, parse_config
 from tiltune.errors import ConfigError, RunError
 from tiltune.evaluation.contender import open_contender
-from tiltune.evaluation.evaluate import evaluate, refuse, same, shared_scorer
+from tiltune.evaluation.evaluate import (
+    evaluate,
+    refuse,
+    same,
+    shared_scorers,
+    training_notes,
+)
 from tiltune.evaluation.rescore import rescore
 
 
@@ -30,17 +36,58 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_training_scorer_is_refused(trained: Path) -> None:
+def test_the_requirement_itself_is_reported_with_a_note(trained: Path) -> None:
     own = {"name": "own", "kind": "lexicon", "words": list(tiny.FORBIDDEN)}
-    protocol = settings(trained)["protocol"] | {"allow_training_scorer": True}
     for path in (trained / "run", trained / "run" / "model"):
-        contender = open_contender(path)
-        with pytest.raises(ConfigError, match=r"'own' is the constraint that trained.*allow_train"):
-            evaluate(contender, config(trained, scorer=[own]), trained / "out")
-    assert not (trained / "out").exists()
-    insisted = config(trained, scorer=[own], protocol=protocol)
-    done = evaluate(open_contender(trained / "run"), insisted, trained / "out")
-    assert number(done, "attribute.own.satisfaction_rate").value is not None
+        folder = trained / f"noted-{path.name}"
+        done = evaluate(open_contender(path), config(trained, scorer=[own]), folder)
+        assert number(done, "attribute.own.satisfaction_rate").value is not None
+        assert done.notes == (
+            "scorer 'own' (lexicon) trained this model: it is the requirement itself, and its "
+            "numbers say how often that is met, not whether what was meant by it is",
+        )
+    base = evaluate(
+        open_contender(trained / "run", base=True), config(trained, scorer=[own]), trained / "b"
+    )
+    assert base.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("table", "guess"),
+    [
+        ({"kind": "lexicon", "words": ["a"]}, False),
+        ({"kind": "regex", "pattern": "a"}, False),
+        ({"kind": "length", "at_most": 3}, False),
+        ({"kind": "grammar", "format": "json_schema", "grammar": "{}"}, False),
+        ({"kind": "python_syntax"}, False),
+        ({"kind": "execution"}, False),
+        ({"kind": "temporal", "formula": "G !x", "atoms": {"x": ["a"]}}, False),
+        ({"kind": "profanity"}, True),
+        ({"kind": "classifier", "path": "c", "label": "l"}, True),
+        ({"kind": "http", "url": "http://localhost:1/"}, True),
+        ({"kind": "python", "path": "m:judge"}, True),
+        ({"kind": "temporal", "formula": "G !x", "atoms": {"x": {"kind": "profanity"}}}, True),
+        (
+            {"kind": "all", "parts": [{"kind": "regex", "pattern": "a"}, {"kind": "profanity"}]},
+            True,
+        ),
+    ],
+)
+def test_guesses_are_refused_and_requirements_noted(table: dict[str, Any], guess: bool) -> None:
+    """What was learnt, and what cannot be looked into, has been optimised against."""
+    tree = {"scorer": [{"name": "s", **table}], "prompts": [{"name": "p", "path": "p.jsonl"}]}
+    given = parse_config(EvaluateConfig, tree, source="")
+    (note,) = training_notes(given, constraint_of(table))
+    assert ("optimised against" in note) == guess and ("requirement itself" in note) != guess
+    assert training_notes(given, None) == ()
+    if not guess:
+        refuse(given, constraint_of(table))
+        return
+    with pytest.raises(ConfigError, match=r"'s' is the constraint that trained.*allow_training"):
+        refuse(given, constraint_of(table))
+    allowed = given.protocol.model_copy(update={"allow_training_scorer": True})
+    refuse(given.model_copy(update={"protocol": allowed}), constraint_of(table))
+    refuse(given, None)
 
 
 def test_guided_and_best_of_n_control_more_than_the_base(trained: Path) -> None:
@@ -115,10 +162,10 @@ def test_a_scorer_shares_with_combinations_whatever_part_or_atom_judges() -> Non
     ]
     for table in trained:
         for one, other in ((table, judge), (judge, table), (table, trained[0])):
-            shared = shared_scorer(constraint_of(one), constraint_of(other))
-            assert shared == constraint_of(judge)
-    assert shared_scorer(constraint_of(trained[1]), constraint_of(words)) is None
-    assert shared_scorer(constraint_of(words), constraint_of(words)) == constraint_of(words)
+            shared = shared_scorers(constraint_of(one), constraint_of(other))
+            assert constraint_of(judge) in shared
+    assert shared_scorers(constraint_of(trained[1]), constraint_of(words)) == []
+    assert shared_scorers(constraint_of(words), constraint_of(words)) == [constraint_of(words)]
     scorer = {"name": "again", "kind": "population", "at_least": 0.5, "parts": [judge]}
     told = r"'again' is the constraint that trained this model \(python m:judge\)"
     tree = {"scorer": [scorer], "prompts": [{"name": "p", "path": "p.jsonl"}]}
@@ -130,12 +177,11 @@ def constraint_of(table: dict[str, Any]) -> Any:
     return TypeAdapter[Any](ConstraintConfig).validate_python(table)
 
 
-def test_rescoring_by_the_training_scorer_is_refused(trained: Path) -> None:
+def test_rescoring_by_the_requirement_is_noted(trained: Path) -> None:
     evaluate(open_contender(trained / "run"), config(trained), trained / "again")
     own = config(trained, scorer=[{"name": "o", "kind": "lexicon", "words": list(tiny.FORBIDDEN)}])
-    with pytest.raises(ConfigError, match="is the constraint that trained this model"):
-        rescore(trained / "again", own.scorer)
-    rescore(trained / "again", own.scorer, allow_training_scorer=True)
+    done = rescore(trained / "again", own.scorer)
+    assert len(done.notes) == 1 and "scorer 'o' (lexicon)" in done.notes[0]
 
 
 def test_an_evaluation_stands_in_nobody_elses_folder(place: Path, trained: Path) -> None:

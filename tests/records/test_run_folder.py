@@ -15,7 +15,8 @@ import tiny
 from tiltune.config import RunConfig
 from tiltune.errors import ConfigError, RunError, TiltuneError
 from tiltune.records.manifest import constraint_digest
-from tiltune.records.run_folder import is_run_folder, read_config, stored_config
+from tiltune.records.resume import stored_config
+from tiltune.records.run_folder import is_run_folder, read_config
 from tiltune.training.run import open_run
 
 

@@ -1,12 +1,15 @@
 """`tiltune sample --prompt` in runs whose corpus, or prompts, are chat and in others."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import tiny
-from tiltune.serving.complete import Request, complete
+from tiltune.data.rows import Row
+from tiltune.errors import DataError
+from tiltune.serving.complete import Answers, Request, Talk, complete
 
 CHAT = (
     "{% for m in messages %}{{ 'dog' if m.role == 'assistant' else 'cat' }} {{ m.content }} "
@@ -107,3 +110,71 @@ def test_earlier_answers_are_trained_on_but_for_those_that_violate(
         assert sum(row.trained for row in prepared.corpus) == 24 * 4 + tokens
         # validation tells rows that satisfy from others by their last answers, and measures these
         assert sum(row.trained for row in prepared.measurer.satisfying) == 24 * 4
+
+
+def test_a_dialogue_reads_all_that_was_said(runs: dict[str, Path]) -> None:
+    warnings: list[str] = []
+    request = Request(chat=True, max_new_tokens=2)
+    dialogue = Talk(Answers(runs["plain"], request, warnings.append))
+    first = dialogue.answer("the")
+    assert first["prompt"] == "cat the dog"
+    second = dialogue.answer("and")
+    assert second["prompt"] == f"cat the dog {first['text']} </s>cat and dog" and not warnings
+
+
+def test_a_dialogue_that_outgrows_the_context_loses_its_beginning(runs: dict[str, Path]) -> None:
+    warnings: list[str] = []
+    dialogue = Talk(Answers(runs["plain"], Request(chat=True, max_new_tokens=2), warnings.append))
+    dialogue.answer("the cat " * 4)
+    kept = dialogue.answer("dog " * 8)["prompt"]
+    assert kept.startswith("cat dog dog") and "the" not in kept
+    assert warnings == ["the dialogue's beginning no longer fits, and is left out"]
+    with pytest.raises(DataError, match=r"--chat: your turn: the prompt has \d+ tokens"):
+        dialogue.answer("the " * 40)
+    assert "dog dog" in dialogue.answer("and")["prompt"]  # as it stood before
+
+
+def test_several_prompts_of_any_shape(runs: dict[str, Path]) -> None:
+    answers = Answers(runs["chat"], Request(n=2), pytest.fail)
+    rows = [
+        Row("1", {"prompt": "the"}),
+        Row("2", {"messages": [{"role": "user", "content": "and"}]}),
+        Row("3", {"prompt": "cat the </s> dog", "topic": "x"}),
+    ]
+    prompts = [answers.prompt(row, setting="--prompts") for row in rows]
+    assert prompts[2].row == {"topic": "x"}
+    found = [row["prompt"] for row in answers.complete(prompts)]
+    assert found == [p for p in ("cat the dog", "cat and dog", "cat the </s> dog") for _ in "ab"]
+
+
+def typed(monkeypatch: pytest.MonkeyPatch, *lines: str, end: type[BaseException]) -> None:
+    """Stands in for a user at the keyboard, who leaves at the end."""
+    left = iter(lines)
+
+    def read(*_: Any) -> str:
+        for line in left:
+            return line
+        raise end
+
+    monkeypatch.setattr("tiltune.cli.asking.log.input", read)
+
+
+@pytest.mark.parametrize("end", [EOFError, KeyboardInterrupt])
+def test_the_command_talks_until_the_user_leaves(
+    runs: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    end: type[BaseException],
+) -> None:
+    typed(monkeypatch, "the", "  ", "the " * 40, "and", end=end)
+    command = ("sample", str(runs["plain"]), "--chat", "--max-new-tokens", "2")
+    assert tiny.tiltune(*command) == 0
+    said = capsys.readouterr()
+    rows = [json.loads(line) for line in said.out.splitlines()]
+    assert len(rows) == 2 and rows[1]["prompt"].endswith("cat and dog")
+    assert "error: --chat: your turn: the prompt has" in said.err and "Traceback" not in said.err
+    typed(monkeypatch, "the", end=end)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert tiny.tiltune(*command, "--seed", "3") == 0
+    out = capsys.readouterr().out
+    assert out.endswith("]\n\n") and "{" not in out

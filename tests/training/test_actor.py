@@ -14,7 +14,7 @@ from tiltune.constraints.scores import Completion, Score
 from tiltune.data.samples import Samples, SamplingLaw
 from tiltune.models.lm import LanguageModel
 from tiltune.records.intervals import wilson_interval
-from tiltune.training.actor import Actor, Pair, same_device, sample_numbers
+from tiltune.training.actor import Actor, Pair, restore, same_device, sample_numbers
 from tiltune.training.assemble import make_actor, prepare
 from tiltune.training.sampler import Scored
 from tiltune.values.fit import ValueLearner
@@ -198,3 +198,20 @@ def test_an_actor_of_its_own_takes_its_pool_along_and_computes_as_its_device(
     assert moved == [torch.device("cpu")]
     assert not any(lm.autocast for lm in run.actor.views())
     assert math.isfinite(run.round(1).numbers["value_loss_nats_per_token"])
+
+
+@pytest.mark.quick
+def test_a_generator_goes_on_or_is_seeded_from_another_device_s() -> None:
+    saved = torch.Generator().manual_seed(7)
+    torch.rand(5, generator=saved)
+    own = torch.Generator().manual_seed(1)
+    restore(own, saved.get_state())
+    assert torch.equal(torch.rand(3, generator=own), torch.rand(3, generator=saved))
+
+    def drawn(state: list[int]) -> float:  # a GPU's state is 16 bytes
+        generator = torch.Generator().manual_seed(1)
+        restore(generator, torch.tensor(state, dtype=torch.uint8))
+        return float(torch.rand((), generator=generator))
+
+    one = drawn([1] * 16)
+    assert one == drawn([1] * 16) != drawn([2] * 16)

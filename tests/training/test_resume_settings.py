@@ -1,11 +1,14 @@
 """A run resumed with other settings or files: refused, or told, or no change at all."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 import tiny
 from tiltune.errors import RunError
@@ -84,3 +87,25 @@ def test_a_scorer_that_stopped_the_run_can_be_mended(
     assert "starting at round 1" in said and "the constraint's file has changed" in said
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text("utf-8"))
     assert manifest["constraint_changed_at_rounds"] == [1]
+
+
+def test_micro_batches_of_another_size_move_nothing_but_the_last_digits(tmp_path: Path) -> None:
+    tree = tiny.workplace(tmp_path, method={"rounds": 1})
+    tiny.finish(tree)
+    weights: list[dict[str, torch.Tensor]] = []
+    for name, rows in (("as it was", None), ("in parts", 2)):
+        folder = tmp_path / name
+        shutil.copytree(tmp_path / "run", folder)  # a run may be moved
+        more = tiny.changed(tree, run={"dir": str(folder)}, method={"rounds": 2})
+        if rows is not None:
+            more = tiny.changed(more, learner={"batch_size": rows})
+        run = open_run(tiny.config(more), resume=True)
+        settings = run.learner.settings
+        told = [each for each in run.changes if each.startswith("learner.batch_size")]
+        assert told == ([] if rows is None else ["learner.batch_size is 2 from here on, it was 4"])
+        assert settings.rows == 4 and settings.batch_size == (rows or 4)
+        assert "method.rounds is 2 from here on, it was 1" in run.changes
+        list(run.rounds())
+        weights.append(load_file(folder / "model" / "model.safetensors"))
+    one, other = weights
+    assert all(torch.allclose(one[key], other[key], atol=1e-5) for key in one)

@@ -1,39 +1,117 @@
 """sample: what a tuned model answers."""
 
 import json
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tiltune.cli.terminal import say, stdout_for_rows
+from tiltune.cli.terminal import log, say, stdout_for_rows
+from tiltune.data.rows import Row, read_rows
+from tiltune.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from tiltune.serving.complete import Answers
 
 RunPath = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
 
 
 def sample(
     run: RunPath,
-    prompt: Annotated[str, typer.Option(help="What to complete.")] = "",
+    prompt: Annotated[str | None, typer.Option(help="What to complete; none: nothing.")] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help="A file of several, rows as in data.prompts.", metavar="FILE"),
+    ] = None,
     chat: Annotated[
         bool | None,
         typer.Option(
             "--chat/--raw",
-            help="The prompt is a user's turn in a chat, or text to go on with. Default: a turn "
-            "where the run's corpus or prompts were {messages} rows.",
+            help="A prompt is a user's turn in a chat, or text to go on with. Default: a turn "
+            "where the run's corpus or prompts were {messages} rows. --chat without a prompt: a "
+            "dialogue, which Ctrl-D ends.",
         ),
     ] = None,
-    n: Annotated[int, typer.Option(min=1, help="How many completions.")] = 1,
+    n: Annotated[int, typer.Option(min=1, help="How many completions of each prompt.")] = 1,
     guided: Annotated[bool, typer.Option(help="Add the learnt values while decoding.")] = False,
     round_: Annotated[int | None, typer.Option("--round", help="0: the base model's pair.")] = None,
     temperature: Annotated[float, typer.Option(min=0.01)] = 1.0,
     top_p: Annotated[float, typer.Option(min=0.01, max=1.0)] = 1.0,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Default: the run's.")] = None,
     seed: int = 0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="JSON lines on a terminal too, as a pipe gets them.")
+    ] = False,
 ) -> None:
-    """Draw completions: from the tuned model, or from a round's model and values (--guided)."""
-    from tiltune.serving.complete import Request, complete
+    """Draw completions: from the tuned model, or from a round's model and values (--guided).
 
-    request = Request(prompt, chat, n, guided, round_, temperature, top_p, max_new_tokens, seed)
+    Text for people on a terminal; in a pipe a JSON object a line.
+    """
+    if prompt is not None and prompts is not None:
+        raise ConfigError("--prompt and --prompts: give one of them")
+    talking = chat is True and prompt is None and prompts is None
+    if talking and n > 1:
+        raise ConfigError("--chat without a prompt is a dialogue, with one answer a turn; no --n")
+    rows = [Row("--prompt", {"prompt": prompt or ""})]
+    if prompts is not None:
+        rows = read_rows(prompts, setting="--prompts")
+    plain = not as_json and sys.stdout.isatty()
+    from tiltune.serving.complete import Answers, Request
+
+    request = Request(
+        prompt or "", chat, n, guided, round_, temperature, top_p, max_new_tokens, seed
+    )
+    with stdout_for_rows():
+        answers = Answers(run, request, say)
+    if talking:
+        _talk(answers, plain=plain)
+        return
+    setting = "--prompt" if prompts is None else "--prompts"
     with stdout_for_rows() as write:
-        for completion in complete(run, request, say):
-            write(json.dumps(completion, ensure_ascii=False) + "\n")
+        read = [answers.prompt(row, setting=setting) for row in rows]
+        for place, completion in enumerate(answers.complete(read)):
+            asked = _asked(rows[place // n]) if len(rows) > 1 else ""
+            write(_shown(completion, asked=asked) if plain else _line(completion))
+
+
+def _talk(answers: "Answers", *, plain: bool) -> None:
+    """Turn about, until the user has no more to say."""
+    from tiltune.serving.complete import Talk
+
+    dialogue = Talk(answers)
+    say("a dialogue; Ctrl-D ends it")
+    try:
+        while True:
+            if not (text := log.input("you: ").strip()):
+                continue
+            with stdout_for_rows() as write:
+                try:
+                    row = dialogue.answer(text)
+                except DataError as error:  # too long; the next turn may be shorter
+                    say(("error: ", "red"), str(error))
+                    continue
+                write(_shown(row) if plain else _line(row))
+    except (EOFError, KeyboardInterrupt):
+        log.print()
+
+
+def _asked(row: Row) -> str:
+    """What a row asks, in its own words."""
+    messages: Any = row.fields.get("messages")
+    if isinstance(messages, list) and messages:
+        return str(messages[-1].get("content", ""))
+    return str(row.fields.get("prompt", ""))
+
+
+def _shown(completion: dict[str, Any], *, asked: str = "") -> str:
+    """For people: what was asked, where there are several, what came, and the verdict."""
+    verdict = {True: "satisfies", False: "violates", None: "not judged"}[completion["satisfied"]]
+    reason = completion["reason"] if completion["satisfied"] is False else ""
+    cut = "" if completion["ended"] else "; cut at the token limit"
+    heading = f"> {asked}\n" if asked else ""
+    return f"{heading}{completion['text']}\n[{verdict}{reason and ': '}{reason}{cut}]\n\n"
+
+
+def _line(completion: dict[str, Any]) -> str:
+    return json.dumps(completion, ensure_ascii=False) + "\n"

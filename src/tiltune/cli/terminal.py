@@ -42,7 +42,7 @@ def describe(record: RoundRecord) -> str:
 
 
 def show_evaluation(evaluation: Evaluation) -> None:
-    """The evaluation's table on stdout, its alarms on stderr."""
+    """The evaluation's table and notes on stdout, its alarms on stderr."""
     arrows = {"higher": " ↑", "lower": " ↓", "neither": ""}
     table = Table(title=escape(evaluation.name), title_justify="left")
     for column in ("measurement", "group", "value [95 %]", "unit", "rests on", "missing"):
@@ -57,6 +57,8 @@ def show_evaluation(evaluation: Evaluation) -> None:
     if not console.is_terminal:  # a file or a pipe has no width
         console.width = 140
     console.print(table)
+    for note in evaluation.notes:
+        console.print(Text(f"note: {note}"), soft_wrap=True)
     for alarm in evaluation.alarms:
         say("  ", ("alarm: ", "yellow"), alarm)
 

@@ -9,7 +9,7 @@ import typer
 from tiltune.cli.progress import shown
 from tiltune.cli.terminal import describe, log, say
 from tiltune.config import load_config, load_constraint_config
-from tiltune.records.run_folder import is_finished
+from tiltune.records.resume import check_early, is_finished
 
 ConfigPath = Annotated[Path, typer.Argument(help="The run's TOML file.", metavar="run.toml")]
 Settings = Annotated[
@@ -18,9 +18,17 @@ Settings = Annotated[
 
 
 def demo(
-    folder: Annotated[Path | None, typer.Option("--dir", help="Where to write the run.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--dir", help="Where to write the run. Default: runs/demo")
+    ] = None,
 ) -> None:
-    """The main job on an embedded world with exact values: offline, about two minutes."""
+    """Watch a model learn a rule, about two minutes: offline, nothing to download.
+
+    A small embedded model writes messages to a support desk. The rule: a rude word is followed by
+    an apology. You see, round by round, how many of its messages obey; then what only a world this
+    small can tell, the distance to the best model there is, with 95 % intervals; and messages of
+    the model before and after. The report and the tuned model stay in --dir.
+    """
     from tiltune.worlds.demo import show
 
     with shown() as progress:
@@ -49,7 +57,14 @@ def check(
 def fit(
     config: ConfigPath,
     settings: Settings = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the last saved round.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on from the last saved round. Rounds may grow; threads, devices and "
+            "micro-batches may change.",
+        ),
+    ] = False,
 ) -> None:
     """Fine-tune; writes the run folder that `run.dir` names."""
     given = load_config(config, tuple(settings or ()))
@@ -57,6 +72,7 @@ def fit(
     if resume and is_finished(folder, given):
         say(f"{folder}: finished already, nothing to do; a higher method.rounds goes on")
         return
+    check_early(given, resume=resume)
     run = None
     try:
         say(f"loading {given.model.path} …")
@@ -70,6 +86,8 @@ def fit(
                 say(f"{folder}: starting at round {run.next_round}")
                 for changed in run.changed:
                     say(f"the {changed}'s file has changed; rounds from this one on go by it")
+                for change in run.changes:
+                    say(change)
             for line in run.told():
                 say(line)
             for record in run.rounds(progress):

@@ -34,8 +34,8 @@ class MethodEntry(Section):
 
     @property
     def constrained(self) -> bool:
-        """Whether the run's constraint had a part in what it writes."""
-        return self.kind != "base"
+        """Whether it is trained, or chooses, by the run's constraint."""
+        return self.kind not in ("base", "sft")
 
     @property
     def chooses(self) -> bool:

@@ -19,6 +19,8 @@ from tiltune.errors import counted
 
 
 class LexiconConfig(TextSection):
+    is_requirement: ClassVar[bool] = True
+
     kind: Literal["lexicon"]
     words: tuple[str | tuple[str, ...], ...] = Field(
         default=(),
@@ -32,6 +34,8 @@ class LexiconConfig(TextSection):
 
 
 class RegexConfig(TextSection):
+    is_requirement: ClassVar[bool] = True
+
     kind: Literal["regex"]
     pattern: str = Field(description="Python regular expression, searched anywhere in the text.")
     mode: Literal["forbid", "require"] = Field(
@@ -155,6 +159,8 @@ class HttpConfig(TextSection):
 class LengthConfig(TextSection):
     """Bounds on how much is written."""
 
+    is_requirement: ClassVar[bool] = True
+
     kind: Literal["length"]
     unit: Literal["characters", "words", "lines", "sentences"] = Field(
         default="words", description="What is counted; see `tiltune.automata.steps`."
@@ -179,6 +185,8 @@ def refuse_population(constraint: Any, what: str) -> None:
 
 class TemporalConfig(TextSection):
     """A formula of linear temporal logic on finite traces over the steps of a text."""
+
+    is_requirement: ClassVar[bool] = True
 
     kind: Literal["temporal"]
     formula: str = Field(description="! & | -> <-> X WX U R W F G true false and names of atoms.")
@@ -207,6 +215,7 @@ class GrammarConfig(TextSection):
     """The whole text is a sentence of a grammar, by llguidance, or JSON that meets a schema, by
     jsonschema."""
 
+    is_requirement: ClassVar[bool] = True
     cost: ClassVar[int] = 1
     packages: ClassVar[tuple[str, ...]] = ("llguidance", "jsonschema")
 
@@ -222,6 +231,7 @@ class GrammarConfig(TextSection):
 class PythonSyntaxConfig(TextSection):
     """The text parses as Python."""
 
+    is_requirement: ClassVar[bool] = True
     cost: ClassVar[int] = 1
     whole_texts_alone: ClassVar[bool] = True
 
@@ -231,6 +241,7 @@ class PythonSyntaxConfig(TextSection):
 class ExecutionConfig(TextSection):
     """The text is Python code that passes the tests of its row, run in a sandbox."""
 
+    is_requirement: ClassVar[bool] = True
     effort: ClassVar[frozenset[str]] = frozenset({"parallel"})
     cost: ClassVar[int] = 3
     whole_texts_alone: ClassVar[bool] = True

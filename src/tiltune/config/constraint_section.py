@@ -36,6 +36,9 @@ class ConstraintSection(Section):
     combination's score is made of its parts' labels, so it has none, whatever its parts are."""
     remote: ClassVar[bool] = False
     """Whether scoring waits for another machine instead of using this one's cores."""
+    is_requirement: ClassVar[bool] = False
+    """Whether its verdict is what is asked for and not a guess at it, as a classifier's is: a model
+    that was trained under it may then be reported by it, since there is nothing else to find."""
     mendable: ClassVar[bool] = False
     """Whether its files may change within a run: a scorer that stopped it has to be mended."""
 

@@ -1,6 +1,7 @@
 """What is wrong with a tree of tables, as a user reads it: one line a fault, by dotted key."""
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from types import NoneType, UnionType
@@ -52,7 +53,7 @@ def explain(kind: type[BaseModel], errors: Iterable[ErrorDetails]) -> list[str]:
     misspelt = {(*f.keys[:-1], _nearest(f)) for f in faults if f.type == "extra_forbidden"}
     around = {fault.keys[:depth] for fault in faults for depth in range(len(fault.keys))}
     return [
-        _line(fault)
+        _line(fault, kind)
         for fault in faults
         if not (fault.type == "missing" and fault.keys in misspelt)
         and not (fault.type == "too_short" and fault.keys in around)  # faulty items do not count
@@ -77,6 +78,7 @@ def _located(kind: type[BaseModel], error: ErrorDetails) -> _Fault:
     message = error["msg"]
     for theirs, ours in WORDS.items():
         message = message.replace(theirs, ours)
+    message = re.sub(r" or instance of \w+", "", message)
     return _Fault(error["type"], message, error["input"], tuple(keys), annotation, choices)
 
 
@@ -95,12 +97,13 @@ def _of_one_member(faults: Sequence[_Fault], union: Keys) -> list[_Fault]:
     return [merged if fault is of_it[0] else fault for fault in faults if fault not in of_it[1:]]
 
 
-def _line(fault: _Fault) -> str:
+def _line(fault: _Fault, root: type[BaseModel]) -> str:
     key = ".".join(fault.keys)
     near = _nearest(fault)
     match fault.type:
         case "extra_forbidden":
-            hint = f"; did you mean `{near}`?" if near else ""
+            meant = _elsewhere(fault, root, near)
+            hint = f"; did you mean {' or '.join(f'`{name}`' for name in meant)}?" if meant else ""
             return f"unknown key `{key}`{hint} (allowed: {', '.join(sorted(_allowed(fault)))})"
         case "missing":
             return f"`{key}` is required and missing"
@@ -123,6 +126,41 @@ def _nearest(fault: _Fault) -> str | None:
     if fault.type == "union_tag_invalid":
         word = str(fault.found["kind"])
     return next(iter(difflib.get_close_matches(word, _allowed(fault), n=1)), None)
+
+
+def _elsewhere(fault: _Fault, root: type[BaseModel], near: str | None) -> list[str]:
+    """What an unknown key may have been meant for.
+
+    Settings of its own name in other tables; else the one of its table that is nearest; else, of
+    all settings, those whose name is nearest, as `lerning_rate` at the top of the file.
+    """
+    word, key = fault.keys[-1], ".".join(fault.keys)
+    if isinstance(fault.found, dict):  # a table: no setting is meant
+        return [near] if near else []
+    leaves = [leaf for leaf in _leaves(root) if leaf != key]
+    if named := [leaf for leaf in leaves if leaf.rpartition(".")[2] == word]:
+        return named
+    if near:
+        return [near]
+    names = list(dict.fromkeys(leaf.rpartition(".")[2] for leaf in leaves))
+    nearest = difflib.get_close_matches(word, names, n=1)
+    return [leaf for leaf in leaves if leaf.rpartition(".")[2] in nearest]
+
+
+def _leaves(kind: type[BaseModel], before: str = "", within: int = 1) -> list[str]:
+    """The dotted keys of all settings in the tables of a file, each once, in their order."""
+    found: dict[str, None] = {}
+    for name, field in kind.model_fields.items():
+        tables = [
+            member
+            for member in _members(field.annotation)
+            if isinstance(member, type) and issubclass(member, BaseModel)
+        ]
+        for table in tables if within else ():
+            found |= dict.fromkeys(_leaves(table, f"{before}{name}.", within - 1))
+        if not tables:
+            found[f"{before}{name}"] = None
+    return list(found)
 
 
 def _allowed(fault: _Fault) -> list[str]:

@@ -1,7 +1,7 @@
 """`[method]`: how the policy is trained; one table a kind, with the defaults of that kind."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast, get_args
+from typing import Annotated, Any, ClassVar, Literal, cast, get_args
 
 from pydantic import Discriminator, Field, Tag, ValidationInfo, model_validator
 
@@ -14,6 +14,9 @@ and sft hold tilt's `prefix_weight_clip`, too."""
 
 class MethodSection(Section):
     """What every kind reads."""
+
+    constrained: ClassVar[bool] = True
+    """Whether the model is trained to satisfy the constraint, so that its scorer says little."""
 
     schedule: Literal["fixed", "sequential", "parallel"] = Field(
         default="sequential", description="When targets are renewed."
@@ -99,6 +102,8 @@ class TiltSection(MethodSection):
 
 class SftSection(MethodSection):
     """The corpus alone."""
+
+    constrained: ClassVar[bool] = False
 
     kind: Literal["sft"] = "sft"
 

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import inspect
 import os
 import sys
 from types import ModuleType
@@ -23,8 +24,53 @@ def build_python(config: PythonConfig) -> TextConstraint:
     found = load_named(config.path, name)
     if not callable(found):
         raise ConstraintError(f"{name} is {shown(found)}, which cannot be called; name a function")
+    refuse_other_arguments(found, name, config.path)
     scorer: Any = found
     return TextConstraint(name, scorer, config.text, config.threshold)
+
+
+def refuse_other_arguments(function: Any, name: str, path: str) -> None:
+    """Refuse a function that another library's trainer calls, and whose arguments are not ours.
+
+    Args:
+        function: what is to score.
+        name: how messages call it.
+        path: its 'module:attribute'.
+
+    Raises:
+        ConstraintError: names the adapter that makes a scorer of it.
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some of C's have none
+        return
+    arguments = signature.parameters.values()
+    needed = [
+        each.name
+        for each in arguments
+        if each.default is each.empty and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+    ]
+    more = len(needed) > 1 or any(each.kind is each.VAR_KEYWORD for each in arguments)
+    for argument, adapter, library in (
+        ("completions", "from_trl", "TRL"),
+        ("completion", "from_verifiers", "verifiers"),
+    ):
+        if argument in signature.parameters and more:
+            function_name = path.rpartition(":")[2]
+            raise ConstraintError(
+                f"{name} takes {signature}, as a reward function of {library} does: use {adapter}. "
+                f"In its module write `from tiltune import {adapter}` and `score = {adapter}("
+                f"{function_name}, low=0, high=1)`, with the least and the greatest reward that it "
+                "gives, and name `score` in constraint.path"
+            )
+    try:
+        signature.bind([])
+    except TypeError as error:
+        raise ConstraintError(
+            f"{name} takes {signature}, and a scorer is called with one argument, the list of "
+            f"completions ({error}); for a reward function of TRL or verifiers use from_trl or "
+            "from_verifiers"
+        ) from None
 
 
 def load_named(path: str, where: str) -> Any:

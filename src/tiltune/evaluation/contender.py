@@ -127,7 +127,8 @@ def open_contender(
         loaded, values, weights = _pair(path, run, round, guided=guided)
     else:
         loaded, weights = _model(path, run, base=base)
-    trained_by = run.constraint if run is not None and not base else _maker(path)
+    trained_by = _trained_by(run) if not base else None
+    trained_by = trained_by or _maker(path)
     chooser = None
     decoding = ["guided" if guided else "plain", str(best_of)]
     if best_of > 1 and run is not None:
@@ -243,10 +244,14 @@ def _pair_folder(run: Path, number: int | None) -> Path:
     return folder
 
 
+def _trained_by(run: RunConfig | None) -> ConstraintConfig | None:
+    """The constraint that a run trains under; None where it reads the corpus alone."""
+    return run.constraint if run is not None and run.method.constrained else None
+
+
 def _maker(path: Path) -> ConstraintConfig | None:
     """The constraint of the run that a bare `RUN/model` came from."""
-    run = _run(path.resolve().parent) if path.name == "model" else None
-    return run.constraint if run is not None else None
+    return _trained_by(_run(path.resolve().parent)) if path.name == "model" else None
 
 
 def _weights_digest(section: ModelSection) -> str:

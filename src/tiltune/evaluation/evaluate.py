@@ -142,24 +142,46 @@ def refuse(config: EvaluateConfig, trained_by: ConstraintConfig | None) -> None:
     if config.protocol.allow_training_scorer or trained_by is None:
         return
     for scorer in config.scorer:
-        shared = shared_scorer(scorer.constraint, trained_by)
-        if shared is not None:
+        guesses = [
+            shared
+            for shared in shared_scorers(scorer.constraint, trained_by)
+            if not shared.is_requirement
+        ]
+        if guesses:
             raise ConfigError(
                 f"scorer {scorer.name!r} is the constraint that trained this model "
-                f"({describe(shared)}), so it has been optimised against and says little; "
+                f"({describe(guesses[0])}), so it has been optimised against and says little; "
                 "report by another one, or set protocol.allow_training_scorer = true"
             )
 
 
-def shared_scorer(one: ConstraintConfig, other: ConstraintConfig) -> ConstraintConfig | None:
-    """What two constraints, or parts or atoms of theirs, both judge by; None: nothing.
+def training_notes(config: EvaluateConfig, trained_by: ConstraintConfig | None) -> tuple[str, ...]:
+    """What a reader has to know of scorers that trained the model; one sentence each."""
+    notes: list[str] = []
+    for scorer in config.scorer:
+        shared = shared_scorers(scorer.constraint, trained_by) if trained_by is not None else []
+        if not shared:
+            continue
+        guess = next((each for each in shared if not each.is_requirement), None)
+        told = (
+            "it is the requirement itself, and its numbers say how often that is met, not whether "
+            "what was meant by it is"
+            if guess is None
+            else "it has been optimised against and says little"
+        )
+        notes.append(
+            f"scorer {scorer.name!r} ({describe(guess or shared[0])}) trained this model: {told}"
+        )
+    return tuple(notes)
+
+
+def shared_scorers(one: ConstraintConfig, other: ConstraintConfig) -> list[ConstraintConfig]:
+    """What two constraints, or parts or atoms of theirs, both judge by.
 
     A combination judges by its parts and by nothing else, so to negate a scorer or to join it with
     others makes no other scorer of it: one part that trained is enough.
     """
-    return next(
-        (judge for judge in _judges(one) for its in _judges(other) if same(judge, its)), None
-    )
+    return [judge for judge in _judges(one) if any(same(judge, its) for its in _judges(other))]
 
 
 def same(one: ConstraintConfig, other: ConstraintConfig) -> bool:
@@ -207,6 +229,7 @@ def compose(folder: Path, manifest: Manifest, texts: Texts) -> Evaluation:
         protocol=config.protocol.model_dump(mode="json"),
         measurements=tuple(measurements),
         alarms=tuple(degeneration(earlier, measurements)),
+        notes=training_notes(config, manifest.trained_by),
         examples=tuple(each for name in texts.generated for each in _examples(texts, name)),
         seconds=texts.seconds,
     )

@@ -81,14 +81,7 @@ def read_group(section: PromptsSection, contender: Contender, *, max_new_tokens:
         ConfigError: `at_least` or `below` without `field`.
         DataError: no such file, an empty one, no row within the bounds, a prompt that is too long.
     """
-    setting = "prompts.path"
-    rows = read_rows(section.path, setting=setting)
-    kept, left_out = _within(rows, section)
-    if not kept:
-        raise DataError(
-            f"{setting} = {section.path}: none of its {len(rows)} rows has a `{section.field}` "
-            f"within the bounds of group {section.name!r} ({left_out} have no such number)"
-        )
+    kept, left_out = rows_within(section)
     loaded = contender.loaded
     prompts = prompt_list(
         kept[: section.limit],
@@ -98,6 +91,24 @@ def read_group(section: PromptsSection, contender: Contender, *, max_new_tokens:
         tokens="protocol.max_new_tokens",
     )
     return Group(section.name, prompts, left_out)
+
+
+def rows_within(section: PromptsSection) -> tuple[list[Row], int]:
+    """A group's rows, of which `limit` begins, and how many lack the number they are picked by.
+
+    Raises:
+        ConfigError: `at_least` or `below` without `field`.
+        DataError: no such file, an empty one, no row within the bounds.
+    """
+    setting = "prompts.path"
+    rows = read_rows(section.path, setting=setting)
+    kept, left_out = _within(rows, section)
+    if not kept:
+        raise DataError(
+            f"{setting} = {section.path}: none of its {len(rows)} rows has a `{section.field}` "
+            f"within the bounds of group {section.name!r} ({left_out} have no such number)"
+        )
+    return kept, left_out
 
 
 def generation_path(folder: Path, plan: GenerationPlan) -> Path:

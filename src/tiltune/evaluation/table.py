@@ -25,7 +25,7 @@ from tiltune.data.rows import on_hub, read_rows
 from tiltune.errors import DataError
 from tiltune.evaluation.contender import Contender
 from tiltune.evaluation.folder import read_manifest, stored_generated
-from tiltune.evaluation.generations import slug
+from tiltune.evaluation.generations import rows_within, slug
 from tiltune.evaluation.metrics.attribute import attribute
 from tiltune.evaluation.metrics.base import Generated, Scores
 from tiltune.evaluation.metrics.detector import detector
@@ -89,7 +89,7 @@ def check_named(config: EvaluateConfig) -> None:
         TiltuneError: names the setting, or the package that a table needs.
     """
     for group in config.prompts:
-        read_rows(group.path, setting="prompts.path")
+        rows_within(group)
     if config.protocol.reference is not None:
         with named("protocol.reference"):
             check_source(config.protocol.reference)

@@ -72,6 +72,7 @@ class Evaluation(BaseModel):
         protocol: the `[protocol]` table as it was used.
         measurements: see there.
         alarms: what should worry its owner.
+        notes: what a reader of its numbers has to know.
         examples: a few completions for side-by-side reading, the same prompts in every evaluation.
         seconds: of each phase: "generating", "scoring", "waiting_for_scores", "utility".
     """
@@ -84,6 +85,7 @@ class Evaluation(BaseModel):
     protocol: dict[str, Any]
     measurements: tuple[Measurement, ...]
     alarms: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     examples: tuple[Excerpt, ...] = ()
     seconds: dict[str, float] = {}
 

@@ -1,12 +1,13 @@
-"""`tiltune sample`: completions from a run folder, guided by its values if asked."""
+"""`tiltune sample`: completions and dialogues from a run folder, guided by its values if asked."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import torch
 
+from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.build import build_constraint
 from tiltune.constraints.scores import Score
 from tiltune.data.chat_format import in_format
@@ -15,10 +16,12 @@ from tiltune.data.rows import Row
 from tiltune.data.samples import SamplingLaw
 from tiltune.decoding.texts import texts
 from tiltune.errors import ConstraintError, DataError
-from tiltune.evaluation.contender import open_contender
-from tiltune.models import hub
+from tiltune.evaluation.contender import Contender, open_contender
 from tiltune.records.manifest import is_chat
 from tiltune.records.run_folder import read_config
+
+AT_ONCE = 64
+"""Completions drawn side by side, of several prompts; those of one prompt always are."""
 
 
 @dataclass(frozen=True)
@@ -40,67 +43,175 @@ class Request:
     seed: int = 0
 
 
-def complete(run: Path, request: Request, warn: Callable[[str], None]) -> Iterator[dict[str, Any]]:
-    """Rows {prompt, text, score, satisfied, reason, ended, log_probability_nats}.
+def complete(
+    run: Path,
+    request: Request,
+    warn: Callable[[str], None],
+    *,
+    constraint: TextConstraint | None = None,
+    opened: Contender | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Rows of the request's prompt, see `Answers`, and `Answers.complete`.
 
-    A constraint that fails on them is a warning: score and satisfied are then null.
+    Raises:
+        TiltuneError: see `Answers`.
+    """
+    answers = Answers(run, request, warn, constraint=constraint, opened=opened)
+    yield from answers.complete([answers.prompt(Row("--prompt", {"prompt": request.prompt}))])
+
+
+@final
+class Answers:
+    """A run that was opened once, to complete prompts again and again.
+
+    Args:
+        run: its folder.
+        request: how to draw; its prompt is not looked at.
+        warn: takes a line for the user.
+        constraint: the run's, where it is built already; None: it is built.
+        opened: the run as the request decodes it, where it is loaded already.
 
     Raises:
         RunError: no run folder, not finished, or no values of that round.
-        DataError: the prompt is longer than the model's context allows; `chat`, and the model has
-            no chat template.
-        ConstraintError: guidance knows that no completion of the prompt meets the constraint.
     """
-    config = read_config(run)
-    limit = request.max_new_tokens or config.sampler.max_new_tokens
-    if request.guided and limit != config.sampler.max_new_tokens:
-        warn(
-            f"warning: the values were learnt with sampler.max_new_tokens = "
-            f"{config.sampler.max_new_tokens}; under {limit} they mean something else"
+
+    def __init__(
+        self,
+        run: Path,
+        request: Request,
+        warn: Callable[[str], None],
+        *,
+        constraint: TextConstraint | None = None,
+        opened: Contender | None = None,
+    ) -> None:
+        config = read_config(run)
+        limit = request.max_new_tokens or config.sampler.max_new_tokens
+        if request.guided and limit != config.sampler.max_new_tokens:
+            warn(
+                f"warning: the values were learnt with sampler.max_new_tokens = "
+                f"{config.sampler.max_new_tokens}; under {limit} they mean something else"
+            )
+        self.run, self.request, self.warn, self.limit = run, request, warn, limit
+        self.contender = opened or open_contender(run, guided=request.guided, round=request.round)
+        self._stated, self._built = config.constraint, constraint
+        device = self.contender.loaded.policy.device
+        self._generator = torch.Generator(device).manual_seed(request.seed)
+
+    def require_dialogue(self) -> None:
+        """Raises DataError where the model has no chat template, so that nobody can talk to it."""
+        if self.contender.loaded.tokenizer.chat_template is None:
+            raise DataError(
+                "--chat: the model has no chat template, so it knows no turns of a dialogue; give "
+                "--prompt or --prompts and leave --chat out, and it goes on with the text"
+            )
+
+    def prompt(self, row: Row, *, setting: str = "--prompt") -> Prompt:
+        """A row as the model reads it: its text, or a user's turn, as the request's `chat` says.
+
+        Raises:
+            DataError: a row that is no prompt, or one longer than the model's context allows;
+                `chat`, and the model has no chat template.
+        """
+        loaded, chat = self.contender.loaded, self.request.chat
+        tokenizer = loaded.tokenizer
+
+        def read(fields: Mapping[str, Any]) -> Prompt:
+            again = [Row(row.location, fields)]
+            limit = loaded.context - self.limit
+            return prompt_list(again, tokenizer, limit=limit, setting=setting)[0]
+
+        if chat:
+            self.require_dialogue()
+        plain = read(row.fields)
+        if "messages" in row.fields:
+            return plain
+        text = row.fields.get("prompt")
+        if chat is None:
+            asked = bool(text) and tokenizer.chat_template is not None and is_chat(self.run)
+            chat = asked and not in_format(plain, tokenizer)
+        if not chat:
+            return plain
+        rest = {key: of for key, of in row.fields.items() if key not in ("prompt", "completion")}
+        return read({**rest, "messages": [{"role": "user", "content": text}]})
+
+    def complete(self, prompts: Sequence[Prompt]) -> Iterator[dict[str, Any]]:
+        """Rows {prompt, text, score, satisfied, reason, ended, log_probability_nats}.
+
+        They come in the order of the prompts, `n` of each, as soon as they are drawn. A constraint
+        that fails on them is a warning: score and satisfied are then null.
+
+        Raises:
+            ConstraintError: guidance knows that no completion of a prompt meets the constraint.
+        """
+        at_once = max(1, AT_ONCE // self.request.n)
+        for first in range(0, len(prompts), at_once):
+            yield from self._completed(prompts[first : first + at_once])
+
+    def _completed(self, prompts: Sequence[Prompt]) -> Iterator[dict[str, Any]]:
+        request, loaded = self.request, self.contender.loaded
+        self.contender.read_prompts(prompts)
+        samples = self.contender.draw(
+            [prompt.ids for prompt in prompts for _ in range(request.n)],
+            SamplingLaw(self.limit, request.temperature, request.top_p),
+            generator=self._generator,
         )
-    contender = open_contender(run, guided=request.guided, round=request.round)
-    loaded = contender.loaded
-    prompt = _prompt(request, loaded, limit, run)
-    contender.read_prompts([prompt])
-    samples = contender.draw(
-        [prompt.ids] * request.n,
-        SamplingLaw(limit, request.temperature, request.top_p),
-        generator=torch.Generator(loaded.policy.device).manual_seed(request.seed),
-    )
-    samples.prompt_index.zero_()
-    completions = texts(samples, [prompt], loaded.tokenizer)
-    constraint = build_constraint(config.constraint)
-    try:
-        scores: Sequence[Score | None] = constraint.score(completions)
-    except ConstraintError as error:  # such as a scorer that reads a field of the prompt's row
-        warn(f"warning: not scored: {error}")
-        scores = [None] * len(completions)
-    log_probs = samples.proposal_logprobs.sum(1).tolist()
-    for completion, score, log_prob in zip(completions, scores, log_probs, strict=True):
-        yield {
-            "prompt": completion.prompt,
-            "text": completion.text,
-            "score": score.value if score else None,
-            "satisfied": constraint.satisfied(score) if score else None,
-            "reason": score.reason if score else "",
-            "ended": completion.ended,
-            "log_probability_nats": log_prob,
-        }
+        samples.prompt_index.copy_(torch.arange(len(samples)) // request.n)
+        completions = texts(samples, prompts, loaded.tokenizer)
+        constraint = self._built
+        try:
+            constraint = self._built = constraint or build_constraint(self._stated)
+            scores: Sequence[Score | None] = constraint.score(completions)
+        except ConstraintError as error:  # such as a scorer that reads a field of the prompt's row
+            self.warn(f"warning: not scored: {error}")
+            scores = [None] * len(completions)
+        log_probs = samples.proposal_logprobs.sum(1).tolist()
+        for completion, score, log_prob in zip(completions, scores, log_probs, strict=True):
+            yield {
+                "prompt": completion.prompt,
+                "text": completion.text,
+                "score": score.value if score else None,
+                "satisfied": constraint.satisfied(score) if constraint and score else None,
+                "reason": score.reason if score else "",
+                "ended": completion.ended,
+                "log_probability_nats": log_prob,
+            }
 
 
-def _prompt(request: Request, loaded: hub.Loaded, limit: int, run: Path) -> Prompt:
-    tokenizer = loaded.tokenizer
+@final
+class Talk:
+    """A conversation with a chat model, which reads all of it before each answer.
 
-    def read(fields: dict[str, Any]) -> Prompt:
-        row = Row("--prompt", fields)
-        return prompt_list([row], tokenizer, limit=loaded.context - limit, setting="--prompt")[0]
+    Args:
+        answers: of the run.
 
-    if request.chat and tokenizer.chat_template is None:
-        raise DataError("--chat: the model has no chat template; leave it out")
-    plain = read({"prompt": request.prompt})
-    chat = request.chat
-    if chat is None:
-        asked = bool(request.prompt) and tokenizer.chat_template is not None and is_chat(run)
-        chat = asked and not in_format(plain, tokenizer)
-    turn = {"role": "user", "content": request.prompt}
-    return read({"messages": [turn]}) if chat else plain
+    Raises:
+        DataError: the model has no chat template.
+    """
+
+    def __init__(self, answers: Answers) -> None:
+        answers.require_dialogue()
+        self.answers = answers
+        self._turns: list[dict[str, str]] = []
+
+    def answer(self, text: str) -> dict[str, Any]:
+        """What the model says to it, a row as of `Answers.complete`.
+
+        Where the dialogue no longer fits into the model's context, its beginning is left out.
+
+        Raises:
+            DataError: the text alone does not fit; the dialogue stands as it was before.
+        """
+        kept = [*self._turns, {"role": "user", "content": text}]
+        while True:
+            try:
+                prompt = self.answers.prompt(Row("your turn", {"messages": kept}), setting="--chat")
+                break
+            except DataError:
+                if len(kept) == 1:
+                    raise
+                kept = kept[2:]
+        if len(kept) <= len(self._turns):
+            self.answers.warn("the dialogue's beginning no longer fits, and is left out")
+        [row] = self.answers.complete([prompt])
+        self._turns = [*kept, {"role": "assistant", "content": row["text"]}]
+        return row

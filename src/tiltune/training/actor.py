@@ -4,6 +4,7 @@
 `collect` or meanwhile in a process of its own (`process.py`) is all that tells schedules apart.
 """
 
+import hashlib
 import time
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -232,7 +233,7 @@ class Actor:
 
     def load_state(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
         """Undo `state`."""
-        self.sampler.generator.set_state(tensors["actor_generators"]["sampler"])
+        restore(self.sampler.generator, tensors["actor_generators"]["sampler"])
         self.sampler.cursor.load_state(state["cursor"])
         if "pool" in tensors:
             self.pool = Samples(**tensors["pool"], law=self.sampler.law).to(self.policy.device)
@@ -293,6 +294,18 @@ def on_device(generator: torch.Generator, device: torch.device) -> torch.Generat
         return generator
     seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
     return torch.Generator(device).manual_seed(seed)
+
+
+def restore(generator: torch.Generator, state: Tensor) -> None:
+    """Put a generator where the saved one stood; one of another kind of device is seeded from it.
+
+    A processor's state is of another size than a GPU's, and neither can go on with the other's.
+    """
+    if len(state) == len(generator.get_state()):
+        generator.set_state(state)
+    else:
+        seed = hashlib.sha256(bytes(state.tolist())).digest()[:7]
+        generator.manual_seed(int.from_bytes(seed, "big"))
 
 
 def same_device(one: torch.device, other: torch.device) -> bool:

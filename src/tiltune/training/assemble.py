@@ -56,7 +56,6 @@ from tiltune.training.measure import Measurer
 from tiltune.training.precision import choose_precision
 from tiltune.training.sampler import Sampler
 from tiltune.training.seeds import Seeds, seeds_of
-from tiltune.training.track import refuse_missing
 from tiltune.training.warm import LONGEST_PROMPT, WarmStart
 from tiltune.training.warm_choice import WarmText, choose_warm_start
 from tiltune.values import build as values_build
@@ -173,11 +172,7 @@ def prepare(given: RunConfig, *, to_train: bool = True, progress: Progress = sil
     Raises:
         TiltuneError: anything in the configuration that cannot be.
     """
-    method = make_method(given.method)
-    refuse(given, method)
-    values_build.refuse(given.value_model)
-    check_apart(given)
-    refuse_missing(given)
+    method = check_settings(given)
     constraint = build_constraint(given.constraint)
     if to_train:
         refuse_conflict(given.constraint, constraint)
@@ -223,6 +218,16 @@ def prepare(given: RunConfig, *, to_train: bool = True, progress: Progress = sil
         chosen=chosen,
         warm_rows=data.warm,
     )
+
+
+def check_settings(given: RunConfig) -> BuiltInMethod:
+    """The method; raises ConfigError for what contradicts itself, whatever is loaded."""
+    method = make_method(given.method)
+    refuse(given, method)
+    values_build.refuse(given.value_model)
+    check_apart(given)
+    refuse_missing(given)
+    return method
 
 
 def _load(given: RunConfig, device: torch.device) -> tuple[hub.Loaded, ResolvedModel, str | None]:

@@ -43,6 +43,7 @@ from tiltune.records.progress import Progress, StepRows, silent, within
 from tiltune.records.report.card import write_card
 from tiltune.records.report.folder import read_folder as read_run
 from tiltune.records.report.page import write_report
+from tiltune.records.resume import changes, check_folder, stored_config
 from tiltune.records.rounds import (
     RoundRecord,
     append_step,
@@ -50,13 +51,7 @@ from tiltune.records.rounds import (
     read_steps,
     write_records,
 )
-from tiltune.records.run_folder import (
-    FINISHED,
-    check_free,
-    is_run_folder,
-    run_lock,
-    stored_config,
-)
+from tiltune.records.run_folder import FINISHED, check_free, is_run_folder, read_config, run_lock
 from tiltune.records.steps import StepRecord
 from tiltune.training.actor import ActorLike, Pair
 from tiltune.training.assemble import Prepared, make_actor, make_learner, prepare
@@ -95,6 +90,7 @@ class Run:
         self._stale = False  # whether records.jsonl may hold what a resume dropped, or half a row
         self.next_round = 0
         self.changed: list[str] = []
+        self.changes: list[str] = []
         self._pending: tuple[dict[str, torch.Tensor], int] | None = None
         if resume:
             recover(self.folder)
@@ -104,6 +100,7 @@ class Run:
             self.changed = check_unchanged(
                 self.folder / "manifest.json", self.config, next_round=self.next_round
             )
+            self.changes = changes(read_config(self.folder), self.config)
             (self.folder / FINISHED).unlink(missing_ok=True)  # until it is so again
             self._save_config()  # it may ask for more rounds than before
         else:
@@ -376,9 +373,8 @@ def open_run(given: RunConfig, *, resume: bool, progress: Progress = silent) -> 
     lock = run_lock(folder)
     try:
         settle(folder, resume=resume)
+        check_folder(given, resume=resume)
         stored = resume and is_run_folder(folder)
-        if folder.exists() and not stored:
-            check_free(folder, overwrite=resume or given.run.overwrite)
         config = stored_config(folder, given) if stored else given
         prepared = prepare(config, progress=progress)
         return Run(prepared, resume=resume, lock=lock)

@@ -17,6 +17,7 @@ from tiltune.evaluation.compare import evaluator as evaluating
 from tiltune.evaluation.compare.comparison import compare
 from tiltune.evaluation.compare.evaluator import open_planned
 from tiltune.evaluation.compare.plan import Planned, plan_entries
+from tiltune.evaluation.foreseen import Foreseen
 from tiltune.records.measurements import (
     Comparison,
     Evaluation,
@@ -85,7 +86,13 @@ def config(tables: dict[str, Any]) -> CompareConfig:
 
 def run(tables: dict[str, Any], evaluator: StandIn | None = None) -> Comparison:
     lines: list[str] = []
-    return compare(config(tables), evaluator or StandIn(), source="here", say=lines.append)
+    return compare(
+        config(tables),
+        evaluator or StandIn(),
+        source="here",
+        say=lines.append,
+        foresee=lambda _: Foreseen(("control", "utility")),
+    )
 
 
 def compare_to_kill(tables: dict[str, Any], target: str, number: int) -> None:
@@ -238,8 +245,8 @@ def test_nothing_to_measure_is_an_error_before_anything_runs(tmp_path: Path) -> 
     [
         ({"prompts": [{"name": "g", "path": "no.jsonl"}]}, r"prompts.path = no.jsonl: no such"),
         (
-            {"scorer": [{"name": "own", "kind": "lexicon", "words": list(tiny.FORBIDDEN)}]},
-            r"method 'filter': scorer 'own' is the",
+            {"scorer": [{"name": "own", "kind": "python", "path": "tiltune.worlds:none"}]},
+            r"scorer 'own': constraint.path .*no attribute 'none'",
         ),
     ],
 )
@@ -329,7 +336,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     path.write_text(toml(tables), "utf-8")
     assert tiny.tiltune("compare", str(path)) == 2
     told = capsys.readouterr().err
-    assert "table.utility = 'diversity.x' was not measured" in told
+    assert "table.utility = 'diversity.x' is not measured" in told
+    assert not (tmp_path / "out").exists()
     tables["table"]["utility"] = "utility.perplexity@corpus"
     path.write_text(toml(tables), "utf-8")
     assert tiny.tiltune("compare", str(path)) == 0

@@ -52,6 +52,7 @@ def evaluation() -> Evaluation:
         protocol={attack("protocol"): attack("protocol value")},
         measurements=(measured, other),
         alarms=(attack("evaluation alarm"),),
+        notes=(attack("evaluation note"),),
         examples=examples,
         seconds={attack("phase"): 1.0},
     )

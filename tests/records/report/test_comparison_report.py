@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from comparisons import RUDE, SECRET_PROMPT, comparison
 from pages import Node, parse
+from rich.console import Console
 
 from tiltune.errors import RunError
 from tiltune.records.measurements import Comparison, Excerpt, write_comparison
@@ -17,10 +18,12 @@ from tiltune.records.report.columns import (
     columns_of,
     csv_text,
     markdown,
+    notes_of,
     tables_of,
 )
-from tiltune.records.report.comparison import write_comparison_report
+from tiltune.records.report.comparison import comparison_page, write_comparison_report
 from tiltune.records.report.scatter import Line, Spot, scatter
+from tiltune.records.report.terminal import terminal_tables
 
 
 @pytest.fixture
@@ -145,6 +148,26 @@ def test_markdown_has_the_numbers_and_escapes_what_would_end_a_cell() -> None:
     for table in tables:  # as many cells in every row
         rows = [re.sub(r"\\\|", "", row).count("|") for row in table.splitlines()]
         assert len(rows) == 6 and len(set(rows)) == 1
+
+
+def test_what_a_reader_has_to_know_stands_by_the_tables() -> None:
+    given = comparison()
+    noted = [
+        entry.model_copy(
+            update={"evaluation": entry.evaluation.model_copy(update={"notes": ("it [is] so",)})}
+        )
+        for entry in given.entries
+        if entry.method in ("tilt", "filter")
+    ]
+    rest = [entry for entry in given.entries if entry.method not in ("tilt", "filter")]
+    given = given.model_copy(update={"entries": (*rest, *noted)})
+    assert notes_of(given.entries) == ["tilt, filter: it [is] so"]
+    assert "tilt, filter: it [is] so." in markdown(given)
+    out = io.StringIO()
+    for table in terminal_tables(given):
+        Console(file=out, width=200).print(table)
+    assert "tilt, filter: it [is] so" in out.getvalue()
+    assert "it [is] so" in comparison_page(given)
 
 
 def test_csv_has_every_entry_and_leaves_missing_empty() -> None:

@@ -8,6 +8,7 @@ from itertools import groupby
 from tiltune.config.compare import TableSection
 from tiltune.errors import ConfigError
 from tiltune.evaluation.compare.cost import COSTS
+from tiltune.evaluation.foreseen import Foreseen
 from tiltune.records.measurements import (
     Entry,
     Evaluation,
@@ -17,29 +18,49 @@ from tiltune.records.measurements import (
 )
 
 
+def check_names(table: TableSection, known: Foreseen, *, source: str) -> None:
+    """Refuse a table whose axes or columns name what no entry will be measured by.
+
+    Raises:
+        ConfigError: says what will be measured.
+    """
+    _check(table, known.names, source=source, tense="is", known=known)
+
+
 def check_axes(table: TableSection, evaluation: Evaluation, *, source: str) -> None:
     """Refuse a table whose axes or columns name no measurement.
 
     Raises:
         ConfigError: says what was measured.
     """
+    names = [named(each) for each in evaluation.measurements]
+    _check(table, names, source=source, tense="was")
+
+
+def _check(
+    table: TableSection,
+    keys: Sequence[str],
+    *,
+    source: str,
+    tense: str,
+    known: Foreseen | None = None,
+) -> None:
     axes = {"control": table.control, "utility": table.utility}
     axes |= {f"columns[{place}]": name for place, name in enumerate(table.columns)}
-    keys = [named(each) for each in evaluation.measurements]
     for setting, name in axes.items():
         if name in COSTS and setting.startswith("columns"):
             continue
         groups = [key for key in keys if key.partition("@")[0] == name and key != name]
         if len(groups) > 1:
             raise ConfigError(
-                f"{source}: table.{setting} = {name!r} was measured in several groups; name one: "
-                + ", ".join(groups)
+                f"{source}: table.{setting} = {name!r} {tense} measured in several groups; name "
+                f"one: {', '.join(groups)}"
             )
-        if find_measurement(evaluation.measurements, name) is None:
+        if name not in keys and not groups and not (known is not None and known.may_be(name)):
             near = difflib.get_close_matches(name, [*keys, *COSTS], n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ConfigError(
-                f"{source}: table.{setting} = {name!r} was not measured{hint} (measured: "
+                f"{source}: table.{setting} = {name!r} {tense} not measured{hint} (measured: "
                 f"{', '.join(keys) or 'nothing; give [evaluate] prompts, scorer or utility'})"
             )
 

@@ -5,20 +5,18 @@ The folder holds `runs/<entry>`, `evaluations/<entry>/evaluation.json`, and `com
 """
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from tiltune.config import CompareConfig, EvaluateConfig
 from tiltune.errors import ConfigError, TiltuneError
+from tiltune.evaluation.compare.before import Foresee, check_before, names
 from tiltune.evaluation.compare.choice import check_axes, choose
 from tiltune.evaluation.compare.cost import cost_of, curve_of
 from tiltune.evaluation.compare.evaluator import open_planned
 from tiltune.evaluation.compare.plan import Planned, base_run, plan_entries, with_base
 from tiltune.evaluation.compare.training import Say, train
 from tiltune.evaluation.compare.world import WorldJudge
-from tiltune.evaluation.evaluate import refuse
-from tiltune.evaluation.table import check_named
 from tiltune.records.files import write_json
 from tiltune.records.lock import Lock
 from tiltune.records.manifest import digest
@@ -50,6 +48,7 @@ def compare(
     *,
     source: str,
     say: Say,
+    foresee: Foresee = names,
     progress: Progress = silent,
 ) -> Comparison:
     """Run and evaluate every entry that is not finished; write the table and the page.
@@ -59,14 +58,16 @@ def compare(
         evaluator: how an entry is evaluated by `[evaluate]`.
         source: the file's name, for messages.
         say: takes a line for the user.
+        foresee: what the evaluator will measure, by name.
         progress: told how far each run and each measurement against a world is.
 
     Raises:
-        TiltuneError: what is wrong with a method names it.
+        TiltuneError: what is wrong with a method names it; what can be known before is found
+            before the first one trains.
     """
     plan = plan_entries(with_base(config), source=source)
-    check_evaluation(config, plan)
     judge = make_judge(config, source)
+    check_before(config, plan, foresee, source=source)
     folder = make_dir(config, source)
     entries: list[Entry] = []
     comparison = Comparison(
@@ -116,23 +117,6 @@ def make_dir(config: CompareConfig, source: str) -> Path:
             "another"
         ) from error
     return folder
-
-
-def check_evaluation(config: CompareConfig, plan: Sequence[Planned]) -> None:
-    """What would end `[evaluate]` only after a run: a wrong path, or the scorer that trains.
-
-    Raises:
-        TiltuneError: names the setting and, for a scorer, the method.
-    """
-    if not (config.evaluate.prompts or config.evaluate.utility):
-        return
-    check_named(config.evaluate)
-    for planned in plan:
-        trained_by = planned.config.constraint if planned.method.constrained else None
-        try:
-            refuse(config.evaluate, trained_by)
-        except ConfigError as error:
-            raise ConfigError(f"method '{planned.method.name}': {error}") from error
 
 
 def make_judge(config: CompareConfig, source: str) -> WorldJudge | None:

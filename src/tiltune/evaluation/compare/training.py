@@ -7,8 +7,9 @@ from tiltune.errors import TiltuneError
 from tiltune.evaluation.compare.plan import Planned
 from tiltune.records.files import write_json
 from tiltune.records.progress import Progress, silent, within
+from tiltune.records.resume import is_finished, stored_config
 from tiltune.records.rounds import RoundRecord, read_records
-from tiltune.records.run_folder import check_free, is_finished, stored_config
+from tiltune.records.run_folder import check_free
 from tiltune.training.run import open_run
 
 Say = Callable[[str], None]

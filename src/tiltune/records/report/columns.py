@@ -135,8 +135,18 @@ def markdown(comparison: Comparison) -> str:
     limits = [f"{name}: {number(value)} ({key})" for key, (name, value) in comparison.limit.items()]
     if limits:
         parts.append("Limit: " + "; ".join(map(_plain, limits)) + ".\n")
+    parts += [f"{_plain(note)}.\n" for note in notes_of(comparison.entries)]
     parts.append(f"Brackets are 95 % intervals; {MISSING} is not measured.\n")
     return "\n".join(parts)
+
+
+def notes_of(entries: Sequence[Entry]) -> list[str]:
+    """What a reader has to know of the entries' numbers: a sentence, and whose it is."""
+    methods: dict[str, dict[str, None]] = {}
+    for entry in entries:
+        for note in entry.evaluation.notes:
+            methods.setdefault(note, {})[entry.method] = None
+    return [f"{', '.join(names)}: {note}" for note, names in methods.items()]
 
 
 def csv_text(comparison: Comparison) -> str:

@@ -173,12 +173,12 @@ def _curve(points: Sequence[CurvePoint], unit: str) -> tuple[Spot, ...]:
 
 
 def _alarms(comparison: Comparison) -> list[tuple[str, str]]:
-    """(method, alarm) of the chosen entries."""
+    """(method, alarm or note) of the chosen entries."""
     return [
         (entry.method, alarm)
         for entry in comparison.entries
         if entry.chosen
-        for alarm in entry.evaluation.alarms
+        for alarm in (*entry.evaluation.alarms, *entry.evaluation.notes)
     ]
 
 

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from tiltune.errors import counted
 from tiltune.records.measurements import Comparison
-from tiltune.records.report.columns import BUDGETS, MeasurementColumn, cell, knobs_of
+from tiltune.records.report.columns import BUDGETS, MeasurementColumn, cell, knobs_of, notes_of
 from tiltune.records.report.verdicts import DEFAULT_COLUMNS, MethodVerdict, Verdicts, verdicts
 
 BETWEEN = 2
@@ -32,12 +32,12 @@ def terminal_tables(comparison: Comparison, *, width: int = 80) -> list[Table]:
 def _table(title: str, found: Verdicts, width: int) -> Table:
     columns = _columns(found)
     kept = _fitting(columns, width)
-    more = len(columns) - len(kept)
+    more, notes = len(columns) - len(kept), notes_of([row.entry for row in found.rows])
     rest = f"; {counted(more, 'more column')} in the page" if more else ""
     shown = Table(
         title=escape(title),
         title_justify="left",
-        caption=f"bold: the best; [ ]: 95 % intervals{rest}",
+        caption=escape("\n".join([f"bold: the best; [ ]: 95 % intervals{rest}", *notes])),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         show_edge=False,
