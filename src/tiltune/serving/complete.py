@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.build import build_constraint
 from tiltune.constraints.scores import Score
 from tiltune.data.chat_format import in_format
@@ -15,7 +16,7 @@ from tiltune.data.rows import Row
 from tiltune.data.samples import SamplingLaw
 from tiltune.decoding.texts import texts
 from tiltune.errors import ConstraintError, DataError
-from tiltune.evaluation.contender import open_contender
+from tiltune.evaluation.contender import Contender, open_contender
 from tiltune.models import hub
 from tiltune.records.manifest import is_chat
 from tiltune.records.run_folder import read_config
@@ -40,10 +41,24 @@ class Request:
     seed: int = 0
 
 
-def complete(run: Path, request: Request, warn: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+def complete(
+    run: Path,
+    request: Request,
+    warn: Callable[[str], None],
+    *,
+    constraint: TextConstraint | None = None,
+    opened: Contender | None = None,
+) -> Iterator[dict[str, Any]]:
     """Rows {prompt, text, score, satisfied, reason, ended, log_probability_nats}.
 
     A constraint that fails on them is a warning: score and satisfied are then null.
+
+    Args:
+        run: its folder.
+        request: what to draw.
+        warn: takes a sentence for the user.
+        constraint: the run's, where it is built already; None: it is built.
+        opened: the run as the request decodes it, where it is loaded already.
 
     Raises:
         RunError: no run folder, not finished, or no values of that round.
@@ -58,7 +73,7 @@ def complete(run: Path, request: Request, warn: Callable[[str], None]) -> Iterat
             f"warning: the values were learnt with sampler.max_new_tokens = "
             f"{config.sampler.max_new_tokens}; under {limit} they mean something else"
         )
-    contender = open_contender(run, guided=request.guided, round=request.round)
+    contender = opened or open_contender(run, guided=request.guided, round=request.round)
     loaded = contender.loaded
     prompt = _prompt(request, loaded, limit, run)
     contender.read_prompts([prompt])
@@ -69,8 +84,8 @@ def complete(run: Path, request: Request, warn: Callable[[str], None]) -> Iterat
     )
     samples.prompt_index.zero_()
     completions = texts(samples, [prompt], loaded.tokenizer)
-    constraint = build_constraint(config.constraint)
     try:
+        constraint = constraint or build_constraint(config.constraint)
         scores: Sequence[Score | None] = constraint.score(completions)
     except ConstraintError as error:  # such as a scorer that reads a field of the prompt's row
         warn(f"warning: not scored: {error}")
@@ -81,7 +96,7 @@ def complete(run: Path, request: Request, warn: Callable[[str], None]) -> Iterat
             "prompt": completion.prompt,
             "text": completion.text,
             "score": score.value if score else None,
-            "satisfied": constraint.satisfied(score) if score else None,
+            "satisfied": constraint.satisfied(score) if constraint and score else None,
             "reason": score.reason if score else "",
             "ended": completion.ended,
             "log_probability_nats": log_prob,

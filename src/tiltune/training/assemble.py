@@ -154,12 +154,15 @@ class Prepared:
         return cap_told(self.corpus, self.count, beta=beta, sample_tokens=sample_tokens)
 
 
-def prepare(given: RunConfig, *, to_train: bool = True) -> Prepared:
+def prepare(
+    given: RunConfig, *, to_train: bool = True, constraint: TextConstraint | None = None
+) -> Prepared:
     """Load the model, read the data, score the corpus, fill in the defaults.
 
     Args:
         given: the run.
         to_train: refuse a constraint that no text meets, or every text, or no row of the corpus.
+        constraint: of `given.constraint`, where it is built already; None: it is built.
 
     Raises:
         TiltuneError: anything in the configuration that cannot be.
@@ -168,7 +171,7 @@ def prepare(given: RunConfig, *, to_train: bool = True) -> Prepared:
     refuse(given, method)
     values_build.refuse(given.value_model)
     check_apart(given)
-    constraint = build_constraint(given.constraint)
+    constraint = constraint or build_constraint(given.constraint)
     if to_train:
         refuse_conflict(given.constraint, constraint)
     devices = (

@@ -19,6 +19,7 @@ import torch
 
 from tiltune.config import RunConfig
 from tiltune.config.method import MethodSection
+from tiltune.constraints.base import TextConstraint
 from tiltune.models import hub
 from tiltune.models.checkpoint import (
     STATE,
@@ -350,8 +351,15 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
 
 
-def open_run(given: RunConfig, *, resume: bool) -> Run:
+def open_run(
+    given: RunConfig, *, resume: bool, constraint: TextConstraint | None = None
+) -> Run:
     """Load everything and open the run folder.
+
+    Args:
+        given: the run.
+        resume: go on from the last checkpoint, or from the start where there is none.
+        constraint: see `prepare`.
 
     Raises:
         TiltuneError: whatever is wrong with the configuration, the files it names, or the folder.
@@ -363,7 +371,8 @@ def open_run(given: RunConfig, *, resume: bool) -> Run:
         stored = resume and is_run_folder(folder)
         if folder.exists() and not stored:
             check_free(folder, overwrite=resume or given.run.overwrite)
-        prepared = prepare(stored_config(folder, given) if stored else given)
+        config = stored_config(folder, given) if stored else given
+        prepared = prepare(config, constraint=constraint)
         return Run(prepared, resume=resume, lock=lock)
     except BaseException:  # whose traceback may keep the lock from its end
         lock.release()
