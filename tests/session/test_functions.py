@@ -1,4 +1,4 @@
-"""A constraint given in Python: a table where one says it all, a name and a fingerprint where not."""
+"""A constraint given in Python: a table where one says it all, else a name with a fingerprint."""
 
 import subprocess
 import sys

@@ -26,7 +26,9 @@ def lines(given: Any, folder: Path, texts: str | None = "text") -> list[Any]:
 def test_rows_and_texts_are_lines(tmp_path: Path) -> None:
     given = [{"prompt": "é", "completion": "b\nc", "n": 1}, "text"]
     assert lines(given, tmp_path) == [given[0], {"text": "text"}]
-    assert lines(["hello"], tmp_path, None) == [{"messages": [{"role": "user", "content": "hello"}]}]
+    assert lines(["hello"], tmp_path, None) == [
+        {"messages": [{"role": "user", "content": "hello"}]}
+    ]
     assert lines((row for row in given), tmp_path) == lines(given, tmp_path)
 
 

@@ -133,7 +133,7 @@ def test_an_evaluation_scores_by_what_it_is_given(finished: Run) -> None:
         assert told == pytest.approx(counted)
     with pytest.raises(ConfigError, match="is the constraint that trained this model"):
         finished.evaluate(["the cat"], {"own": finished.constraint}, **options)
-    with pytest.raises(ConfigError, match="unknown key `protocol.kk`"):
+    with pytest.raises(ConfigError, match=r"unknown key `protocol\.kk`"):
         finished.evaluate(["the cat"], **{"kk": 4})
 
 

@@ -15,6 +15,7 @@ import typer
 from rich.logging import RichHandler
 
 from tiltune.cli.asking import sample
+from tiltune.cli.beginning import init
 from tiltune.cli.judging import rescore, score, train_classifier
 from tiltune.cli.measuring import compare, evaluate, report
 from tiltune.cli.terminal import log, say
@@ -22,7 +23,7 @@ from tiltune.cli.tuning import check, demo, fit
 from tiltune.errors import TiltuneError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for verb in (demo, check, fit, sample, score, evaluate, rescore, compare, report):
+for verb in (init, demo, check, fit, sample, score, evaluate, rescore, compare, report):
     app.command()(verb)
 classifier_app = typer.Typer(
     no_args_is_help=True, help="A small text classifier to use as a constraint."

@@ -238,9 +238,7 @@ def _built(config: ConstraintConfig, folder: Path) -> TextConstraint:
     return build_constraint(config)
 
 
-def _pools(
-    scorers: Sequence[ScorerSection], apart: Sequence[ScorerSection]
-) -> dict[str, Executor]:
+def _pools(scorers: Sequence[ScorerSection], apart: Sequence[ScorerSection]) -> dict[str, Executor]:
     """By scorer's name: a thread of its own for what waits on a network or is soon done, else the
     shared processes, as many as there are further cores.
 
@@ -248,11 +246,7 @@ def _pools(
         scorers: all of them.
         apart: those that may have a process.
     """
-    far = [
-        each
-        for each in apart
-        if not any(table.remote for _, table in tables(each.constraint))
-    ]
+    far = [each for each in apart if not any(table.remote for _, table in tables(each.constraint))]
     pools: dict[str, Executor] = {
         each.name: ThreadPoolExecutor(1) for each in scorers if each not in far
     }

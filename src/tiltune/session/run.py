@@ -1,16 +1,16 @@
 """A run in Python: the command line's verbs as methods, objects in the place of files.
 
-    import tiltune
+import tiltune
 
-    run = tiltune.Run(
-        model="models/smollm2",
-        data=["A text.", "Another one."],
-        constraint=lambda completion: "damn" not in completion.text,
-        method={"beta": 2},
-    )
-    for record in run.fit():
-        print(record.round, record.satisfaction_rate)
-    run.sample("Hello")
+run = tiltune.Run(
+    model="models/smollm2",
+    data=["A text.", "Another one."],
+    constraint=lambda completion: "damn" not in completion.text,
+    method={"beta": 2},
+)
+for record in run.fit():
+    print(record.round, record.satisfaction_rate)
+run.sample("Hello")
 """
 
 import shutil

@@ -84,7 +84,7 @@ def fitting(seconds: Mapping[str, float], rounds: int, left: float) -> tuple[int
 
 
 def fewer_rounds(seconds: Mapping[str, float], rounds: int, asked: int) -> dict[str, float]:
-    """The phases of a run of `asked` rounds; a run of n is measured n + 1 times, and warmed once."""
+    """The phases of a run of `asked` rounds; a run of n measures n + 1 times, and warms up once."""
     scales = {FIXED: (asked + 1) / (rounds + 1), "warm start": 1.0}
     return {name: each * scales.get(name, asked / rounds) for name, each in seconds.items()}
 
@@ -151,8 +151,8 @@ def _told(stated: RunConfig, config: ResolvedConfig, seconds: float) -> list[str
     method, policy = config.method.rounds, config.learner.steps_per_round
     lines = [
         f"quick: rounds {method}, completions a round {config.sampler.samples_per_round}, steps a "
-        f"round {policy}; about {seconds / 60:.1f} minutes by what a miniature round took. It shows "
-        f"that the model moves, no result; it is written to {stated.run.dir}, which stands in no "
+        f"round {policy}; about {seconds / 60:.1f} minutes by what a miniature round took. It "
+        f"shows that the model moves, no result; it is written to {stated.run.dir}, which stands in no "
         "other run's way"
     ]
     if seconds > SECONDS:

@@ -351,9 +351,7 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
 
 
-def open_run(
-    given: RunConfig, *, resume: bool, constraint: TextConstraint | None = None
-) -> Run:
+def open_run(given: RunConfig, *, resume: bool, constraint: TextConstraint | None = None) -> Run:
     """Load everything and open the run folder.
 
     Args:
