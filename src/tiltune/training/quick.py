@@ -152,8 +152,8 @@ def _told(stated: RunConfig, config: ResolvedConfig, seconds: float) -> list[str
     lines = [
         f"quick: rounds {method}, completions a round {config.sampler.samples_per_round}, steps a "
         f"round {policy}; about {seconds / 60:.1f} minutes by what a miniature round took. It "
-        f"shows that the model moves, no result; it is written to {stated.run.dir}, which stands in no "
-        "other run's way"
+        f"shows that the model moves, no result; it is written to {stated.run.dir}, where it "
+        "stands in no other run's way"
     ]
     if seconds > SECONDS:
         lines.append(
