@@ -70,7 +70,17 @@ def test_help_works_without_torch() -> None:
         "main()"
     )
     assert done.returncode == 0, done.stderr
-    for verb in ("demo", "check", "fit", "sample", "score", "evaluate", "rescore", "report"):
+    for verb in (
+        "init",
+        "demo",
+        "check",
+        "fit",
+        "sample",
+        "score",
+        "evaluate",
+        "rescore",
+        "report",
+    ):
         assert re.search(rf"\b{verb}\b", done.stdout), f"--help does not name `{verb}`"
 
 

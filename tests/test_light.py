@@ -52,6 +52,7 @@ class Step:
 
 STEPS = [
     Step("--help"),
+    Step("init run.toml", exit_code=2),  # it is there
     Step("fit bad.toml", exit_code=2),
     Step("fit run.toml --set method.bta=2", exit_code=2),
     Step("check bad.toml", exit_code=2),

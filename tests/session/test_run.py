@@ -17,6 +17,7 @@ from tiltune.serving.complete import Request, complete
 from tiltune.session.run import Run
 
 TABLES = ("method", "sampler", "value_model", "learner")
+COLD = {"warm_start": 0}  # a warm start is recorded as cached, or not
 
 
 def polite(completion: tiltune.Completion) -> bool:
@@ -30,7 +31,7 @@ def scores(completions: list[tiltune.Completion]) -> list[float]:
 
 def small(folder: Path, **tables: Any) -> dict[str, Any]:
     """The settings of `tiny.workplace`, whose files are there then."""
-    tree = tiny.workplace(folder, **tables)
+    tree = tiny.workplace(folder, value_model=COLD, **tables)
     return {name: tree[name] for name in TABLES} | {"run": {"seed": 3}}
 
 
@@ -59,7 +60,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_objects_give_what_files_give(finished: Run, tmp_path: Path) -> None:
     path = f"{__name__}:scores"
     constraint = {"kind": "python", "path": path, "words": None}
-    tree = tiny.workplace(tmp_path, constraint=constraint)
+    tree = tiny.workplace(tmp_path, constraint=constraint, value_model=COLD)
     tiny.finish(tree)
     ours, theirs = tiny.outcome(finished.folder), tiny.outcome(tmp_path / "run")
     assert ours == theirs and len(ours["records"]) == 3
