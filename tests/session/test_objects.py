@@ -42,7 +42,8 @@ def test_other_rows_are_another_file_and_a_path_is_a_path(tmp_path: Path) -> Non
         read_rows_given([text], tmp_path, setting="a/b", texts="text") for text in ("a", "a", "b")
     )
     assert one == same != other
-    assert isinstance(one, Rows) and one.path.parent == tmp_path
+    assert isinstance(one, Rows) and isinstance(other, Rows)
+    assert one.path != other.path and one.path.parent == tmp_path
     assert read_rows_given(Path("x.jsonl"), tmp_path, setting="data.corpus") == "x.jsonl"
 
 

@@ -81,7 +81,8 @@ def test_what_was_cut_is_stated(kind: str, tmp_path: Path, monkeypatch: pytest.M
 def test_it_stands_beside_the_run_and_can_be_gone_on_with(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tiny.write_toml(tiny.workplace(tmp_path, method={"rounds": 3}), tmp_path / "run.toml")
+    tree = tiny.workplace(tmp_path, method={"rounds": 3}, value_model={"warm_start": 2})
+    path = tiny.write_toml(tree, tmp_path / "run.toml")
 
     def fit(*options: str) -> str:
         with pytest.raises(SystemExit) as ended:
