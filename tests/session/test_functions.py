@@ -1,5 +1,6 @@
 """A constraint given in Python: a table where one says it all, else a name with a fingerprint."""
 
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,7 +10,14 @@ import pytest
 
 from conftest import ROOT
 from tiltune import Completion, Score, TextConstraint, build_constraint, combine, from_trl, mean
-from tiltune.config import AllConfig, LengthConfig, LexiconConfig, MeanConfig, PythonConfig
+from tiltune.config import (
+    AllConfig,
+    LengthConfig,
+    LexiconConfig,
+    MeanConfig,
+    NotConfig,
+    PythonConfig,
+)
 from tiltune.errors import ConfigError, ConstraintError
 from tiltune.session.functions import fingerprint, is_of_session, read_constraint
 
@@ -41,6 +49,16 @@ def test_a_lambda_scores_here_and_nowhere_else() -> None:
     assert values(built) == [0.5, 0.4, 0.0]
     with pytest.raises(ConstraintError, match=r"tiltune\.Run\.load\(FOLDER, constraint=…\)"):
         build_constraint(config)
+
+
+def test_what_was_read_is_read_again_as_the_same() -> None:
+    config, built = read_constraint(lambda c: c.text == "a cat")
+    assert built is not None and read_constraint(built) == (config, built)
+    both, joined = read_constraint(~built)
+    assert joined is not None and values(joined) == [0.0, 1.0, 1.0]
+    assert both == NotConfig(kind="not", parts=(config,), threshold=0.5)
+    with pytest.raises(ConstraintError, match="no file names it"):
+        pickle.loads(pickle.dumps(built))
 
 
 def test_settings_stand_beside_a_function() -> None:

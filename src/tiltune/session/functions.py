@@ -82,7 +82,8 @@ def _read_table(table: dict[str, Any]) -> tuple[ConstraintConfig, TextConstraint
         return config, None
     name = f"constraint {named.partition('@')[0].removeprefix('__main__:')}"
     scorer: Any = one_by_one(function, name) if config.takes == "completion" else function
-    return config, TextConstraint(name, scorer, config.text, config.threshold)
+    recipe = partial(build_constraint, config)  # which in another process tells what to do
+    return config, TextConstraint(name, scorer, config.text, config.threshold, recipe)
 
 
 def _table(constraint: TextConstraint) -> ConstraintConfig:
