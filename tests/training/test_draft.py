@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 import tiny
+from conftest import ROOT
 from tiltune.cli.app import app, main
 from tiltune.config import load_config
 from tiltune.errors import ConfigError, TiltuneError
@@ -184,3 +186,9 @@ def test_a_wrong_answer_that_was_given_ends_it(place: Path) -> None:
     with pytest.raises(ConfigError, match="no kind 'x'"):
         read_held("x")
     assert command("init", "--model", "nowhere", "--data", "x", "--hold", "x") == 2
+
+
+def test_the_page_lists_every_kind() -> None:
+    page = (ROOT / "docs" / "init.md").read_text("utf-8")
+    listed = re.findall(r"^\| `([\w-]+)", page, re.M)
+    assert sorted(listed) == sorted(KINDS)
