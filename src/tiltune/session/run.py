@@ -136,7 +136,8 @@ class Run:
         dir: str | Path | None = None,
         **settings: Unpack[Settings],
     ) -> None:
-        tree = {name: _keys(table, name) for name, table in settings.items()}
+        given = cast(Mapping[str, Table], settings)
+        tree = {name: _keys(table, name) for name, table in given.items()}
         stated = tree.get("run", {}).get("dir")
         if dir is not None and stated is not None:
             raise ConfigError(f"{SOURCE}: dir and run['dir'] are both given; give one")
@@ -349,12 +350,13 @@ class Run:
         self, prompts: Any, scorers: Mapping[str, ConstraintLike], options: dict[str, Any]
     ) -> tuple[EvaluateConfig, dict[str, TextConstraint]]:
         """The evaluation's configuration, and scorers that only this process can build."""
-        toml = isinstance(prompts, str | Path) and str(prompts).endswith(".toml")
-        if toml or isinstance(prompts, EvaluateConfig):
+        if isinstance(prompts, str | Path) and str(prompts).endswith(".toml"):
+            prompts = load_evaluate_config(prompts)
+        if isinstance(prompts, EvaluateConfig):
             if scorers or options:
                 given = ", ".join([*(["scorers"] if scorers else []), *options])
                 raise ConfigError(f"evaluate: {given} beside a whole evaluation; state it there")
-            return (load_evaluate_config(prompts) if toml else prompts), {}
+            return prompts, {}
         groups = prompts if isinstance(prompts, Mapping) else {"prompts": prompts}
         groups = {} if prompts is None else groups
         beside = self.folder.with_name(f"{self.folder.name}.given")
