@@ -16,12 +16,10 @@ run.sample("Hello")
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, Self, TypedDict, Unpack, cast, final
-
-from pydantic import BaseModel
+from typing import Any, Protocol, Self, Unpack, cast, final
 
 from tiltune.config import EvaluateConfig, RunConfig, load_config, parse_config
 from tiltune.config.evaluate import load_evaluate_config
@@ -38,61 +36,22 @@ from tiltune.records.rounds import RoundRecord, read_records
 from tiltune.records.run_folder import check_free, is_run_folder, read_config
 from tiltune.serving.complete import Request, complete
 from tiltune.session.functions import ConstraintLike, is_of_session, read_constraint
-from tiltune.session.objects import ModelLike, RowsLike, read_model_given, read_rows_given
+from tiltune.session.objects import ModelLike, RowsLike, read_rows_given
+from tiltune.session.settings import (
+    EvaluateOptions,
+    SampleOptions,
+    Settings,
+    Table,
+    data_table,
+    keys,
+    model_table,
+)
 from tiltune.training.run import open_run
 
 Say = Callable[[str], object]
-Table = Mapping[str, Any] | BaseModel
-"""A table of `run.toml`: its keys and values, or the section of `tiltune.config`."""
-ROWS = {"corpus": "text", "prompts": "prompt", "valid": "text"}
-"""Settings of [data] that name rows, and the field that a text fills."""
 WAYS: dict[str, Any] = {"guided": False, "round": None, "best_of": 1, "base": False}
 """How a model decodes, if nothing else is asked for."""
 SOURCE = "tiltune.Run"
-
-
-class Settings(TypedDict, total=False):
-    """The tables of `run.toml` beside model, data and constraint."""
-
-    run: Table
-    method: Table
-    sampler: Table
-    value_model: Table
-    learner: Table
-    actor: Table
-
-
-class SampleOptions(TypedDict, total=False):
-    """As of `tiltune sample`, see `Request`."""
-
-    chat: bool | None
-    n: int
-    guided: bool
-    round: int | None
-    temperature: float
-    top_p: float
-    max_new_tokens: int | None
-    seed: int
-
-
-class EvaluateOptions(TypedDict, total=False):
-    """How the model decodes, as of `tiltune evaluate`; `utility`, the tables of what else is
-    measured; and the protocol, see `ProtocolSection`."""
-
-    guided: bool
-    round: int | None
-    best_of: int
-    base: bool
-    utility: Sequence[Table]
-    k: int
-    top_p: float
-    temperature: float
-    max_new_tokens: int
-    seed: int
-    batch_size: int
-    reference: str | None
-    before: str | None
-    allow_training_scorer: bool
 
 
 class _File(Protocol):
@@ -137,7 +96,7 @@ class Run:
         **settings: Unpack[Settings],
     ) -> None:
         given = cast(Mapping[str, Table], settings)
-        tree = {name: _keys(table, name) for name, table in given.items()}
+        tree = {name: keys(table, name) for name, table in given.items()}
         stated = tree.get("run", {}).get("dir")
         if dir is not None and stated is not None:
             raise ConfigError(f"{SOURCE}: dir and run['dir'] are both given; give one")
@@ -147,7 +106,7 @@ class Run:
             place = Path(temporary) / "run"
         beside = Path(place).with_name(f"{Path(place).name}.given")
         table, self._built = read_constraint(constraint)
-        found_model, found_data = _model_table(model, beside), _data_table(data, beside)
+        found_model, found_data = model_table(model, beside), data_table(data, beside)
         self._files: list[_File] = []
         tree |= {
             "run": tree.get("run", {}) | {"dir": str(place)},
@@ -392,30 +351,3 @@ class Run:
             self._opened = None  # the other one's memory first
             self._opened = (key, open_contender(self.folder, **key, constraint=self._built))
         return self._opened[1]
-
-
-def _keys(table: Table, name: str) -> dict[str, Any]:
-    """A table's stated keys."""
-    if isinstance(table, BaseModel):
-        return table.model_dump(exclude_unset=True)
-    if not isinstance(cast(object, table), Mapping):
-        raise ConfigError(
-            f"{SOURCE}: {name} = {table!r}: give a table of settings, such as method={{'beta': 2}}"
-        )
-    return dict(table)
-
-
-def _model_table(given: Any, beside: Path) -> dict[str, Any]:
-    table = _keys(given, "model") if isinstance(given, Mapping | BaseModel) else {"path": given}
-    return table | ({"path": read_model_given(table["path"], beside)} if "path" in table else {})
-
-
-def _data_table(given: Any, beside: Path) -> dict[str, Any]:
-    if given is None:
-        return {}
-    table = _keys(given, "data") if isinstance(given, Mapping | BaseModel) else {"corpus": given}
-    return table | {
-        name: read_rows_given(table[name], beside, setting=f"data.{name}", texts=text)
-        for name, text in ROWS.items()
-        if table.get(name) is not None
-    }

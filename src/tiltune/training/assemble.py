@@ -190,10 +190,7 @@ def prepare(
     drop = config.data.violating == "drop"
     corpus, count = trained_rows(data.train, judged, constraint, drop=drop)
     if data.train and not corpus and to_train:
-        raise DataError(
-            f"data.corpus = {config.data.corpus}: none of its {len(data.train)} rows meets the "
-            "constraint; loosen the constraint, or set data.violating = 'keep'"
-        )
+        raise _none_left(config, len(data.train))
     # how often the corpus may be read is known when it has been read
     config = resolve(given, model, replace(scale, corpus_rows=len(corpus)), method)
     config = choose_warm_start(
@@ -215,6 +212,14 @@ def prepare(
         devices=devices,
         chosen=chosen,
         warm_rows=data.warm,
+    )
+
+
+def _none_left(config: RunConfig, rows: int) -> DataError:
+    """What a corpus without a row that satisfies is refused with."""
+    return DataError(
+        f"data.corpus = {config.data.corpus}: none of its {rows} rows meets the constraint; loosen "
+        "the constraint, or set data.violating = 'keep'"
     )
 
 
