@@ -1,4 +1,4 @@
-"""The keywords of `tiltune.Run` and of its methods, and the tables of `run.toml` that they become."""
+"""Keywords of `tiltune.Run` and of its methods, and the tables of `run.toml` that they become."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -65,7 +65,8 @@ def keys(table: Table, name: str) -> dict[str, Any]:
         return table.model_dump(exclude_unset=True)
     if not isinstance(cast(object, table), Mapping):
         raise ConfigError(
-            f"tiltune.Run: {name} = {table!r}: give a table of settings, such as method={{'beta': 2}}"
+            f"tiltune.Run: {name} = {table!r}: give a table of settings, such as "
+            "method={'beta': 2}"
         )
     return dict(table)
 
