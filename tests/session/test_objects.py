@@ -1,4 +1,4 @@
-"""Rows and models that are given as objects become files that hold the same."""
+"""GivenRows and models that are given as objects become files that hold the same."""
 
 import json
 from pathlib import Path
@@ -13,12 +13,12 @@ from tiltune import EnumerableModel, LanguageModel
 from tiltune.config import ModelSection
 from tiltune.errors import ConfigError, DataError, ModelError
 from tiltune.models import hub
-from tiltune.session.objects import Rows, Weights, read_model_given, read_rows_given
+from tiltune.session.objects import GivenRows, GivenModel, read_model_given, read_rows_given
 
 
 def lines(given: Any, folder: Path, texts: str | None = "text") -> list[Any]:
     rows = read_rows_given(given, folder, setting="data.corpus", texts=texts)
-    assert isinstance(rows, Rows)
+    assert isinstance(rows, GivenRows)
     rows.write()
     return [json.loads(line) for line in rows.path.read_text("utf-8").splitlines()]
 
@@ -42,7 +42,7 @@ def test_other_rows_are_another_file_and_a_path_is_a_path(tmp_path: Path) -> Non
         read_rows_given([text], tmp_path, setting="a/b", texts="text") for text in ("a", "a", "b")
     )
     assert one == same != other
-    assert isinstance(one, Rows) and isinstance(other, Rows)
+    assert isinstance(one, GivenRows) and isinstance(other, GivenRows)
     assert one.path != other.path and one.path.parent == tmp_path
     assert read_rows_given(Path("x.jsonl"), tmp_path, setting="data.corpus") == "x.jsonl"
 
@@ -70,7 +70,7 @@ def test_a_loaded_model_is_written_as_it_is(tmp_path: Path) -> None:
         model.lm_head.weight.add_(1.0)
     for given in (model, LanguageModel(model)):
         found = read_model_given((given, tokenizer), tmp_path / "given")
-        assert isinstance(found, Weights)
+        assert isinstance(found, GivenModel)
         found.write()
         section = ModelSection(path=str(found.path), dtype="float32")
         read = hub.load(section, device=torch.device("cpu")).policy.module
@@ -106,7 +106,7 @@ def test_an_adapter_is_merged(tmp_path: Path) -> None:
         if "lora_B" in name:
             value.data.fill_(0.1)
     found = read_model_given((loaded.policy, loaded.tokenizer), tmp_path / "given")
-    assert isinstance(found, Weights)
+    assert isinstance(found, GivenModel)
     found.write()
     read: Any = AutoModelForCausalLM.from_pretrained(found.path)
     ids = torch.tensor([[0, 2, 3]])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import AutoTokenizer
 
 import tiltune
@@ -44,7 +45,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run on objects alone, by a lambda."""
     folder = tmp_path_factory.mktemp("objects")
     settings = small(folder)
-    model: Any = hub.AutoModelForCausalLM.from_pretrained(folder / "model")
+    model = hub.load_module(str(folder / "model"), dtype=torch.float32)
     run = Run(
         model=(model, AutoTokenizer.from_pretrained(folder / "model")),
         data=tiny.corpus_rows(),

@@ -28,7 +28,7 @@ tokenizer, as a pair."""
 
 
 @dataclass(frozen=True)
-class Rows:
+class GivenRows:
     """Rows as the lines of a file, whose name tells them from others."""
 
     path: Path
@@ -40,7 +40,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Weights:
+class GivenModel:
     """A model and its tokenizer as a folder."""
 
     path: Path
@@ -57,7 +57,7 @@ class Weights:
 
 def read_rows_given(
     given: RowsLike, folder: Path, *, setting: str, texts: str | None = None
-) -> str | Rows:
+) -> str | GivenRows:
     """A path as it is, rows as a file to be written.
 
     Args:
@@ -84,7 +84,7 @@ def read_rows_given(
     content = "".join(lines)
     short = hashlib.sha256(content.encode()).hexdigest()[:12]
     name = re.sub(r"\W+", "-", setting.removeprefix("data."))
-    return Rows(folder / f"{name}-{short}.jsonl", content)
+    return GivenRows(folder / f"{name}-{short}.jsonl", content)
 
 
 def _line(row: object, place: str, texts: str | None) -> str:
@@ -99,7 +99,7 @@ def _line(row: object, place: str, texts: str | None) -> str:
         raise DataError(f"{place} cannot be written as JSON: {error}") from None
 
 
-def read_model_given(given: ModelLike, folder: Path) -> str | Weights:
+def read_model_given(given: ModelLike, folder: Path) -> str | GivenModel:
     """A path as it is, a model and its tokenizer as a folder to be written.
 
     Args:
@@ -134,4 +134,4 @@ def read_model_given(given: ModelLike, folder: Path) -> str | Weights:
         raise ModelError(f"model: a {type(model.inner).__name__} cannot be saved; give a folder")
     elif model.adapters is not None and model.adapter is None:
         raise ModelError("model: a view without its adapter; give the folder of the base model")
-    return Weights(folder / "model", model, tokenizer)
+    return GivenModel(folder / "model", model, tokenizer)

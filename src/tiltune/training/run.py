@@ -58,7 +58,7 @@ from tiltune.training.probe import probe, probe_rows
 from tiltune.training.process import RemoteActor
 
 
-class Run:
+class OpenRun:
     """One run folder and the objects that fill it.
 
     Args:
@@ -351,7 +351,9 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
 
 
-def open_run(given: RunConfig, *, resume: bool, constraint: TextConstraint | None = None) -> Run:
+def open_run(
+    given: RunConfig, *, resume: bool, constraint: TextConstraint | None = None
+) -> OpenRun:
     """Load everything and open the run folder.
 
     Args:
@@ -371,7 +373,7 @@ def open_run(given: RunConfig, *, resume: bool, constraint: TextConstraint | Non
             check_free(folder, overwrite=resume or given.run.overwrite)
         config = stored_config(folder, given) if stored else given
         prepared = prepare(config, constraint=constraint)
-        return Run(prepared, resume=resume, lock=lock)
+        return OpenRun(prepared, resume=resume, lock=lock)
     except BaseException:  # whose traceback may keep the lock from its end
         lock.release()
         raise
