@@ -1,4 +1,4 @@
-"""GivenRows and models that are given as objects become files that hold the same."""
+"""Rows and models that are given as objects become files that hold the same."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from tiltune import EnumerableModel, LanguageModel
 from tiltune.config import ModelSection
 from tiltune.errors import ConfigError, DataError, ModelError
 from tiltune.models import hub
-from tiltune.session.objects import GivenRows, GivenModel, read_model_given, read_rows_given
+from tiltune.session.objects import GivenModel, GivenRows, read_model_given, read_rows_given
 
 
 def lines(given: Any, folder: Path, texts: str | None = "text") -> list[Any]:
