@@ -31,7 +31,7 @@ from tiltune.decoding.texts import texts
 from tiltune.models.lm import LanguageModel
 from tiltune.records.intervals import wilson_interval
 from tiltune.training.assemble import prepare
-from tiltune.training.run import Run
+from tiltune.training.run import OpenRun
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "../shared/data"
@@ -74,7 +74,7 @@ def run_method(name: str, config: RunConfig) -> dict[str, Any]:
     prepared = prepare(config)
     last: dict[str, Any] = {}
     if name != "base":
-        records = list(Run(prepared).rounds())
+        records = list(OpenRun(prepared).rounds())
         last = {
             "training_scorer_rate": records[-1].satisfaction_rate,
             "training_scorer_interval": records[-1].satisfaction_rate_interval,

@@ -71,6 +71,7 @@ def test_help_works_without_torch() -> None:
     )
     assert done.returncode == 0, done.stderr
     for verb in (
+        "init",
         "demo",
         "check",
         "fit",

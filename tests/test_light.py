@@ -56,6 +56,7 @@ STEPS = [
     Step("demo --help"),
     Step("fit run.toml --set run.dir=run", exit_code=2),  # it exists
     Step("fit run.toml --set run.dir=run --set method.beta=9 --resume", exit_code=2),
+    Step("init run.toml", exit_code=2),  # it is there
     Step("fit bad.toml", exit_code=2),
     Step("fit run.toml --set method.bta=2", exit_code=2),
     Step("check bad.toml", exit_code=2),

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tiltune.models.laws import LossOutput
     from tiltune.models.lm import LanguageModel
     from tiltune.records.rounds import RoundRecord
+    from tiltune.session.run import Run
     from tiltune.training.fit import fit
     from tiltune.training.run import open_run
     from tiltune.worlds.testing import EnumerableModel, check_constraint
@@ -50,6 +51,7 @@ __all__ = [
     "Models",
     "Needs",
     "RoundRecord",
+    "Run",
     "RunConfig",
     "Samples",
     "SamplingLaw",
@@ -87,6 +89,7 @@ PUBLIC = {
     "Models": "tiltune.methods.base:Models",
     "Needs": "tiltune.methods.base:Needs",
     "RoundRecord": "tiltune.records.rounds:RoundRecord",
+    "Run": "tiltune.session.run:Run",
     "RunConfig": "tiltune.config:RunConfig",
     "Samples": "tiltune.data.samples:Samples",
     "SamplingLaw": "tiltune.data.samples:SamplingLaw",

@@ -17,7 +17,7 @@ from tiltune.models import hub
 from tiltune.models.lm import LanguageModel
 from tiltune.training.assemble import make_actor, make_learner, prepare
 from tiltune.training.learner import Trained
-from tiltune.training.run import Run
+from tiltune.training.run import OpenRun
 from tiltune.values.fit import ValueLearner, ValueSettings
 from tiltune.values.model import HeadValue, TrunkValue, ValueModel
 
@@ -149,7 +149,7 @@ def test_a_learner_step_nears_the_target(adapter: str, kind: str, tmp_path: Path
 @pytest.mark.parametrize("schedule", ["sequential", "parallel"])
 @pytest.mark.parametrize("adapter", ["none", "lora"])
 def test_a_run_ends_with_a_model(schedule: str, adapter: str, tmp_path: Path) -> None:
-    run = Run(prepare(config(tmp_path, schedule, adapter, "copy")))
+    run = OpenRun(prepare(config(tmp_path, schedule, adapter, "copy")))
     records = list(run.rounds())
     assert [record.closing for record in records] == [False, False, True]
     for record in records:

@@ -15,7 +15,7 @@ from tiltune.errors import RunError
 from tiltune.models.optimiser import Optimiser, RateSchedule
 from tiltune.training.assemble import make_actor, make_learner, prepare
 from tiltune.training.learner import Trained
-from tiltune.training.run import Run
+from tiltune.training.run import OpenRun
 from tiltune.values.fit import ValueLearner
 
 KINDS = ("tilt", "filter", "ppo", "grpo", "sft")
@@ -160,7 +160,9 @@ class Unlabelled:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_label_that_is_none_stops_every_method(tmp_path: Path, kind: str) -> None:
     """sft trains on no sample, but measures them."""
-    run = Run(prepare(tiny.config(tiny.workplace(tmp_path, method={"kind": kind, "rounds": 1}))))
+    run = OpenRun(
+        prepare(tiny.config(tiny.workplace(tmp_path, method={"kind": kind, "rounds": 1})))
+    )
     run.actor.sampler.constraint = Unlabelled()
     with pytest.raises(RunError, match=r"of 32 completions have a label .* such as nan, "):
         list(run.rounds())

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from tiltune.cli.asking import sample
+from tiltune.cli.beginning import init
 from tiltune.cli.judging import rescore, score, train_classifier
 from tiltune.cli.measuring import compare, evaluate, report
 from tiltune.cli.quiet import settle
@@ -23,7 +24,7 @@ from tiltune.cli.tuning import check, demo, fit
 from tiltune.errors import TiltuneError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
-for verb in (demo, check, fit, sample, score, evaluate, rescore, compare, report, push):
+for verb in (init, demo, check, fit, sample, score, evaluate, rescore, compare, report, push):
     app.command()(verb)
 classifier_app = typer.Typer(
     no_args_is_help=True, help="A small text classifier to use as a constraint."

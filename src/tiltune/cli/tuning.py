@@ -8,8 +8,9 @@ import typer
 
 from tiltune.cli.progress import shown
 from tiltune.cli.terminal import describe, log, say
-from tiltune.config import load_config, load_constraint_config
+from tiltune.config import RunConfig, load_config, load_constraint_config
 from tiltune.records.resume import check_early, is_finished
+from tiltune.records.run_folder import is_run_folder, read_config
 
 ConfigPath = Annotated[Path, typer.Argument(help="The run's TOML file.", metavar="run.toml")]
 Settings = Annotated[
@@ -65,9 +66,19 @@ def fit(
             "micro-batches may change.",
         ),
     ] = False,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick",
+            help="Ten minutes at most, to see it move: fewer completions and steps, in a folder of "
+            "its own, RUN-quick.",
+        ),
+    ] = False,
 ) -> None:
     """Fine-tune; writes the run folder that `run.dir` names."""
     given = load_config(config, tuple(settings or ()))
+    if quick:
+        given = _quick(given, resume=resume)
     folder = Path(given.run.dir)
     if resume and is_finished(folder, given):
         say(f"{folder}: finished already, nothing to do; a higher method.rounds goes on")
@@ -98,7 +109,7 @@ def fit(
                     say("  ", ("alarm: ", "yellow"), alarm)
     except KeyboardInterrupt:
         saved = run.next_round if run else 0
-        again = _fit_command(config, settings or [], resume=resume or saved > 0)
+        again = _fit_command(config, settings or [], resume=resume or saved > 0, quick=quick)
         if saved:
             say(f"stopped; `{again}` goes on at round {saved}")
         else:
@@ -107,7 +118,22 @@ def fit(
     say(f"model: {folder / 'model'}   report: {folder / 'report.html'}")
 
 
-def _fit_command(config: Path, settings: list[str], *, resume: bool) -> str:
+def _quick(given: RunConfig, *, resume: bool) -> RunConfig:
+    """The run of ten minutes; one that is gone on with is the one that was begun."""
+    from tiltune.training.quick import quick, quick_folder
+
+    folder = quick_folder(given)
+    if resume and is_run_folder(folder):
+        return read_config(folder)
+    say("quick: timing a miniature round …")
+    chosen = quick(given)
+    for line in chosen.told:
+        say(line)
+    return chosen.config
+
+
+def _fit_command(config: Path, settings: list[str], *, resume: bool, quick: bool) -> str:
     """What to type to go on with the same settings."""
-    options = ["--resume"] * resume + [part for each in settings for part in ("--set", each)]
+    options = ["--quick"] * quick + ["--resume"] * resume
+    options += [part for each in settings for part in ("--set", each)]
     return shlex.join(["tiltune", "fit", str(config), *options])

@@ -5,7 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from tiltune.config.constraint_section import (
     SENTENCES,
@@ -68,15 +74,30 @@ class PythonConfig(TextSection):
     path: str = Field(
         description="'module:attribute' of a callable, see `tiltune.constraints.base`."
     )
+    takes: Literal["batch", "completion"] = Field(
+        default="batch",
+        description="batch: a list of completions, and gives a list of scores. completion: one, "
+        "and gives its score; True and False are 1 and 0.",
+    )
 
     @property
     def source(self) -> str:
         """The callable's name."""
         return self.path
 
+    @property
+    def of_session(self) -> bool:
+        """Whether the callable lives in one Python process alone, as a lambda does."""
+        return "<" in self.path or self.path.startswith("__main__:")
+
     def files(self) -> list[Path]:
         """The module's own file."""
-        return module_files(self.path)
+        return [] if self.of_session else module_files(self.path)
+
+    @model_serializer(mode="wrap")
+    def _without_usual(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A usual `takes` is left out, so that hashes of earlier runs stay what they were."""
+        return {k: v for k, v in write(self).items() if (k, v) != ("takes", "batch")}
 
 
 class ProfanityConfig(TextSection):

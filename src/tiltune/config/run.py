@@ -246,8 +246,8 @@ def load_constraint_config(path: str | Path) -> ConstraintConfig:
         tree = {"constraint": tree}
     unknown = {name: table for name, table in tree.items() if name not in RunConfig.model_fields}
     tree = {"constraint": tree["constraint"], **unknown}
-    return parse_config(_ConstraintFile, tree, source=str(path)).constraint
+    return parse_config(ConstraintFile, tree, source=str(path)).constraint
 
 
-class _ConstraintFile(Section):
+class ConstraintFile(Section):
     constraint: ConstraintConfig

@@ -5,11 +5,13 @@ import importlib
 import inspect
 import os
 import sys
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
 from tiltune.config import PythonConfig
 from tiltune.constraints.base import TextConstraint, describe_error, shown
+from tiltune.constraints.scores import Completion, ScoreFunction
 from tiltune.errors import ConstraintError
 
 
@@ -21,12 +23,43 @@ def build_python(config: PythonConfig) -> TextConstraint:
             that can be called.
     """
     name = f"constraint.path {config.path!r}"
+    if config.of_session:
+        raise ConstraintError(
+            f"{name} is a function of the Python session that it was given in, and no file names "
+            "it; go on from Python with `tiltune.Run.load(FOLDER, constraint=…)`, or put it into a "
+            "module and name it 'module:attribute'"
+        )
     found = load_named(config.path, name)
     if not callable(found):
         raise ConstraintError(f"{name} is {shown(found)}, which cannot be called; name a function")
-    refuse_other_arguments(found, name, config.path)
-    scorer: Any = found
+    if config.takes == "batch":
+        refuse_other_arguments(found, name, config.path)
+    scorer: Any = one_by_one(found, name) if config.takes == "completion" else found
     return TextConstraint(name, scorer, config.text, config.threshold)
+
+
+def one_by_one(judge: Callable[[Completion], Any], name: str) -> ScoreFunction:
+    """A function of one completion as a function of a batch.
+
+    Args:
+        judge: gives a bool, a number in [0, 1] or a `Score`.
+        name: how messages call it.
+    """
+
+    def score(completions: Sequence[Completion]) -> list[Any]:
+        scores: list[Any] = []
+        for completion in completions:
+            try:
+                scores.append(judge(completion))
+            except (AttributeError, TypeError) as error:  # taken for a string, or for a list
+                raise ConstraintError(
+                    f"{name} raised {describe_error(error)}; it is called with one "
+                    "`tiltune.Completion` at a time, whose text is its `.text`; this one: "
+                    f"{shown(completion.text)}"
+                ) from error
+        return scores
+
+    return score
 
 
 def refuse_other_arguments(function: Any, name: str, path: str) -> None:

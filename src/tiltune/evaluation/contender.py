@@ -105,6 +105,7 @@ def open_contender(
     round: int | None = None,
     best_of: int = 1,
     base: bool = False,
+    constraint: TextConstraint | None = None,
 ) -> Contender:
     """Open a run folder or a model folder.
 
@@ -115,6 +116,7 @@ def open_contender(
         round: of which round; None: the last one for `guided`, else the finished model.
         best_of: draw so many and keep the one that the run's constraint scores highest.
         base: the run's base model instead of the tuned one.
+        constraint: the run's own, where it is built already; None: it is built if it is needed.
 
     Raises:
         RunError: the folder lacks what is asked of it, or two wishes exclude each other.
@@ -124,7 +126,7 @@ def open_contender(
     _refuse(path, run, guided=guided or round is not None, best_of=best_of, base=base)
     values: ValueModel | None = None
     if run is not None and (guided or round is not None):
-        loaded, values, weights = _pair(path, run, round, guided=guided)
+        loaded, values, weights = _pair(path, run, round, constraint, guided=guided)
     else:
         loaded, weights = _model(path, run, base=base)
     trained_by = _trained_by(run) if not base else None
@@ -133,7 +135,7 @@ def open_contender(
     decoding = ["guided" if guided else "plain", str(best_of)]
     if best_of > 1 and run is not None:
         trained_by = run.constraint
-        chooser = build_constraint(run.constraint)
+        chooser = constraint or build_constraint(run.constraint)
         decoding.append(constraint_digest(run.constraint))
     return Contender(
         name=name or path.resolve().name,
@@ -185,7 +187,12 @@ def _model(path: Path, run: RunConfig | None, *, base: bool) -> tuple[hub.Loaded
 
 
 def _pair(
-    path: Path, run: RunConfig, number: int | None, *, guided: bool
+    path: Path,
+    run: RunConfig,
+    number: int | None,
+    constraint: TextConstraint | None,
+    *,
+    guided: bool,
 ) -> tuple[hub.Loaded, ValueModel | None, str]:
     """A round's snapshot and, if guided, its values; and the hash of both."""
     folder = _pair_folder(path, number)
@@ -204,18 +211,20 @@ def _pair(
     if not guided:
         return loaded, None, weights
     values = make_values(run, loaded, loaded.policy, reference)
-    exact = _with_automaton(run, loaded, values)
+    exact = _with_automaton(run, loaded, values, constraint)
     exact.load_state(saved.tensors["values"])
     if exact is not values:
         weights += constraint_digest(run.constraint)
     return loaded, exact, weights
 
 
-def _with_automaton(run: RunConfig, loaded: hub.Loaded, values: ValueModel) -> ValueModel:
+def _with_automaton(
+    run: RunConfig, loaded: hub.Loaded, values: ValueModel, constraint: TextConstraint | None
+) -> ValueModel:
     """The values with what the automaton of the run's constraint knows, if it has one."""
     if run.constraint.whole_texts_alone:  # it need not be built to decode
         return values
-    automaton = make_automaton(run, build_constraint(run.constraint), loaded)
+    automaton = make_automaton(run, constraint or build_constraint(run.constraint), loaded)
     return values if isinstance(automaton, str) else with_automaton(run, values, automaton)
 
 

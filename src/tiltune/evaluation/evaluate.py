@@ -6,12 +6,13 @@ and a finished one is read from its files without a forward pass.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tiltune.config import ConstraintConfig, EvaluateConfig
 from tiltune.config.constraint import CombinedSection, tables
+from tiltune.constraints.base import TextConstraint
 from tiltune.data.chat_format import plain_told
 from tiltune.errors import ConfigError, counted
 from tiltune.evaluation.contender import Contender
@@ -66,6 +67,7 @@ def evaluate(
     config: EvaluateConfig,
     folder: Path,
     *,
+    built: Mapping[str, TextConstraint] | None = None,
     say: Callable[[str], None] = lambda _: None,
     progress: Progress = silent,
 ) -> Evaluation:
@@ -75,6 +77,7 @@ def evaluate(
         contender: what is evaluated.
         config: `eval.toml`.
         folder: of the evaluation; what it holds of the same hash is not made again.
+        built: see `Judges`.
         say: takes a line for the user.
         progress: told of completions drawn, scores given, then measurements taken.
 
@@ -94,7 +97,10 @@ def evaluate(
         refuse_another(folder, manifest)
         before = measured_before(folder, manifest)
         write_manifest(folder, manifest.model_copy(update={"measured": before}))
-        texts = _write_and_judge(config, folder, plans, progress)
+        judges = Judges(
+            config.scorer, folder, completions=sum(plan.rows for plan in plans), built=built
+        )
+        texts = _write_and_judge(judges, folder, plans, progress)
         started = time.perf_counter()
         measured: list[str] = []
         subject = Subject(
@@ -284,13 +290,13 @@ def _manifest(
 
 
 def _write_and_judge(
-    config: EvaluateConfig, folder: Path, plans: Sequence[GenerationPlan], progress: Progress
+    judges: Judges, folder: Path, plans: Sequence[GenerationPlan], progress: Progress
 ) -> Texts:
     """Draw all groups while the scorers score, then wait for what is left."""
     texts = Texts()
     total, done, tokens = sum(plan.rows for plan in plans), 0, 0
     started = time.perf_counter()
-    with Judges(config.scorer, folder, completions=total) as judges:
+    with judges:
         for plan in plans:
             rows: list[JsonRow] = []
             judges.begin(plan.group.name, plan.digest(), total=plan.rows)

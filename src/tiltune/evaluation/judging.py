@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -84,20 +84,32 @@ class Judges:
         scorers: the `[[scorer]]` tables.
         folder: of the evaluation.
         completions: how many there will be, which decides between a thread and processes.
+        built: constraints that are built already, by the scorer's name; they stay in this process.
 
     Raises:
         ConstraintError: a constraint cannot be built; before anything is drawn.
     """
 
-    def __init__(self, scorers: Sequence[ScorerSection], folder: Path, *, completions: int) -> None:
+    def __init__(
+        self,
+        scorers: Sequence[ScorerSection],
+        folder: Path,
+        *,
+        completions: int,
+        built: Mapping[str, TextConstraint] | None = None,
+    ) -> None:
+        built = built or {}
         self.scorers = list(scorers)
         self.folder = folder
         self.completions = completions
         self.scoring_seconds = 0.0
         self.waiting_seconds = 0.0
-        self._constraints = {each.name: _built(each.constraint, folder) for each in scorers}
+        self._constraints = {
+            each.name: built.get(each.name) or _built(each.constraint, folder) for each in scorers
+        }
         self._streams: dict[tuple[str, str], _Stream] = {}
-        self._pools = _pools(self.scorers, apart=completions >= APART_FROM)
+        apart = [each for each in scorers if each.name not in built]
+        self._pools = _pools(self.scorers, apart if completions >= APART_FROM else [])
 
     def __enter__(self) -> "Judges":
         return self
@@ -225,14 +237,15 @@ def _built(config: ConstraintConfig, folder: Path) -> TextConstraint:
     return build_constraint(config)
 
 
-def _pools(scorers: Sequence[ScorerSection], *, apart: bool) -> dict[str, Executor]:
+def _pools(scorers: Sequence[ScorerSection], apart: Sequence[ScorerSection]) -> dict[str, Executor]:
     """By scorer's name: a thread of its own for what waits on a network or is soon done, else the
-    shared processes, as many as there are further cores."""
-    far = [
-        each
-        for each in scorers
-        if apart and not any(table.remote for _, table in tables(each.constraint))
-    ]
+    shared processes, as many as there are further cores.
+
+    Args:
+        scorers: all of them.
+        apart: those that may have a process.
+    """
+    far = [each for each in apart if not any(table.remote for _, table in tables(each.constraint))]
     pools: dict[str, Executor] = {
         each.name: ThreadPoolExecutor(1) for each in scorers if each not in far
     }

@@ -163,7 +163,7 @@ def _differences(stored: RunConfig, given: RunConfig) -> Iterator[str]:
         before = kept.get(key)
         if key.startswith("constraint.") and type(before) is not type(asked):
             continue  # told by the outline of the table around it
-        free = asked.effort if isinstance(asked, ConstraintSection) else MAY_CHANGE.get(key, ())
+        free = _free(asked) if isinstance(asked, ConstraintSection) else MAY_CHANGE.get(key, ())
         if WHOLE in free:
             continue
         for name in sorted(asked.model_fields_set.difference(free)):
@@ -171,6 +171,13 @@ def _differences(stored: RunConfig, given: RunConfig) -> Iterator[str]:
             if value not in (None, "auto", was):  # which ask for nothing
                 started = "left it open" if was is None else f"was started with {was!r}"
                 yield f"{key}.{name} is {value!r}, the run {started}"
+
+
+def _free(constraint: Any) -> frozenset[str]:
+    """What of a constraint's table may be another one. A function of a session always is: that it
+    is the one that the run was started with cannot be known, only that it differs."""
+    of_session: bool = getattr(constraint, "of_session", False)
+    return constraint.effort | {"path"} if of_session else constraint.effort
 
 
 def _tables(config: RunConfig) -> Iterator[tuple[str, Any]]:
@@ -198,7 +205,7 @@ def _outline(value: Any) -> Any:
 def _with_effort(stored: Any, given: Any) -> Any:
     """The stored constraint, whose scores are fetched as the given one of its outline states."""
     changes: dict[str, Any] = {
-        name: getattr(given, name) for name in stored.effort & given.model_fields_set
+        name: getattr(given, name) for name in _free(stored) & given.model_fields_set
     }
     if hasattr(stored, "parts"):
         changes["parts"] = tuple(map(_with_effort, stored.parts, given.parts))

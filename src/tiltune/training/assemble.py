@@ -56,6 +56,7 @@ from tiltune.training.measure import Measurer
 from tiltune.training.precision import choose_precision
 from tiltune.training.sampler import Sampler
 from tiltune.training.seeds import Seeds, seeds_of
+from tiltune.training.track import refuse_missing
 from tiltune.training.warm import LONGEST_PROMPT, WarmStart
 from tiltune.training.warm_choice import WarmText, choose_warm_start
 from tiltune.values import build as values_build
@@ -161,19 +162,26 @@ class Prepared:
         return cap_told(self.corpus, self.count, beta=beta, sample_tokens=sample_tokens)
 
 
-def prepare(given: RunConfig, *, to_train: bool = True, progress: Progress = silent) -> Prepared:
+def prepare(
+    given: RunConfig,
+    *,
+    to_train: bool = True,
+    constraint: TextConstraint | None = None,
+    progress: Progress = silent,
+) -> Prepared:
     """Load the model, read the data, score the corpus, fill in the defaults.
 
     Args:
         given: the run.
         to_train: refuse a constraint that no text meets, or every text, or no row of the corpus.
+        constraint: of `given.constraint`, where it is built already; None: it is built.
         progress: told of the corpus, as it is scored.
 
     Raises:
         TiltuneError: anything in the configuration that cannot be.
     """
     method = check_settings(given)
-    constraint = build_constraint(given.constraint)
+    constraint = constraint or build_constraint(given.constraint)
     if to_train:
         refuse_conflict(given.constraint, constraint)
     devices = (
@@ -192,10 +200,7 @@ def prepare(given: RunConfig, *, to_train: bool = True, progress: Progress = sil
     drop = config.data.violating == "drop"
     corpus, count = trained_rows(data.train, judged, constraint, drop=drop)
     if data.train and not corpus and to_train:
-        raise DataError(
-            f"data.corpus = {config.data.corpus}: none of its {len(data.train)} rows meets the "
-            "constraint; loosen the constraint, or set data.violating = 'keep'"
-        )
+        raise _none_left(config, len(data.train))
     # how often the corpus may be read is known when it has been read
     config = resolve(given, model, replace(scale, corpus_rows=len(corpus)), method)
     config = choose_warm_start(
@@ -217,6 +222,14 @@ def prepare(given: RunConfig, *, to_train: bool = True, progress: Progress = sil
         devices=devices,
         chosen=chosen,
         warm_rows=data.warm,
+    )
+
+
+def _none_left(config: RunConfig, rows: int) -> DataError:
+    """What a corpus without a row that satisfies is refused with."""
+    return DataError(
+        f"data.corpus = {config.data.corpus}: none of its {rows} rows meets the constraint; loosen "
+        "the constraint, or set data.violating = 'keep'"
     )
 
 

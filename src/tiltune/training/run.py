@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from tiltune.config import RunConfig
+from tiltune.constraints.base import TextConstraint
 from tiltune.models import hub
 from tiltune.models.checkpoint import (
     STATE,
@@ -63,7 +64,7 @@ from tiltune.training.process import RemoteActor
 from tiltune.training.track import Tracking
 
 
-class Run:
+class OpenRun:
     """One run folder and the objects that fill it.
 
     Args:
@@ -355,12 +356,19 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
 
 
-def open_run(given: RunConfig, *, resume: bool, progress: Progress = silent) -> Run:
+def open_run(
+    given: RunConfig,
+    *,
+    resume: bool,
+    constraint: TextConstraint | None = None,
+    progress: Progress = silent,
+) -> OpenRun:
     """Load everything and open the run folder.
 
     Args:
         given: the run; `load_config` reads it.
         resume: go on from the last saved round, or start where there is none.
+        constraint: see `prepare`.
         progress: told of the corpus, as it is scored.
 
     Returns:
@@ -376,8 +384,8 @@ def open_run(given: RunConfig, *, resume: bool, progress: Progress = silent) -> 
         check_folder(given, resume=resume)
         stored = resume and is_run_folder(folder)
         config = stored_config(folder, given) if stored else given
-        prepared = prepare(config, progress=progress)
-        return Run(prepared, resume=resume, lock=lock)
+        prepared = prepare(config, constraint=constraint, progress=progress)
+        return OpenRun(prepared, resume=resume, lock=lock)
     except BaseException:  # whose traceback may keep the lock from its end
         lock.release()
         raise

@@ -1,0 +1,137 @@
+"""Rows and models that are given as objects -> files that a run is read from.
+
+What a run reads has a name: by it the manifest hashes it, a resume finds it again and another
+process opens it. So objects become files, in a folder beside the run's, when they are needed.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from tiltune.constraints.base import shown
+from tiltune.errors import ConfigError, DataError, ModelError
+from tiltune.models import hub
+from tiltune.models.checkpoint import publish
+from tiltune.models.lm import LanguageModel
+from tiltune.records.files import write_atomically
+
+RowsLike = str | Path | Iterable[str | Mapping[str, Any]]
+"""The path of a file; or rows, texts too, such as a list or a data set of `datasets`."""
+ModelLike = Any
+"""The path of a model; or a causal language model of transformers, or a `LanguageModel`, and its
+tokenizer, as a pair."""
+
+
+@dataclass(frozen=True)
+class GivenRows:
+    """Rows as the lines of a file, whose name tells them from others."""
+
+    path: Path
+    lines: str
+
+    def write(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path, self.lines)
+
+
+@dataclass(frozen=True)
+class GivenModel:
+    """A model and its tokenizer as a folder."""
+
+    path: Path
+    policy: LanguageModel
+    tokenizer: Any
+
+    def write(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_name(self.path.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        hub.save_model(self.policy, self.tokenizer, partial)
+        publish(partial, self.path)
+
+
+def read_rows_given(
+    given: RowsLike, folder: Path, *, setting: str, texts: str | None = None
+) -> str | GivenRows:
+    """A path as it is, rows as a file to be written.
+
+    Args:
+        given: see `RowsLike`.
+        folder: where the file will stand.
+        setting: that the rows are for, such as "data.corpus".
+        texts: the field that a text fills; None: a text is a turn of the user's in a chat.
+
+    Raises:
+        DataError: there are no rows, or one that JSON cannot hold; names its number.
+    """
+    if isinstance(given, str | Path):
+        return str(given)
+    frame: Any = given
+    if hasattr(frame, "columns") and hasattr(frame, "to_dict"):  # pandas, whose rows are columns
+        given = cast(list[dict[str, Any]], frame.to_dict("records"))
+    if not isinstance(cast(object, given), Iterable):
+        raise DataError(f"{setting} = {shown(given)}: give a path, a list of rows or of texts")
+    lines = [
+        _line(row, f"{setting}: row {number}", texts) for number, row in enumerate(given, start=1)
+    ]
+    if not lines:
+        raise DataError(f"{setting}: there are no rows; give at least one")
+    content = "".join(lines)
+    short = hashlib.sha256(content.encode()).hexdigest()[:12]
+    name = re.sub(r"\W+", "-", setting.removeprefix("data."))
+    return GivenRows(folder / f"{name}-{short}.jsonl", content)
+
+
+def _line(row: object, place: str, texts: str | None) -> str:
+    if isinstance(row, str):
+        chat = {"messages": [{"role": "user", "content": row}]}
+        row = chat if texts is None else {texts: row}
+    if not isinstance(row, Mapping):
+        raise DataError(f"{place} is {shown(row)}; give a text, or fields and their values")
+    try:
+        return json.dumps(dict(cast(Mapping[str, Any], row)), allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{place} cannot be written as JSON: {error}") from None
+
+
+def read_model_given(given: ModelLike, folder: Path) -> str | GivenModel:
+    """A path as it is, a model and its tokenizer as a folder to be written.
+
+    Args:
+        given: see `ModelLike`.
+        folder: where the model's folder will stand.
+
+    Raises:
+        ConfigError: neither a path nor a pair.
+        ModelError: the model cannot be written whole.
+    """
+    if isinstance(given, str | Path):
+        return str(given)
+    pair: Sequence[Any] = cast(Sequence[Any], given) if isinstance(given, tuple) else ()
+    if len(pair) != 2 or not callable(pair[1]):
+        raise ConfigError(
+            f"model: a {type(given).__name__} alone; give a path, or a loaded model and its "
+            "tokenizer as a pair: model=(model, tokenizer)"
+        )
+    model, tokenizer = pair
+    if not isinstance(model, LanguageModel):
+        if getattr(model, "peft_config", None):
+            raise ModelError(
+                "model: holds an adapter of peft's; give (model.merge_and_unload(), tokenizer)"
+            )
+        if not hasattr(model, "save_pretrained") or not hasattr(model, "get_output_embeddings"):
+            raise ModelError(
+                f"model: a {type(model).__name__} is no causal language model of transformers "
+                "that can be saved; give one that AutoModelForCausalLM loads, or a folder"
+            )
+        model = LanguageModel(model)
+    elif not hasattr(model.inner, "save_pretrained"):
+        raise ModelError(f"model: a {type(model.inner).__name__} cannot be saved; give a folder")
+    elif model.adapters is not None and model.adapter is None:
+        raise ModelError("model: a view without its adapter; give the folder of the base model")
+    return GivenModel(folder / "model", model, tokenizer)

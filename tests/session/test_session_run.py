@@ -1,0 +1,198 @@
+"""`tiltune.Run`: what the command line does with files, with objects in their place, to the bit."""
+
+import gc
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+import tiltune
+import tiny
+from tiltune.cli.app import app, main
+from tiltune.errors import ConfigError, ConstraintError, RunError
+from tiltune.models import hub
+from tiltune.serving.complete import Request, complete
+from tiltune.session.run import Run
+
+TABLES = ("method", "sampler", "value_model", "learner")
+COLD = {"warm_start": 0}  # a warm start is recorded as cached, or not
+
+
+def polite(completion: tiltune.Completion) -> bool:
+    return not set(tiny.FORBIDDEN) & set(completion.text.split())
+
+
+def scores(completions: list[tiltune.Completion]) -> list[float]:
+    """The same, as a file names it."""
+    return [float(polite(each)) for each in completions]
+
+
+def small(folder: Path, **tables: Any) -> dict[str, Any]:
+    """The settings of `tiny.workplace`, whose files are there then."""
+    tree = tiny.workplace(folder, value_model=COLD, **tables)
+    return {name: tree[name] for name in TABLES} | {"run": {"seed": 3}}
+
+
+def quiet(_: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run on objects alone, by a lambda."""
+    folder = tmp_path_factory.mktemp("objects")
+    settings = small(folder)
+    model = hub.load_module(str(folder / "model"), dtype=torch.float32)
+    run = Run(
+        model=(model, AutoTokenizer.from_pretrained(folder / "model")),
+        data=tiny.corpus_rows(),
+        constraint=lambda completion: polite(completion),
+        dir=folder / "mine",
+        **settings,
+    )
+    assert not run.folder.exists() and run.records == []
+    assert list(run.fit(say=quiet)) == run.records
+    return run
+
+
+def test_objects_give_what_files_give(finished: Run, tmp_path: Path) -> None:
+    path = f"{__name__}:scores"
+    constraint = {"kind": "python", "path": path, "words": None}
+    tree = tiny.workplace(tmp_path, constraint=constraint, value_model=COLD)
+    tiny.finish(tree)
+    ours, theirs = tiny.outcome(finished.folder), tiny.outcome(tmp_path / "run")
+    assert ours == theirs and len(ours["records"]) == 3
+
+
+def test_it_goes_on_where_it_stopped(finished: Run, tmp_path: Path) -> None:
+    run = Run(
+        model=finished.config.model.path,
+        data=tiny.corpus_rows(),
+        constraint=lambda c: polite(c) and True,
+        dir=tmp_path / "run",
+        **small(tmp_path),
+    )
+    rounds = run.fit(say=quiet)
+    next(rounds)
+    rounds.close()
+    with pytest.raises(RunError, match="exists"):
+        next(run.fit(say=quiet))
+    again = Run.load(run.folder, constraint=lambda c: polite(c) or False)
+    told: list[str] = []
+    assert len(list(again.fit(resume=True, say=told.append))) == 2
+    assert any("the constraint is another one" in line for line in told)
+    assert tiny.outcome(run.folder) == tiny.outcome(finished.folder)
+    manifest = json.loads((run.folder / "manifest.json").read_text("utf-8"))
+    assert manifest["constraint_changed_at_rounds"] == [1]
+
+
+def test_another_process_is_told_that_the_function_is_not_there(
+    finished: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = Run.load(finished.folder)
+    with pytest.raises(ConstraintError, match="no file names it"):
+        next(elsewhere.fit(resume=True))
+    told: list[str] = []
+    (row,) = elsewhere.sample("the cat", say=told.append)
+    assert row["score"] is row["satisfied"] is None and "no file names it" in told[0]
+    with pytest.raises(SystemExit, match="0"):
+        main(lambda: app(["sample", str(finished.folder), "--prompt", "the cat"]))
+    assert "no file names it" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_samples_are_those_of_the_command_line_and_scored(finished: Run) -> None:
+    rows = finished.sample("the cat", n=5, seed=2, say=quiet)
+    given = Request("the cat", n=5, seed=2)
+    for row, plain in zip(rows, complete(finished.folder, given, quiet), strict=True):
+        assert row["text"] == plain["text"]
+        assert row["satisfied"] == polite(tiltune.Completion("", row["text"]))
+    with pytest.raises(ConfigError, match="unknown number; there are: chat, n"):
+        finished.sample("the cat", **{"number": 2})
+
+
+def test_an_evaluation_scores_by_what_it_is_given(finished: Run) -> None:
+    options: Any = {"k": 4, "max_new_tokens": 6, "say": quiet}
+
+    def rates(word: str) -> tuple[float | None, float]:
+        def judge(completion: tiltune.Completion) -> bool:
+            return word not in completion.text.split()
+
+        done = finished.evaluate({"few": ["the cat", "the dog"]}, {"mine": judge}, **options)
+        shown = [polite_of(each.text, word) == each.satisfied for each in done.examples]
+        assert len(shown) == 2 and all(shown)
+        found = {each.key: each.value for each in done.measurements}
+        rows = [json.loads(line) for line in stored(finished.folder / "evaluation")]
+        texts = [text for row in rows for text in row.get("texts", [row.get("text")])]
+        return found["attribute.mine.satisfaction_rate"], sum(
+            polite_of(text, word) for text in texts
+        ) / len(texts)
+
+    for word in ("bad", "sat"):  # the second is not read from what the first has left
+        told, counted = rates(word)
+        assert told == pytest.approx(counted)
+    with pytest.raises(ConfigError, match="is the constraint that trained this model"):
+        finished.evaluate(["the cat"], {"own": finished.constraint}, **options)
+    with pytest.raises(ConfigError, match=r"unknown key `protocol\.kk`"):
+        finished.evaluate(["the cat"], **{"kk": 4})
+
+
+def polite_of(text: str, word: str) -> bool:
+    return word not in text.split()
+
+
+def stored(folder: Path) -> list[str]:
+    (path,) = (folder / "generations").glob("*.jsonl")
+    return path.read_text("utf-8").splitlines()
+
+
+def test_a_folder_of_its_own_goes_with_the_run(tmp_path: Path) -> None:
+    run = Run(model="m", data=["a"], constraint=polite)
+    folder = run.folder.parent
+    assert folder.is_dir()
+    del run
+    gc.collect()
+    assert not folder.exists()
+    kept = Run(model="m", data=["a"], constraint=polite, dir=tmp_path / "kept")
+    assert kept.folder == tmp_path / "kept"
+
+
+def test_a_function_of_a_session_cannot_go_to_another_process(finished: Run) -> None:
+    run = Run(
+        model=finished.config.model.path,
+        data=["the cat"],
+        constraint=lambda c: True,
+        method={"schedule": "parallel"},
+    )
+    with pytest.raises(ConfigError, match=r"method\.schedule = 'parallel'"):
+        next(run.fit())
+    named = Run(model="m", data=["a"], constraint=polite, method={"schedule": "parallel"})
+    assert named.config.constraint.files() == [Path(__file__)]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"metod": {}}, "unknown key `metod`; did you mean `method`"),
+        ({"method": {"bta": 2}}, "unknown key `method.bta`; did you mean `beta`"),
+        ({"method": 2}, "method = 2: give a table"),
+        ({"data": []}, "data.corpus: there are no rows"),
+        ({"run": {"dir": "x"}, "dir": "y"}, "both given"),
+        ({"model": {"pth": "x"}}, "did you mean `path`"),
+        ({"constraint": 3}, "constraint = 3"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_loaded(given: Any, message: str) -> None:
+    with pytest.raises(tiltune.TiltuneError, match=message):
+        Run(**{"model": "m", "data": ["a"], "constraint": polite} | given)
+
+
+def test_a_run_is_loaded_from_its_file(tmp_path: Path) -> None:
+    tree = tiny.workplace(tmp_path)
+    run = Run.load(tiny.write_toml(tree, tmp_path / "run.toml"))
+    assert run.config == tiny.config(tree)
+    assert run.constraint.score([tiltune.Completion("", "rude")])[0].value == 0
+    with pytest.raises(RunError, match="nothing there yet"):
+        run.sample("x")

@@ -1,0 +1,97 @@
+"""`fit --quick`: what is left out so that a run fits into ten minutes, and where it is written."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tiny
+from tiltune.cli.app import app, main
+from tiltune.config import ResolvedConfig
+from tiltune.records.run_folder import read_config
+from tiltune.training import quick as quick_module
+from tiltune.training.assemble import prepare
+from tiltune.training.check.forecast import Forecast
+from tiltune.training.quick import fewer_rounds, fitting, quick, shrunk
+
+
+def test_a_run_that_fits_stays_as_it_is() -> None:
+    assert fitting({"sampling": 10.0, "policy": 30.0, "measuring": 20.0}, 2, 60.0) == (2, 1.0)
+
+
+def test_what_shrinks_is_shrunk_to_what_measuring_leaves() -> None:
+    rounds, share = fitting({"sampling": 100.0, "policy": 300.0, "measuring": 20.0}, 2, 120.0)
+    assert rounds == 2 and share == pytest.approx(100 / 400)
+
+
+def test_where_measuring_takes_most_there_is_one_round() -> None:
+    seconds = {"sampling": 100.0, "warm start": 40.0, "measuring": 90.0}
+    rounds, share = fitting(seconds, 2, 120.0)
+    assert rounds == 1 and share == pytest.approx((120 - 60) / (50 + 40))
+    assert fewer_rounds(seconds, 2, 1) == {"sampling": 50, "warm start": 40, "measuring": 60}
+
+
+def test_where_nothing_is_left_a_few_of_each_are(tmp_path: Path) -> None:
+    config = resolved(tmp_path, method={"kind": "grpo", "group_size": 6, "rounds": 5})
+    assert fitting({"measuring": 900.0, "policy": 1.0}, 1, 120.0) == (1, 0.0)
+    few = shrunk(config, 0.0)
+    assert few.method.rounds == 2
+    assert few.sampler.samples_per_round == 18  # whole groups, enough to time a step
+    assert few.learner.steps_per_round == 2
+
+
+def test_a_share_is_of_completions_and_of_steps(tmp_path: Path) -> None:
+    sizes = {"sampler": {"samples_per_round": 200}, "learner": {"steps_per_round": 50}}
+    config = resolved(tmp_path, **sizes, value_model={"steps_per_round": 31, "warm_start": 10})
+    half = shrunk(config, 0.5)
+    assert half.sampler.samples_per_round == 100
+    assert half.learner.steps_per_round == 25
+    assert (half.value_model.steps_per_round, half.value_model.warm_start) == (16, 5)
+    assert shrunk(config, 1.0) == config
+
+
+def resolved(folder: Path, **tables: Any) -> ResolvedConfig:
+    return prepare(tiny.config(tiny.workplace(folder, **tables))).config
+
+
+@pytest.mark.parametrize("kind", ["tilt", "sft", "grpo"])
+def test_what_was_cut_is_stated(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which the run takes four times what is left."""
+    tree = tiny.workplace(tmp_path, method={"kind": kind, "rounds": 3})
+    if kind != "tilt":
+        del tree["value_model"]
+    given = tiny.config(tree)
+
+    def slow(*_: Any) -> Forecast:
+        return Forecast({"sampling": 4 * quick_module.SECONDS * quick_module.MARGIN}, 0)
+
+    monkeypatch.setattr(quick_module, "forecast", slow)
+    chosen = quick(given)
+    config = chosen.config
+    assert config.run.dir == str(tmp_path / "run-quick") and config.run.overwrite
+    assert config.method.rounds == 2
+    assert config.sampler.samples_per_round == 16  # of 32, no fewer
+    assert config.learner.steps_per_round == 2
+    assert config.value_model.steps_per_round == (2 if kind == "tilt" else None)
+    assert config.learner.learning_rate == given.learner.learning_rate
+    assert "completions a round 16" in chosen.told[0] and "no result" in chosen.told[0]
+    assert "longer than ten minutes" in chosen.told[1]
+
+
+def test_it_stands_beside_the_run_and_can_be_gone_on_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = tiny.workplace(tmp_path, method={"rounds": 3}, value_model={"warm_start": 2})
+    path = tiny.write_toml(tree, tmp_path / "run.toml")
+
+    def fit(*options: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            main(lambda: app(["fit", str(path), *options]))
+        assert not ended.value.code
+        return " ".join(capsys.readouterr().err.split())
+
+    assert "quick: rounds 2, completions a round 32" in fit("--quick")
+    folder = tmp_path / "run-quick"
+    assert read_config(folder).method.rounds == 2 and not (tmp_path / "run").exists()
+    assert "finished already" in fit("--quick", "--resume")
+    fit("--quick")  # its own folder is no obstacle to it
