@@ -169,6 +169,29 @@ def test_few_held_out_tokens_judge_no_value_model(fault: dict[str, float]) -> No
     assert len(find_alarms([record(**fault)])) == 1
 
 
+@pytest.mark.parametrize(
+    ("beta", "told"),
+    [(50.0, "`method.beta_max`"), (49.99, None), (0.0501, None), (0.05, "`method.beta_min`")],
+)
+def test_beta_at_a_bound_rings_when_it_comes_there(beta: float, told: str | None) -> None:
+    bounds = (0.05, 50.0)
+    before, there = record(beta=2.0), record(beta=beta)
+    for rows in ([there], [before, there], [before, there, before, there]):
+        found = find_alarms(rows, beta_bounds=bounds)
+        assert len(found) == (told is not None) and all(str(told) in each for each in found)
+    assert find_alarms([before, there, there], beta_bounds=bounds) == ()
+    assert find_alarms([there]) == find_alarms([record()], beta_bounds=bounds) == ()
+
+
+def test_a_skill_below_zero_is_told_of() -> None:
+    (alarm,) = later(brier_score=0.3)
+    assert "a skill of -0.200" in alarm  # 1 - .3 / .25
+    (alarm,) = later(warm_brier_skill=-0.001)
+    assert "Brier skill was -0.001" in alarm
+    assert later(warm_brier_skill=0.0) == later(warm_brier_skill=None) == ()
+    assert later(warm_brier_skill=-1.0, brier_score_constant=0.009, brier_score=0.001) == ()
+
+
 def test_labels_all_alike_leave_no_constant_to_beat() -> None:
     assert later(brier_score=0.01, brier_score_constant=0.0099) == ()
     assert len(later(brier_score=0.01, brier_score_constant=0.01)) == 1
@@ -207,10 +230,13 @@ def test_every_setting_that_is_named_exists() -> None:
         "calibration_error": 1.0,
         "effective_sample_size_share": 0.0,
         "weight_clipped_share": 1.0,
+        "warm_brier_skill": -1.0,
     }
     found = [*later(**faults)]
+    for beta in (1.0, 9.0):
+        found += find_alarms([record(beta=beta)], beta_bounds=(1.0, 9.0))
     found += [a for r in (0.0, 1.0) for a in find_alarms([record(satisfaction_rate=r)])]
-    assert len(found) == 12
+    assert len(found) == 15
     sections = {
         name: getattr(info.annotation, "model_fields", {"threshold": None})
         for name, info in RunConfig.model_fields.items()

@@ -16,7 +16,7 @@ from tiltune.models.lm import LanguageModel
 from tiltune.records.rounds import RoundRecord
 from tiltune.training.assemble import Prepared, make_learner, prepare
 from tiltune.training.balance import Norms, balanced
-from tiltune.training.learner import Learner, Trained
+from tiltune.training.learner import BetaRule, Learner, Trained
 
 NORMS = ("corpus_gradient_norm", "samples_gradient_norm")
 
@@ -207,3 +207,9 @@ def test_the_default_is_open_for_tilt_alone(tmp_path: Path) -> None:
     for kind, beta in (("tilt", None), ("grpo", 2.0), ("ppo", 2.0), ("filter", 2.0)):
         tree = tiny.workplace(tmp_path, method={"kind": kind})
         assert make_learner(prepare(tiny.config(tree))).rule.beta == beta
+
+
+def test_bounds_hold_for_a_beta_that_moves() -> None:
+    assert BetaRule(2.0, 0.05, 50.0).bounds is None
+    assert BetaRule(None, 0.05, 50.0).bounds == (0.05, 50.0)
+    assert BetaRule(2.0, 0.05, 50.0, target_rate=0.9).bounds == (0.05, 50.0)

@@ -104,10 +104,11 @@ def test_the_estimate_names_every_phase(tmp_path: Path) -> None:
 def test_each_thing_is_said_in_its_order(tmp_path: Path) -> None:
     told = said(tiny.workplace(tmp_path))
     order = [
-        *("loading ", "million parameters", "precision: weights in float32", "prompts: "),
-        *("corpus: ", "passes over the corpus in the whole run: ", " judges the completion"),
-        "drawing up to 256 completions",
-        *("samples of the model: ", "timing a step", "estimated minutes", "settings chosen"),
+        *("loading ", "drawing up to 256 completions", "timing a step"),
+        *("meets  ", "costs  ", "exact  ", "wrong  ", "next   "),
+        *("million parameters", "precision: weights in float32", "prompts: ", "corpus: "),
+        *("passes over the corpus in the whole run: ", " judges the completion"),
+        *("\nsamples of the model: ", "estimated minutes", "settings that are not the default's"),
     ]
     places = [told.index(each) for each in order]
     assert places == sorted(places)
@@ -168,10 +169,17 @@ def test_a_chat_model_that_is_given_plain_prompts_is_warned_of(
 def test_what_was_chosen_is_listed_and_all_on_demand(tmp_path: Path) -> None:
     tree = tiny.workplace(tmp_path, learner={"batch_size": None}, method={"beta": 2.0})
     chosen, every = said(tree), said(tree, every=True)
-    assert "learner.batch_size" in chosen and "model.dtype" in chosen
-    for stated_or_fixed in ("learner.learning_rate", "method.beta", "run.dir"):
-        assert stated_or_fixed not in chosen and stated_or_fixed in every
-    assert "learner.batch_size" in every
+    short = {line.split()[1]: line.split()[0] for line in settings_of(chosen)}
+    assert short["learner.batch_size"] == short["model.dtype"] == "chosen"
+    assert short["method.beta"] == short["learner.learning_rate"] == "stated"
+    for as_ever in ("learner.accumulation", "run.dir", "model.path", "actor.threads"):
+        assert as_ever not in short and f"  {as_ever} = " in every
+    assert "  learner.accumulation = 1  (default)\n      Micro-batches a step." in every
+    assert "  method.beta = 2  (stated)" in every and "  model.dtype = 'float32'  (chosen)" in every
+
+
+def settings_of(told: str) -> list[str]:
+    return told[told.index("settings that are not the default's") :].splitlines()[1:]
 
 
 def test_more_passes_than_are_good_are_warned_of(

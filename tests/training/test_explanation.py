@@ -25,6 +25,7 @@ from tiltune.training.check.judged import constraint_record
 from tiltune.training.check.lines import (
     agreement_lines,
     findings_lines,
+    rate_warnings,
     statement_lines,
     statement_warnings,
     warnings,
@@ -239,7 +240,7 @@ def test_answers_that_are_cut_are_warned_of_by_their_share() -> None:
     safe = ruled(without("q"))
     rows = [(1, 3, 0), (1, 1, 3, 0), (2, 3, 0), (1, 1)]
     (told,) = [each for each in warnings(found(safe, rows, asked)) if "are cut" in each]
-    assert told.startswith("1 of 4 answers (25%) are cut by sampler.max_new_tokens = 4,")
+    assert told.startswith("1 of 4 answers (25%) are cut by sampler.max_new_tokens = 4;")
     assert not [each for each in warnings(found(safe, rows)) if "are cut" in each]
     fewer = [*rows, (1, 3, 0)]
     assert not [each for each in warnings(found(safe, fewer, asked)) if "are cut" in each]
@@ -249,27 +250,24 @@ def test_warnings_are_raised_where_they_are_due() -> None:
     assert not [each for each in warnings(found(ruled(without("b")))) if "sampled tokens" in each]
     told = warnings(found(ENDS_WITH_STOP))
     assert len(told) == 1 and "changes for 3 of 4 samples, and 1 of 4 are cut" in told[0]
-    told = warnings(found(ruled(without("b")), [(1, 0), (1, 1)]))
-    assert len(told) == 1 and told[0].startswith("all of 2 samples satisfy")
-    told = warnings(found(ruled(somewhere("q")), ROWS))
-    assert len(told) == 1 and told[0].startswith("none of 4 samples satisfy")
+    (told,) = rate_warnings(Count(2, 2))
+    assert told.startswith("all of 2 samples satisfy, so there may be nothing to learn")
+    (told,) = rate_warnings(Count(0, 4))
+    assert told.startswith("none of 4 samples satisfy")
 
 
 def test_a_rare_verdict_is_warned_of_down_from_one_in_fifty() -> None:
-    good, bad = (1, 0), (2, 0)
-    without_b = ruled(without("b"))
-
-    def told(rows: list[tuple[int, ...]]) -> list[str]:
-        return [each for each in warnings(found(without_b, rows)) if "samples satisfy" in each]
-
-    assert told([good] * 49 + [bad])[0].startswith("49 of 50 samples satisfy already")
-    assert told([bad] * 49 + [good])[0].startswith("1 of 50 samples satisfy, so values learn from")
-    assert told([good] * 48 + [bad]) == told([bad] * 48 + [good]) == []
+    (gain,) = rate_warnings(Count(255, 256))
+    assert gain.startswith("255 of 256 samples satisfy already, so there is little to gain; give")
+    (few,) = rate_warnings(Count(1, 50))
+    assert few.startswith("1 of 50 samples satisfy, so values learn from few that do; raise")
+    assert rate_warnings(Count(49, 50)) and not rate_warnings(Count(48, 49))
+    assert not rate_warnings(Count(1, 49))
 
 
-def test_a_contradiction_is_a_warning_with_its_reason() -> None:
-    told = statement_warnings(stated(ruled(shorter_than(0), name="nothing")))
-    assert "no text can satisfy it: the whole (nothing)" in told[0]
+def test_a_contradiction_is_told_with_its_reason() -> None:
+    told = stated(ruled(shorter_than(0), name="nothing")).conflict
+    assert told is not None and "no text can satisfy it: the whole (nothing)" in told
 
 
 def test_tokens_across_borders_are_counted_where_they_are_drawn() -> None:

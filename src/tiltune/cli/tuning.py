@@ -43,16 +43,22 @@ def check(
         Path | None, typer.Option(help="Another constraint's TOML: how far do the two agree?")
     ] = None,
     every: Annotated[
-        bool, typer.Option("--settings", help="List every setting, not only what was chosen.")
+        bool, typer.Option("--all", help="List every setting, and what it means.")
     ] = False,
 ) -> None:
-    """Validate, load, explain the constraint on samples, estimate time and memory."""
+    """Before any training, a verdict in five lines; then what it rests on. Writes nothing.
+
+    How often does the model meet the constraint, what will the run cost, what is known exactly,
+    what is wrong, which command comes next: by samples of the model and a step of everything.
+    """
     given = load_config(config, tuple(settings or ()))
     other = load_constraint_config(against) if against is not None else None
     from tiltune.training.check.check import check_run
 
+    options = [part for each in settings or () for part in ("--set", each)]
+    arguments = shlex.join([str(config), *options])
     with shown() as progress:
-        check_run(given, log, against=other, every=every, progress=progress)
+        check_run(given, log, arguments=arguments, against=other, every=every, progress=progress)
 
 
 def fit(

@@ -37,7 +37,7 @@ def plain_told(prompts: Sequence[Prompt], tokenizer: ChatTokenizer, *, remedy: s
     if plain == 0:
         return None
     return (
-        f"{plain} of {len(prompts)} prompts are not in the chat format that the model's tokenizer "
-        "has a template for: the model goes on with them as with any text, it does not answer; if "
-        f"it is to answer, {remedy}"
+        f"{plain} of {len(prompts)} prompts are not in the chat format; the model's tokenizer has "
+        "a template for it, and goes on with these as with any text, it does not answer: if it is "
+        f"to answer, {remedy}"
     )

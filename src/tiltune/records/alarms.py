@@ -26,6 +26,8 @@ EFFECTIVE_SHARE = 0.10
 """Below it a round's gradient rests on fewer than one in ten of its prefixes."""
 WEIGHTS_CLIPPED = 0.05
 """A clipped weight is a bias; above one in twenty it is no longer a rare correction."""
+AT_BOUND = 1e-6
+"""Relative; beta goes through a logarithm on its way to a bound."""
 COMPLETIONS_CUT = 0.5
 """Above it most completions are judged before their end."""
 DISTINCT_SHARE = 0.3
@@ -36,11 +38,14 @@ EMPTY_SHARE = 0.1
 VALIDATION = "validation text that meets the constraint"
 
 
-def find_alarms(records: Sequence[RoundRecord]) -> tuple[str, ...]:
+def find_alarms(
+    records: Sequence[RoundRecord], *, beta_bounds: tuple[float, float] | None = None
+) -> tuple[str, ...]:
     """The alarms of the last record.
 
     Args:
         records: oldest first, the one to be judged last; the first is the base model's.
+        beta_bounds: within which beta is chosen or steered; None: it is stated and stays.
 
     Returns:
         Messages, the gravest kind first; none for no records.
@@ -55,6 +60,8 @@ def find_alarms(records: Sequence[RoundRecord]) -> tuple[str, ...]:
         found += dearly_bought(_standing(first), _standing(last))
     found += _value_model(last)
     found += _weights(last)
+    if len(records) == 1 or records[-2].beta != last.beta:  # said when it comes there
+        found += _beta(last, beta_bounds)
     found += _samples(last, None if len(records) == 1 else first)
     return tuple(found)
 
@@ -164,8 +171,15 @@ def _value_model(last: RoundRecord) -> Iterator[str]:
     if brier >= constant:
         yield (
             f"the value model knows no more than a constant: Brier score {brier:.4f} on {tokens:,} "
-            f"held-out tokens, the constant's {constant:.4f}; its guidance is noise; {advice}, or "
-            'choose `value_model.kind = "copy"`'
+            f"held-out tokens, the constant's {constant:.4f}, a skill of "
+            f"{1 - brier / constant:.3f}; its guidance is noise; {advice}, or choose "
+            '`value_model.kind = "copy"`'
+        )
+    if last.warm_brier_skill is not None and last.warm_brier_skill < 0:
+        yield (
+            "the values' warm start misleads: on the model's own completions its Brier skill was "
+            f"{last.warm_brier_skill:.3f}, worse than a constant; its text is unlike the model's: "
+            "give other `value_model.warm_text`, or set `value_model.warm_start` = 0"
         )
 
 
@@ -182,6 +196,23 @@ def _weights(last: RoundRecord) -> Iterator[str]:
             f"{clipped:.1%} of the prefix weights were clipped (limit {WEIGHTS_CLIPPED:.0%}): the "
             "update leans away from its target; raise `method.prefix_weight_clip`, or fit the "
             "values better with `value_model.steps_per_round`"
+        )
+
+
+def _beta(last: RoundRecord, bounds: tuple[float, float] | None) -> Iterator[str]:
+    """Held at a bound, beta is not what its rule asks for."""
+    if bounds is None or last.beta is None:
+        return
+    lowest, highest = bounds
+    if last.beta >= highest * (1 - AT_BOUND):
+        yield (
+            f"beta is clipped at its upper bound {highest:g}: the samples' term pulls less than "
+            "its rule asks for; raise `method.beta_max`, or look whether the values learn anything"
+        )
+    elif last.beta <= lowest * (1 + AT_BOUND):
+        yield (
+            f"beta is clipped at its lower bound {lowest:g}: the samples' term pulls more than its "
+            "rule asks for; lower `method.beta_min`, or raise `method.target_rate`"
         )
 
 

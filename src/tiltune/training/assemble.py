@@ -36,6 +36,7 @@ from tiltune.training.corpus import (
     CorpusCount,
     JudgedRows,
     cap_told,
+    few_told,
     judge,
     last_turns,
     passes_exceeded,
@@ -130,6 +131,22 @@ class Prepared:
     def chat(self) -> bool:
         """Whether the chat template wrote rows of the corpus, or prompts."""
         return any(each.chat for each in (*self.corpus, *self.prompts))
+
+    @property
+    def few_told(self) -> str | None:
+        """A warning where the rows are too few; None: they are not."""
+        data = self.config.data
+        validates = data.corpus is not None or data.valid is not None
+        return few_told(
+            len(self.corpus) if self.corpus else None,
+            len(self.measurer.satisfying) if validates else None,
+        )
+
+    @property
+    def warnings(self) -> list[str]:
+        """What to look at before training that no samples are needed to see, the gravest first."""
+        told = (self.few_told, self.passes_exceeded, self.plain_told)
+        return [each for each in told if each is not None]
 
     @property
     def plain_told(self) -> str | None:

@@ -8,7 +8,13 @@ from tiltune.config import ResolvedConfig
 from tiltune.constraints.base import Constraint
 from tiltune.constraints.scores import Completion
 from tiltune.data.encode import Example
+from tiltune.errors import counted
 from tiltune.records.progress import Progress, silent
+
+LEAST_ROWS = 50
+"""To train on; fewer hold no style to keep, and a tenth of them is too few to validate on."""
+LEAST_VALIDATION = 10
+"""Rows that satisfy; one of fewer can decide which round counts as the best."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +164,29 @@ def passes_exceeded(config: ResolvedConfig, rows: int) -> str | None:
     if ends or found <= 1.01 * most:
         return None
     return (
-        f"the run reads its corpus {found:.3g} times, more than learner.corpus_passes_max = "
-        f"{most:g}: it may learn the {rows} rows by heart; lower learner.corpus_rows_per_step, "
-        "learner.steps_per_round or method.rounds, or raise learner.corpus_passes_max"
+        f"the run reads its corpus {found:.3g} times; that is more than "
+        f"learner.corpus_passes_max = {most:g}, and it may learn the {rows} rows by heart: lower "
+        "learner.corpus_rows_per_step, learner.steps_per_round or method.rounds, or raise "
+        "learner.corpus_passes_max"
+    )
+
+
+def few_told(rows: int | None, validation: int | None) -> str | None:
+    """A warning where rows are too few to learn from, or to tell which round is best; None: enough.
+
+    Args:
+        rows: to train on; None: there is no corpus.
+        validation: rows that satisfy, to validate on; None: none are asked for.
+    """
+    few: list[str] = []
+    if rows is not None and rows < LEAST_ROWS:
+        few.append(f"{counted(rows, 'row')} to train on")
+    if validation is not None and validation < LEAST_VALIDATION:
+        few.append(f"{counted(validation, 'satisfying row')} to validate on")
+    if not few:
+        return None
+    return (
+        f"too few: {', '.join(few)}; so few are learnt by heart, and what is measured on them "
+        "is mostly chance: give some hundred rows in data.corpus (of which a tenth validates "
+        "where there is no data.valid), or no corpus where only control is wanted"
     )

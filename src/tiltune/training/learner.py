@@ -79,6 +79,12 @@ class BetaRule:
     target_rate: float | None = None
     step: float = 4.0
 
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """Within which beta moves; None: it is stated, and stays."""
+        stays = self.beta is not None and self.target_rate is None
+        return None if stays else (self.lowest, self.highest)
+
 
 @dataclass(frozen=True)
 class CorpusTerm:

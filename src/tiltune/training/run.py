@@ -153,8 +153,7 @@ class OpenRun:
         """What was chosen for this machine and corpus, and a warning where that is called for."""
         prepared = self.prepared
         lines = [*prepared.chosen, prepared.passes_told, prepared.warm_told]
-        for warning in (prepared.plain_told, prepared.passes_exceeded):
-            lines.append(warning and f"warning: {warning}")
+        lines += [f"warning: {warning}" for warning in prepared.warnings]
         return [line for line in lines if line is not None]
 
     def cap(self, record: RoundRecord) -> str | None:
@@ -229,7 +228,9 @@ class OpenRun:
 
     def _record(self, done: Round) -> RoundRecord:
         record = done.record
-        record = record.model_copy(update={"alarms": find_alarms([*self.records, record])})
+        rows = [*self.records, record]
+        alarms = find_alarms(rows, beta_bounds=self.learner.rule.bounds)
+        record = record.model_copy(update={"alarms": alarms})
         self.records.append(record)
         self._consider(done.pair, record)
         name = "closing" if record.closing else f"round-{record.round:03d}"

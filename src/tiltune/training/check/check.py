@@ -1,33 +1,43 @@
 """`tiltune check`: load everything, explain the constraint on samples, forecast, print.
 
-Nothing is changed, and each thing is said as soon as it is known.
+Nothing is changed. The verdict comes first, each of its lines as soon as it is known; then what was
+found on the way, and what another constraint says, as it comes; settings last.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
 
-from pydantic import BaseModel
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from tiltune.config import ConstraintConfig, RunConfig
 from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.build import build_constraint
-from tiltune.errors import counted
+from tiltune.errors import RunError, counted
 from tiltune.records.progress import Progress, silent
+from tiltune.records.run_folder import check_free
 from tiltune.training.actor import on_device
 from tiltune.training.assemble import Prepared, make_actor, make_learner, prepare
 from tiltune.training.check.agreement import agreement, relation
 from tiltune.training.check.drawing import MOST, draw_scored, fewer_told
-from tiltune.training.check.findings import Count, Statement, find, state
+from tiltune.training.check.findings import Count, find, state
 from tiltune.training.check.forecast import Forecast, forecast
 from tiltune.training.check.lines import (
     agreement_lines,
     findings_lines,
+    rate_warnings,
     statement_lines,
     statement_warnings,
     warnings,
+)
+from tiltune.training.check.page import Gravity, Page
+from tiltune.training.check.settings import all_settings, full_lines, short_lines, that_matter
+from tiltune.training.check.verdict import (
+    REFUSED,
+    costs,
+    exact,
+    following,
+    gigabytes,
+    meets,
+    wrong,
 )
 from tiltune.training.corpus import completions_of
 from tiltune.training.sampler import Scored
@@ -41,6 +51,7 @@ def check_run(
     given: RunConfig,
     console: Console,
     *,
+    arguments: str = "run.toml",
     against: ConstraintConfig | None = None,
     every: bool = False,
     progress: Progress = silent,
@@ -50,123 +61,111 @@ def check_run(
     Args:
         given: the run.
         console: where everything is said.
+        arguments: the run's file and the settings beside it, as they were typed.
         against: another constraint, to say how far the two agree.
-        every: list all settings at the end, not only those that were chosen.
+        every: list all settings at the end, not only those that differ or were chosen.
         progress: told how far the corpus is scored and completions are drawn.
 
     Raises:
         TiltuneError: what `fit` would stop at, but for a constraint that is contradictory, or
-            trivial, or met by no row: that is a warning here.
+            trivial, or met by no row, and a folder that is in the way: those are warnings here.
     """
     other = build_constraint(against) if against is not None else None
-    console.print(f"loading {escape(given.model.path)} …")
+    page = Page(console)
+    page.note(f"loading {given.model.path} …")
     prepared = prepare(given, to_train=False, progress=progress)
-    _print_data(prepared, console)
-    _explain(prepared, other, console, progress)
-    _print_settings(given, prepared.config, console, every=every)
+    with page.verdict_first():
+        scored = _judge(prepared, arguments, page, progress)
+    if other is not None:
+        _say_agreement(prepared, scored, other, page)
+    _say_settings(given, prepared, page, every=every)
 
 
-def _explain(
-    prepared: Prepared, other: TextConstraint | None, console: Console, progress: Progress
-) -> None:
-    """What samples show of the constraint, and what the run will take."""
+def _judge(prepared: Prepared, arguments: str, page: Page, progress: Progress) -> Scored:
+    """The verdict, and the findings that it rests on; the samples that were drawn for it."""
     actor, learner = make_actor(prepared), make_learner(prepared)
     device = prepared.loaded.policy.device  # the miniature is this process's alone
     actor.sampler.generator = on_device(actor.sampler.generator, device)
-    stated = _print_statement(prepared, console)
-    console.print(f"drawing up to {MOST} completions …")
+    _say_data(prepared, page)
+    refused = _say_constraint(prepared, page)
+    page.note(
+        f"drawing up to {MOST} completions"
+        + (" …" if refused else ", then timing a step of everything …")
+    )
     scored = draw_scored(actor.sampler, prepared.loaded.policy, progress)
-    if fewer := fewer_told(scored):
-        _print_lines([fewer], console)
-    refused = _print_findings(prepared, stated, scored, console)
+    verdicts = [prepared.constraint.satisfied(score) for score in scored.scores]
+    page.answer("meets", meets(Count(sum(verdicts), len(verdicts))))
+    _say_findings(prepared, scored, page)
+    found = None
     if actor.value_learner is not None:
         found = make_automaton(prepared.config, prepared.constraint, prepared.loaded)
-        console.print(escape(automaton_told(found)))
-    if other is not None:
-        _print_agreement(prepared, scored, other, console)
-    if refused:
-        return
-    for told in (
-        prepared.balance_told,
-        prepared.cap_told(scored.samples.tokens / len(scored.completions)),
-    ):
-        if told is not None:
-            console.print(told)
-    console.print("timing a step of everything …")
-    _print_forecast(forecast(prepared, actor, learner, scored), prepared, console)
+        page.say(automaton_told(found))
+    cost = REFUSED
+    if not refused:
+        measured = forecast(prepared, actor, learner, scored)
+        cost = costs(measured)
+        _say_forecast(measured, prepared, scored, page)
+    page.answer("costs", cost)
+    page.answer("exact", exact(prepared.constraint, found))
+    page.answer("wrong", wrong(page.gravest_first))
+    page.answer("next", following(arguments, page.gravest))
+    return scored
 
 
-def _print_settings(
-    given: RunConfig, resolved: RunConfig, console: Console, *, every: bool
-) -> None:
-    """What was left open and therefore chosen, or all settings with where they come from."""
-    title = "settings" if every else "settings chosen for this model, corpus and machine"
-    table = Table(title=title, title_justify="left")
-    for column in ("setting", "value", *(["from"] if every else []), "meaning"):
-        table.add_column(column, overflow="fold")
-    for name in RunConfig.model_fields:
-        section: BaseModel = getattr(resolved, name)
-        before: BaseModel = getattr(given, name)
-        for key, field in type(before).model_fields.items():
-            value, was = getattr(section, key), getattr(before, key)
-            meaning = field.description or ""
-            if every:
-                stated = key in before.model_fields_set and was is not None
-                source = "run.toml" if stated else "default"
-                table.add_row(f"{name}.{key}", escape(str(value)), source, meaning)
-            elif value != was:
-                table.add_row(f"{name}.{key}", escape(_short(value)), meaning)
-    console.print(table)
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _print_data(prepared: Prepared, console: Console) -> None:
-    count, measurer = prepared.count, prepared.measurer
-    told = "".join(f", {line}" for line in prepared.loaded.told)
-    beside = prepared.loaded.adapter_parameters
+def _say_data(prepared: Prepared, page: Page) -> None:
+    """The model, what it reads, and where the run would be written."""
+    count, measurer, loaded = prepared.count, prepared.measurer, prepared.loaded
+    beside = loaded.adapter_parameters
     adapter = f" and {beside / 1e6:.2f} million of an adapter" if beside else ""
-    model = (
-        f"model: {prepared.loaded.parameters / 1e6:.2f} million parameters{adapter}, context "
-        f"{prepared.loaded.context} tokens{told}"
-    )
-    _print_lines([model, *prepared.chosen], console)
     turns = ""
     if count.turns or count.turns_dropped:
         turns = (
             f"; {counted(count.turns, 'earlier answer')} of their conversations trained on too, "
             f"{count.turns_dropped} violating and not trained on"
         )
-    console.print(
-        f"prompts: {len(prepared.prompts)}\n"
+    page.say(
+        f"model: {loaded.parameters / 1e6:.2f} million parameters{adapter}, context "
+        f"{loaded.context} tokens" + "".join(f", {line}" for line in loaded.told),
+        *prepared.chosen,
+        f"prompts: {len(prepared.prompts)}",
         f"corpus: {counted(count.rows, 'row')} to train on, {count.violating} violating the "
-        f"constraint, {count.dropped} of them dropped{turns}\n"
+        f"constraint, {count.dropped} of them dropped{turns}",
         f"validation: {len(measurer.satisfying)} rows that satisfy, {len(measurer.violating)} that "
-        "do not"
+        "do not",
+        *(told for told in (prepared.passes_told, prepared.warm_told) if told is not None),
     )
-    told = (prepared.passes_told, prepared.warm_told)
-    _print_lines([line for line in told if line is not None], console)
-    for warning in (prepared.plain_told, prepared.passes_exceeded):
-        if warning is not None:
-            _warn(warning, console)
+    for warning in prepared.warnings:
+        page.warn(warning, Gravity.DATA)
+    run, folder = prepared.config.run, Path(prepared.config.run.dir)
+    if folder.exists():
+        try:
+            check_free(folder, overwrite=run.overwrite)
+        except RunError as error:
+            page.warn(str(error), Gravity.IN_THE_WAY)
 
 
-def _print_statement(prepared: Prepared, console: Console) -> Statement:
-    """What the constraint is."""
+def _say_constraint(prepared: Prepared, page: Page) -> bool:
+    """What the constraint is; whether `fit` would refuse it."""
     stated = state(prepared.config.constraint, prepared.constraint, prepared.prompts)
-    _print_lines(statement_lines(stated), console)
+    page.say(*statement_lines(stated))
+    lost = bool(prepared.judged.violating) and not prepared.corpus
+    if stated.conflict is not None:
+        page.warn(stated.conflict, Gravity.REFUSED)
+    elif lost:
+        page.warn(
+            "no row of the corpus satisfies; loosen the constraint, or set data.violating = 'keep'",
+            Gravity.REFUSED,
+        )
     for warning in statement_warnings(stated):
-        _warn(warning, console)
-    return stated
+        page.warn(warning, Gravity.LABELS)
+    return lost or stated.conflict is not None
 
 
-def _print_findings(
-    prepared: Prepared, stated: Statement, scored: Scored, console: Console
-) -> bool:
-    """What the constraint does; whether `fit` would refuse it."""
+def _say_findings(prepared: Prepared, scored: Scored, page: Page) -> None:
+    """What the constraint does to samples."""
     satisfying, violating = len(prepared.judged.satisfying), len(prepared.judged.violating)
+    if fewer := fewer_told(scored):
+        page.say(fewer)
     found = find(
         prepared.config.constraint,
         prepared.constraint,
@@ -175,31 +174,37 @@ def _print_findings(
         prepared.prompts,
         prepared.loaded.tokenizer,
     )
-    _print_lines(findings_lines(found), console)
+    page.say(*findings_lines(found))
+    for warning in rate_warnings(found.samples):
+        page.warn(warning, Gravity.LABELS)
     for warning in warnings(found):
-        _warn(warning, console)
-    lost = violating > 0 and not prepared.corpus
-    if lost and stated.conflict is None:
-        _warn(
-            "no row of the corpus satisfies; loosen the constraint, or set data.violating = 'keep'",
-            console,
-        )
-    if lost or stated.conflict is not None:
-        console.print("`tiltune fit` refuses this run, so there is no estimate")
-    return lost or stated.conflict is not None
+        page.warn(warning, Gravity.ENDINGS)
 
 
-def _print_agreement(
-    prepared: Prepared, scored: Scored, other: TextConstraint, console: Console
-) -> None:
+def _say_forecast(measured: Forecast, prepared: Prepared, scored: Scored, page: Page) -> None:
+    """What the run will take, by its phases."""
+    parallel = prepared.max_lag
+    phases = ", ".join(f"{name} {seconds / 60:.1f}" for name, seconds in measured.seconds.items())
+    mean = scored.samples.tokens / len(scored.completions)
+    told = (prepared.balance_told, prepared.cap_told(mean))
+    page.say(
+        *(line for line in told if line is not None),
+        f"estimated minutes: {sum(measured.seconds.values()) / 60:.1f} ({phases})"
+        + ("; the actor's and the learner's share overlap" if parallel else ""),
+        f"memory: {gigabytes(measured)} at its peak in a miniature round"
+        + (", twice the parts that are not shared with an actor of its own" if parallel else ""),
+    )
+
+
+def _say_agreement(prepared: Prepared, scored: Scored, other: TextConstraint, page: Page) -> None:
     """How far the run's constraint and the other one agree, on samples and on the corpus."""
     names = ("the run's", "the other")
-    exact = relation(prepared.constraint, other)
-    console.print(escape(f"the other constraint: {other.name}"), soft_wrap=True)
-    if exact is not None:
-        console.print(escape(f"on all texts: {exact}"), soft_wrap=True)
+    exactly = relation(prepared.constraint, other)
+    page.say(f"the other constraint: {other.name}")
+    if exactly is not None:
+        page.say(f"on all texts: {exactly}")
     compared = agreement(prepared.constraint, other, scored.completions, scored.scores)
-    _print_lines(agreement_lines("samples of the model", compared, names), console)
+    page.say(*agreement_lines("samples of the model", compared, names))
     rows = prepared.judged.rows
     rows = rows[:: -(-len(rows) // MOST_ROWS) or 1]
     if rows:
@@ -207,24 +212,24 @@ def _print_agreement(
         compared = agreement(
             prepared.constraint, other, completions, prepared.constraint.score(completions)
         )
-        _print_lines(agreement_lines("rows of the corpus", compared, names), console)
+        page.say(*agreement_lines("rows of the corpus", compared, names))
 
 
-def _warn(warning: str, console: Console) -> None:
-    console.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
-
-
-def _print_lines(lines: Sequence[str], console: Console) -> None:
-    for line in lines:
-        console.print(escape(line), soft_wrap=True)
-
-
-def _print_forecast(measured: Forecast, prepared: Prepared, console: Console) -> None:
-    parallel = prepared.max_lag
-    phases = ", ".join(f"{name} {seconds / 60:.1f}" for name, seconds in measured.seconds.items())
-    console.print(
-        f"estimated minutes: {sum(measured.seconds.values()) / 60:.1f} ({phases})"
-        + ("; the actor's and the learner's share overlap" if parallel else "")
-        + f"\nmemory: {measured.peak_bytes / 2**30:.2f} GiB at its peak in a miniature round"
-        + (", twice the parts that are not shared with an actor of its own" if parallel else "")
+def _say_settings(given: RunConfig, prepared: Prepared, page: Page, *, every: bool) -> None:
+    """What differs from a run that states nothing, or all settings with their meaning."""
+    settings = all_settings(given, prepared.config)
+    if every:
+        page.say("", "settings:", *full_lines(settings))
+        return
+    few = that_matter(
+        settings,
+        parallel=prepared.max_lag > 0,
+        values=prepared.method.needs.values != "none",
+        corpus=bool(prepared.corpus),
+    )
+    page.say(
+        "",
+        "settings that are not the default's, or were chosen for this run (--all: every one, and "
+        "what it means):",
+        *short_lines(few, page.width),
     )

@@ -1,4 +1,7 @@
-"""Findings in words for the terminal; plain lines without markup."""
+"""Findings in words for the terminal; plain lines without markup.
+
+A warning begins with a clause on what was seen; after "; " come what it means and what to change.
+"""
 
 from collections.abc import Sequence
 
@@ -29,11 +32,11 @@ def statement_lines(stated: Statement) -> list[str]:
 
 def statement_warnings(stated: Statement) -> list[str]:
     """What no samples are needed to see."""
-    told = [stated.conflict] if stated.conflict is not None else []
+    told: list[str] = []
     if stated.decided:
         told.append(
             f"{stated.decided} of {stated.prompts} prompts decide the verdict, whatever completes "
-            "them: there is nothing to learn from those; constraint.text = 'completion' leaves "
+            "them; there is nothing to learn from those, and constraint.text = 'completion' leaves "
             "prompts out"
         )
     return told
@@ -59,36 +62,41 @@ def rate(count: Count) -> str:
     )
 
 
-def warnings(found: Findings) -> list[str]:
-    """What a person should look at before training, of what samples show."""
-    told: list[str] = []
-    samples, ending = found.samples, found.ending
+def rate_warnings(samples: Count) -> list[str]:
+    """Where labels are so much alike that little can be learnt of them."""
     if samples.satisfied in (0, samples.count):
         which = "all" if samples.satisfied else "none"
-        told.append(
-            f"{which} of {samples.count} samples satisfy, so all samples agree and there may be "
-            "nothing to learn; look at the constraint and its threshold"
-        )
-    elif min(samples.satisfied, samples.count - samples.satisfied) <= RARE * samples.count:
-        told.append(_one_sided(samples))
+        return [
+            f"{which} of {samples.count} samples satisfy, so there may be nothing to learn; "
+            "look at the constraint and its threshold"
+        ]
+    if min(samples.satisfied, samples.count - samples.satisfied) <= RARE * samples.count:
+        return [_one_sided(samples)]
+    return []
+
+
+def warnings(found: Findings) -> list[str]:
+    """What a person should look at before training, of where samples end and are cut."""
+    told: list[str] = []
+    samples, ending = found.samples, found.ending
     if ending.tried and ending.changed / ending.tried >= FLIPS:
         told.append(
-            f"the verdict depends on where a text ends: without its last token it changes for "
+            f"the verdict depends on where a text ends; without its last token it changes for "
             f"{ending.changed} of {ending.tried} samples, and {found.cut.count} of "
-            f"{samples.count} are cut by sampler.max_new_tokens; such a text is judged as it stands"
+            f"{samples.count} are cut by sampler.max_new_tokens: such a text is judged as it stands"
         )
     if found.chat and found.cut.count >= CUTS * samples.count:
         told.append(
             f"{found.cut.count} of {samples.count} answers ({found.cut.count / samples.count:.0%}) "
-            f"are cut by sampler.max_new_tokens = {found.limit}, and judged and trained on as they "
-            "stand; raise it until most answers end, or let the constraint ask for a whole one"
+            f"are cut by sampler.max_new_tokens = {found.limit}; they are judged and trained on as "
+            "they stand: raise it until most end, or let the constraint ask for a whole answer"
         )
     for each in found.straddling:
         examples = ", ".join(map(repr, each.examples))
         told.append(
             f"{each.sampled / each.sampled_of:.1%} of the sampled tokens end one {each.step} and "
-            f"go on ({each.tokens} of {each.vocabulary} in the vocabulary; {examples}): what the "
-            "constraint decides in their middle shows only after them"
+            "go on; what the constraint decides in their middle shows only after them "
+            f"({each.tokens} of {each.vocabulary} in the vocabulary; {examples})"
         )
     return told
 
