@@ -104,7 +104,8 @@ def _merged(reader: _StepReader) -> _StepReader:
     """States that no text tells apart, as one; the verdict on what is no step matters to none."""
     labels = np.where(reader.open, reader.symbol, -1)
     flags = (reader.waits[:, None], reader.resets, reader.begins)
-    classes = _numbered(np.concatenate([labels[:, None], *flags], axis=1))
+    told = [labels[:, None], *(each.astype(np.int64) for each in flags)]
+    classes = _numbered(np.concatenate(told, axis=1))
     while True:
         finer = _numbered(np.concatenate([classes[:, None], classes[reader.transitions]], axis=1))
         if finer.max() == classes.max():

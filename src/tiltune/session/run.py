@@ -27,10 +27,10 @@ from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.build import build_constraint
 from tiltune.errors import ConfigError, RunError
 from tiltune.evaluation.contender import Contender, open_contender
-from tiltune.evaluation.evaluate import Progress
 from tiltune.evaluation.evaluate import evaluate as run_evaluation
 from tiltune.records.manifest import is_chat
 from tiltune.records.measurements import Evaluation
+from tiltune.records.progress import Progress, silent
 from tiltune.records.report.page import write_report
 from tiltune.records.rounds import RoundRecord, read_records
 from tiltune.records.run_folder import check_free, is_run_folder, read_config
@@ -264,7 +264,7 @@ class Run:
         scorers: Mapping[str, ConstraintLike] | None = None,
         *,
         say: Say = print,
-        progress: Progress = lambda *_: None,
+        progress: Progress = silent,
         **options: Unpack[EvaluateOptions],
     ) -> Evaluation:
         """What the tuned model is worth, written to `evaluation…/` in the run's folder.
