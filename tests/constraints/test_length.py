@@ -89,6 +89,14 @@ def test_the_rule_accepts_what_satisfies(text: str) -> None:
         assert rule.automaton.accepts(text) == (score.value == 1.0), constraint.name
 
 
+def test_many_sentences_are_judged_but_not_counted_exactly() -> None:
+    assert length("sentences", at_most=31).rule() is not None
+    many = length("sentences", at_most=32)  # whose automaton would take minutes over a vocabulary
+    assert many.rule() is None
+    assert many.score([Completion("", "So it is. " * 33)])[0].value == 0.0
+    assert length("words", at_most=32).rule() is not None
+
+
 def test_a_text_over_the_bound_is_a_dead_end_at_once() -> None:
     rule = length("words", at_most=2).rule()
     assert rule is not None

@@ -16,8 +16,8 @@ import tiny
 from tiltune.config import RunConfig, TrackSection
 from tiltune.errors import ConfigError
 from tiltune.records.files import write_json
+from tiltune.records.resume import stored_config
 from tiltune.records.rounds import CalibrationBin, RoundRecord, read_records
-from tiltune.records.run_folder import stored_config
 from tiltune.training import track
 from tiltune.training.track import Tracking, numbers_of
 

@@ -18,6 +18,8 @@ from tiltune.errors import ConstraintError
 _STEPS: dict[str, Step] = {"words": "word", "lines": "line", "sentences": "sentence"}
 LONGEST = 20_000
 """Bound above which no automaton counts that far."""
+MOST_SENTENCES = 32
+"""The same of sentences, each of which costs 50 states."""
 
 
 def build_length(config: LengthConfig) -> TextConstraint:
@@ -66,8 +68,9 @@ def counting_automaton(config: LengthConfig) -> TextAutomaton:
     """
     fewest, most = config.at_least or 0, config.at_most
     last = fewest if most is None else most + 1  # from here on more makes no difference
-    if last > LONGEST:
-        raise NoAutomaton(f"a count beyond {LONGEST}")
+    largest = MOST_SENTENCES if config.unit == "sentences" else LONGEST
+    if last > largest:
+        raise NoAutomaton(f"a count beyond {largest} {config.unit}")
     counts = np.arange(last + 1)
     within = (counts >= fewest) & (counts <= (last if most is None else most))
     counter = DFA(np.minimum(counts + 1, last)[:, None], within)

@@ -220,9 +220,8 @@ def prepare(
         raise _none_left(config, len(data.train))
     # how often the corpus may be read is known when it has been read
     config = resolve(given, model, replace(scale, corpus_rows=len(corpus)), method)
-    config = choose_warm_start(
-        given, config, method, WarmText(judged, data.warm), constraint, loaded
-    )
+    warm = WarmText(judged, data.warm)
+    config = choose_warm_start(given, config, method, warm, constraint, loaded)
     reference = loaded.policy.base("reference")
     valid = judge(last_turns(data.valid), constraint, progress)
     return Prepared(

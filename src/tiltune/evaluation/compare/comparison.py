@@ -5,6 +5,7 @@ The folder holds `runs/<entry>`, `evaluations/<entry>/evaluation.json`, and `com
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,6 +31,7 @@ from tiltune.records.measurements import (
 )
 from tiltune.records.progress import Progress, silent, within
 from tiltune.records.report.comparison import write_comparison_report
+from tiltune.records.rounds import RoundRecord
 
 ASKED = "asked.json"
 
@@ -86,24 +88,27 @@ def compare(
             records = train(planned, say, progress)
             evaluation = _evaluated(planned, config, evaluator, (judge, progress), say)
             check_axes(config.table, evaluation, source=source)
-            entries.append(
-                Entry(
-                    method=planned.method.name,
-                    kind=planned.method.kind,
-                    budget=planned.budget,
-                    knobs=planned.knobs,
-                    evaluation=evaluation,
-                    cost=cost_of(planned, records),
-                    # guided: its rounds measure the base model, which is not what decodes
-                    curve=() if planned.method.guides else curve_of(records),
-                )
-            )
+            entries.append(make_entry(planned, evaluation, records))
             rest = "" if place == len(plan) else f" (so far: {place} of {len(plan)} entries)"
             changes = {"title": config.table.title + rest, "entries": choose(entries, config.table)}
             comparison = comparison.model_copy(update=changes)
             write_comparison(folder / "comparison.json", comparison)
             write_comparison_report(folder)
     return comparison
+
+
+def make_entry(planned: Planned, evaluation: Evaluation, records: Sequence[RoundRecord]) -> Entry:
+    """A row of the comparison."""
+    return Entry(
+        method=planned.method.name,
+        kind=planned.method.kind,
+        budget=planned.budget,
+        knobs=planned.knobs,
+        evaluation=evaluation,
+        cost=cost_of(planned, records),
+        # guided: its rounds measure the base model, which is not what decodes
+        curve=() if planned.method.guides else curve_of(records),
+    )
 
 
 def make_dir(config: CompareConfig, source: str) -> Path:
