@@ -73,7 +73,7 @@ def timed(contender: Contender, config: EvaluateConfig, folder: Path, seed: int)
     started, cpu = time.perf_counter(), os.times()
     clock: dict[str, float] = {}
 
-    def stop(phase: str, done: int, total: int) -> None:
+    def stop(phase: str, done: int, total: int, **_: object) -> None:
         if phase != "completions" and not clock:  # the first measurement follows the last score
             after = os.times()
             clock["seconds"] = time.perf_counter() - started

@@ -30,7 +30,7 @@ def test_three_settings_are_enough(tmp_path: Path) -> None:
     assert (config.run.dir, config.model.path, config.constraint.kind) == ("out", "model", "regex")
     assert config.constraint.threshold == 0.5 and config.data.violating == "drop"
     assert (config.method.kind, config.method.schedule) == ("tilt", "sequential")
-    assert config.method.anchor == "snapshot" and config.value_model.kind == "copy"
+    assert config.method.anchor == "snapshot" and config.value_model.kind is None
     assert RunConfig.model_validate_json(config.model_dump_json()) == config
 
 

@@ -131,7 +131,9 @@ def test_a_prompt_that_is_too_long(run: Path) -> None:
 
 @pytest.mark.quick
 def test_a_model_without_a_template_has_no_chat(run: Path) -> None:
-    with pytest.raises(DataError, match=r"^--chat: the model has no chat template; leave it out$"):
+    with pytest.raises(
+        DataError, match=r"^--chat: the model has no chat template.* leave --chat out"
+    ):
         drawn(run, prompt="cat", chat=True)
 
 

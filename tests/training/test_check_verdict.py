@@ -71,7 +71,8 @@ def test_ten_rows_are_judged_in_five_lines_and_no_name_breaks_at_80_columns(
     assert not [line for line in lines if len(line) > 80 and len(line.split()) > 3]
     # what the settings say follows what was found, and comes last
     assert text.index("warning: too few: 7 rows") < text.index("\nsettings:\n")
-    assert lines[-1].startswith("      CPU threads; used by the parallel schedule")
+    assert text.index("\nsettings:\n") < text.index("\n  track.to =")
+    assert lines[-1].startswith("      ")  # the meaning of the last one
 
 
 def test_what_was_found_is_said_where_a_fault_cuts_the_verdict_short(

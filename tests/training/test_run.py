@@ -334,7 +334,7 @@ def test_a_run_with_an_adapter_leaves_it_and_the_merged_model(tmp_path: Path) ->
         (
             {"value_model": {"path": "smaller"}},
             ConfigError,
-            "value_model.path = smaller is for .*kind = 'separate', which is 'copy'",
+            "value_model.path = smaller is for .*kind = 'separate', which is left open",
         ),
         ({"data": {"max_tokens": 25}}, ConfigError, "data.max_tokens = 25 .* the 24 tokens"),
         ({"data": {"corpus": ""}}, DataError, "data.corpus = .: is a folder"),

@@ -215,7 +215,7 @@ def test_what_stops_a_method_names_it(tmp_path: Path) -> None:
     method = {"name": "mine", "kind": "tilt", "overrides": {"method.anchor": "reference"}}
     tables = tree(tmp_path, method=[method])
     tables["base"]["constraint"] = {"kind": "python", "path": "nowhere:nothing"}
-    with pytest.raises(TiltuneError, match=r"method 'mine': .*nowhere"):
+    with pytest.raises(TiltuneError, match=r"method 'base': .*nowhere"):
         run(tables)
 
 
@@ -311,6 +311,7 @@ def test_an_interrupted_comparison_says_how_to_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tables = tree(tmp_path, method=METHODS[:1])
+    tables["table"] |= {"control": "diversity.dist_1", "utility": "diversity.dist_2"}
     path = tmp_path / "compare.toml"
     path.write_text(toml(tables), "utf-8")
 

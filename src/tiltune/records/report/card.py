@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, cast
 
+from tiltune.config.in_words import code, in_words
 from tiltune.errors import RunError, counted
 from tiltune.records.base_model import LICENSE
 from tiltune.records.files import write_atomically
 from tiltune.records.measurements import Evaluation, find_measurement, named, read_evaluation
 from tiltune.records.report.folder import RunFolder
 from tiltune.records.report.formats import MISSING, bounds, estimate, number
-from tiltune.records.report.in_words import code, in_words
 from tiltune.records.rounds import RoundRecord
 
 CARD = "README.md"

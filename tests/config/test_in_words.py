@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from tiltune.config.in_words import code, in_words
 from tiltune.constraints.build import BUILDERS
-from tiltune.records.report.in_words import code, in_words
 
 BAD = {"kind": "lexicon", "words": ["bad", "worse"]}
 CASES: list[tuple[dict[str, Any], str]] = [
