@@ -59,6 +59,10 @@ ASKED = turns(("user", "a"), ("assistant", "b"))
             {"prompt": ASKED[:1], "chosen": ASKED[1:], "rejected": []},
             {"messages": ASKED, "chosen": ASKED[1:], "rejected": []},
         ),
+        (  # nor are messages
+            {"prompt": ASKED[:1], "chosen": ASKED, "rejected": []},
+            {"messages": ASKED, "chosen": ASKED, "rejected": []},
+        ),
         ({"instruction": "a", "input": None, "output": "b"}, {"messages": ASKED}),
         (
             {"instruction": "a", "input": "i", "output": "b", "system": "s", "k": 1},

@@ -16,7 +16,7 @@ from tiltune.config import RunConfig
 from tiltune.errors import ConfigError, RunError, TiltuneError
 from tiltune.records.manifest import constraint_digest
 from tiltune.records.resume import stored_config
-from tiltune.records.run_folder import is_run_folder, read_config
+from tiltune.records.run_folder import is_run_folder, read_config, set_aside_evaluation
 from tiltune.training.run import open_run
 
 
@@ -34,6 +34,24 @@ def over(tmp_path: Path, finished: tiny.Tree) -> tiny.Tree:
     shutil.copytree(finished["run"]["dir"], tmp_path / "run")
     run = {"dir": str(tmp_path / "run"), "overwrite": True, "seed": 9}
     return tiny.changed(finished, run=run)
+
+
+def test_the_evaluation_of_a_finished_run_that_goes_on_is_set_aside(tmp_path: Path) -> None:
+    def evaluated(text: str) -> None:
+        (tmp_path / "evaluation").mkdir(exist_ok=True)
+        (tmp_path / "evaluation" / "evaluation.json").write_text(text, "utf-8")
+
+    evaluated("first")
+    set_aside_evaluation(tmp_path)
+    assert (tmp_path / "evaluation").exists()  # the run has not finished
+    (tmp_path / "finished.json").write_text('{"policy_version": 3}', "utf-8")
+    set_aside_evaluation(tmp_path)
+    evaluated("second")
+    set_aside_evaluation(tmp_path)
+    assert not (tmp_path / "evaluation").exists()
+    names = ("evaluation-version-3", "evaluation-version-3-2")
+    kept = [(tmp_path / name / "evaluation.json").read_text("utf-8") for name in names]
+    assert kept == ["first", "second"]
 
 
 def raises(error: BaseException) -> Callable[[], None]:

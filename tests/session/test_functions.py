@@ -156,6 +156,18 @@ def test_a_fingerprint_tells_code_and_data_apart() -> None:
     assert fingerprint(made(["a"])) == fingerprint(made(["a"]))
 
 
+WORDS = ["rude"]
+
+
+def test_a_fingerprint_sees_what_a_generator_looks_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def judge(completion: Completion) -> bool:
+        return all(word not in WORDS for word in completion.text.split())
+
+    before = fingerprint(judge)
+    monkeypatch.setitem(globals(), "WORDS", ["other"])
+    assert fingerprint(judge) != before
+
+
 def test_a_fingerprint_is_the_same_in_another_process() -> None:
     code = (
         "from tiltune.session.functions import fingerprint\n"

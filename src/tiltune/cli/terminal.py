@@ -68,4 +68,9 @@ def stdout_for_rows() -> Generator[Callable[[str], object]]:
     """Writes rows to stdout; what a user's scorer prints meanwhile goes to stderr."""
     out = sys.stdout
     with contextlib.redirect_stdout(sys.stderr):
-        yield out.write
+
+        def write(text: str) -> None:
+            out.write(text)
+            out.flush()  # whoever reads a dialogue by a pipe waits for it
+
+        yield write

@@ -118,6 +118,8 @@ def fit(
         again = _fit_command(config, settings or [], resume=resume or saved > 0, quick=quick)
         if saved:
             say(f"stopped; `{again}` goes on at round {saved}")
+        elif resume and run is None:  # it was being loaded, with what was saved before
+            say(f"stopped; `{again}` goes on where it was")
         else:
             say(f"stopped before anything was saved; `{again}` starts again")
         raise typer.Exit(130) from None

@@ -106,7 +106,9 @@ def _of_preference(fields: Fields) -> Fields:
         if not chosen.strip():
             raise DataError(f"`chosen` is {chosen!r}; it must not be empty or blank")
         return {**fields, "completion": chosen}
-    messages = _before(prompt, cast(list[Any], chosen)) + cast(list[Any], chosen)
+    answer = cast(list[Any], chosen)
+    before = _before(prompt, answer)
+    messages = answer if before and answer[: len(before)] == before else before + answer
     return {**_without(fields, "prompt"), "messages": messages}
 
 

@@ -70,7 +70,7 @@ def pack(folder: Path, repo: str) -> Parcel:
         ) from None
     here = model / CARD
     text = here.read_text("utf-8") if here.is_file() else card(run)  # which may have been edited
-    text = text.replace(f'"{place(run)}"', f'"{repo}"')
+    text = text.replace(json.dumps(place(run)), json.dumps(repo))
     files: dict[str, Path | bytes] = {CARD: text.encode()}
     left: list[str] = []
     for path in sorted(model.rglob("*")):
@@ -117,7 +117,10 @@ def push(parcel: Parcel, *, private: bool, say: Callable[[str], None]) -> str:
                 "nothing is pushed; make it private on the Hub, or choose another id"
             )
         say(f"pushing to {url} …")
-        operations = [CommitOperationAdd(name, content) for name, content in parcel.files.items()]
+        card_ = parcel.files[CARD]
+        named = json.dumps(parcel.repo).encode(), json.dumps(url.repo_id).encode()
+        files = parcel.files | {CARD: card_.replace(*named) if isinstance(card_, bytes) else card_}
+        operations = [CommitOperationAdd(name, content) for name, content in files.items()]
         api.create_commit(url.repo_id, operations, commit_message="Model tuned by Tiltune")
     except TRANSPORT as error:
         raise RunError(f"{parcel.repo}: {_explained(error)}") from error

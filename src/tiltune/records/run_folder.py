@@ -5,6 +5,7 @@ else's, and nothing in it is read, replaced or resumed.
 """
 
 import json
+from itertools import chain, count
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -70,6 +71,18 @@ def run_lock(folder: Path) -> Lock:
         what=f"run.dir = {folder}",
         remedy="choose another run.dir",
     )
+
+
+def set_aside_evaluation(folder: Path) -> None:
+    """Give the evaluation of a finished run that goes on its version's name, so that no page shows
+    it as that of what the run will end with."""
+    finished, evaluation = folder / FINISHED, folder / "evaluation"
+    if not finished.exists() or not evaluation.is_dir():
+        return
+    version = json.loads(finished.read_text("utf-8")).get("policy_version")
+    endings = chain([""], map("-{}".format, count(2)))
+    names = (f"evaluation-version-{version}{again}" for again in endings)
+    evaluation.rename(next(folder / name for name in names if not (folder / name).exists()))
 
 
 def finished_rounds(folder: Path) -> int:

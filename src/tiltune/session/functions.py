@@ -147,10 +147,17 @@ def _outline(value: Any, depth: int) -> str:
         return f"dict {[_outline(pair, depth - 1) for pair in value.items()]}"
     if depth and isinstance(value, FunctionType):
         cells = [_content(cell) for cell in value.__closure__ or ()]
-        used = {n: value.__globals__[n] for n in value.__code__.co_names if n in value.__globals__}
+        names = _names(value.__code__)
+        used = {n: value.__globals__[n] for n in names if n in value.__globals__}
         known = (value.__code__, value.__defaults__, value.__kwdefaults__, cells, used)
         return f"function {[_outline(each, depth - 1) for each in known]}"
     return f"{type(value).__qualname__} {id(value)} of process {os.getpid()}"
+
+
+def _names(code: CodeType) -> list[str]:
+    """What the code looks up, the code of its comprehensions and inner functions too."""
+    inner = [name for each in code.co_consts if isinstance(each, CodeType) for name in _names(each)]
+    return [*dict.fromkeys((*code.co_names, *inner))]
 
 
 def _content(cell: CellType) -> Any:

@@ -34,7 +34,8 @@ class GivenRows:
     path: Path
     lines: str
 
-    def write(self) -> None:
+    def write(self, *, again: bool = False) -> None:
+        """Write the file, whether or not the run goes on (`again`), which refuses other rows."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path, self.lines)
 
@@ -47,7 +48,10 @@ class GivenModel:
     policy: LanguageModel
     tokenizer: Any
 
-    def write(self) -> None:
+    def write(self, *, again: bool = False) -> None:
+        """Write the folder; a run that goes on (`again`) keeps the base that it began with."""
+        if again and self.path.exists():
+            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_name(self.path.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)

@@ -195,20 +195,24 @@ class Run:
         if self.folder.exists() and not resume:
             check_free(self.folder, overwrite=config.run.overwrite)
         for file in self._files:
-            file.write()
+            file.write(again=resume)
         self._opened = None
         run = open_run(config, resume=resume, constraint=self._built)
         if resume:
             say(f"{self.folder}: starting at round {run.next_round}")
             for changed in run.changed:
                 say(f"the {changed} is another one; rounds from this one on go by it")
+            for change in run.changes:
+                say(change)
         for line in (*run.prepared.loaded.told, *run.told()):
             say(line)
         for record in run.rounds():
             for line in (run.cap(record), *(f"alarm: {alarm}" for alarm in record.alarms)):
                 if line is not None:
                     say(line)
+            self._opened = None  # of an earlier round
             yield record
+        self._opened = None
 
     def _to_fit(self, *, overwrite: bool) -> RunConfig:
         config = self.config

@@ -24,6 +24,7 @@ class Settings(TypedDict, total=False):
     value_model: Table
     learner: Table
     actor: Table
+    track: Table
 
 
 class SampleOptions(TypedDict, total=False):

@@ -99,7 +99,7 @@ def draft(model: Model, data: Data, constraint: Mapping[str, Any], *, out: Path)
         f"#   tiltune check {out}          what the run will meet, and take",
         f"#   tiltune fit --quick {out}    ten minutes, to see it move",
         f"#   tiltune fit {out}            the run",
-        f"# All settings, with a sentence each: tiltune check {out} --settings",
+        f"# All settings, with a sentence each: tiltune check {out} --all",
         "",
         "[run]",
         f"dir = {quoted(str(_free_folder(out)))}  # what `fit` writes; must not exist before",
@@ -125,7 +125,8 @@ def draft(model: Model, data: Data, constraint: Mapping[str, Any], *, out: Path)
 
 def _data_lines(data: Data) -> list[str]:
     """The `[data]` table: rows to train on, or prompts alone."""
-    held = f"{data.count} rows of {', '.join(data.fields)}"
+    names = [each if each.isprintable() else json.dumps(each) for each in data.fields]
+    held = f"{data.count} rows of {', '.join(names)}"
     if data.prompts:
         return [
             "[data]",

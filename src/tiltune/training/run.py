@@ -52,7 +52,14 @@ from tiltune.records.rounds import (
     read_steps,
     write_records,
 )
-from tiltune.records.run_folder import FINISHED, check_free, is_run_folder, read_config, run_lock
+from tiltune.records.run_folder import (
+    FINISHED,
+    check_free,
+    is_run_folder,
+    read_config,
+    run_lock,
+    set_aside_evaluation,
+)
 from tiltune.records.steps import StepRecord
 from tiltune.training.actor import ActorLike, Pair
 from tiltune.training.assemble import Prepared, make_actor, make_learner, prepare
@@ -102,6 +109,7 @@ class OpenRun:
                 self.folder / "manifest.json", self.config, next_round=self.next_round
             )
             self.changes = changes(read_config(self.folder), self.config)
+            set_aside_evaluation(self.folder)
             (self.folder / FINISHED).unlink(missing_ok=True)  # until it is so again
             self._save_config()  # it may ask for more rounds than before
         else:

@@ -43,6 +43,10 @@ def _run(planned: Planned, say: Say, progress: Progress) -> None:
     progress = within(lambda: planned.name, progress)
     run = open_run(planned.config, resume=True, progress=progress)
     say(f"{planned.name}: starting at round {run.next_round}")
+    for changed in run.changed:
+        say(f"{planned.name}: the {changed}'s file has changed; rounds from this one on go by it")
+    for change in run.changes:
+        say(f"{planned.name}: {change}")
     for record in run.rounds(progress):
         if record.satisfaction_rate is not None:
             stage = "end" if record.closing else f"round {record.round}"
