@@ -60,7 +60,7 @@ class _File(Protocol):
     @property
     def path(self) -> Path: ...
 
-    def write(self) -> None: ...
+    def write(self, *, again: bool = False) -> None: ...
 
 
 @final
@@ -195,7 +195,7 @@ class Run:
         if self.folder.exists() and not resume:
             check_free(self.folder, overwrite=config.run.overwrite)
         for file in self._files:
-            file.write(again=resume)
+            file.write(again=resume and is_run_folder(self.folder))
         self._opened = None
         run = open_run(config, resume=resume, constraint=self._built)
         if resume:
