@@ -143,6 +143,11 @@ def test_a_head_over_a_wide_vocabulary_reads_windows_without_the_trunk(
         states = values.window_states(ids, mask, keep=3)
     read = values.output.read(values.output.columns(states), lm.unembedding())
     torch.testing.assert_close(read, values.logits(ids, mask, keep=3))  # states weigh nothing yet
+    embed = lm.embed
+    with monkeypatch.context() as larger:  # embeddings are brought to one size
+        larger.setattr(lm, "embed", lambda ids: 100 * embed(ids))
+        again = values.window_states(ids, mask, keep=3)
+    torch.testing.assert_close(again, states, rtol=0, atol=0.02)
     torch.nn.init.normal_(values.enter.weight)
     moved = (values.logits(ids, mask, keep=3) - read).abs().max()
     assert moved > 0.1  # and count as soon as they weigh something

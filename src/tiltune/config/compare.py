@@ -38,6 +38,11 @@ class MethodEntry(Section):
         return self.kind not in ("base", "sft")
 
     @property
+    def is_base(self) -> bool:
+        """Whether it is the base model, decoded as it is."""
+        return self.kind == "base"
+
+    @property
     def chooses(self) -> bool:
         """Whether it keeps the best of several completions."""
         return self.kind == "best_of_n"

@@ -51,7 +51,7 @@ class Planned:
 def with_base(config: CompareConfig) -> CompareConfig:
     """The comparison with the base among its methods, stated or not: what the others gain and lose
     is seen against it."""
-    if any(method.kind == "base" for method in config.method):
+    if any(method.is_base for method in config.method):
         return config
     taken = {method.name.lower() for method in config.method}
     base = MethodEntry(name="the base" if "base" in taken else "base", kind="base")
