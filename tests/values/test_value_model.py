@@ -109,23 +109,38 @@ def test_later_tokens_do_not_change_earlier_values(made: Made) -> None:
 @torch.no_grad()
 def test_padding_does_not_matter(made: Made) -> None:
     values, _ = made
-    ids, mask = left_padded(ROWS, 9)
-    found = values.logits(ids, mask)
+    found = values.logits(*left_padded(ROWS, 9), keep=3)
     for place, row in enumerate(ROWS):
-        alone = values.logits(torch.tensor([row]), torch.ones(1, len(row), dtype=torch.bool))[0]
-        torch.testing.assert_close(found[place][mask[place]], alone, rtol=0, atol=1e-4)
-    torch.testing.assert_close(values.logits(ids, mask, keep=2), found[:, -2:], rtol=0, atol=1e-4)
+        there = torch.ones(1, len(row), dtype=torch.bool)
+        alone = values.logits(torch.tensor([row]), there, keep=3)[0]
+        torch.testing.assert_close(found[place], alone, rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_wide_head_reads_a_prompt_in_the_states_alone(
+    output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values, lm = headed(llama, Path())
+    shake(values, 1)
+    ids, mask = left_padded(ROWS, 9)
+    before = values.logits(ids, mask, keep=3)
+    states = lm.trunk(ids, mask)
+    monkeypatch.setattr(lm, "trunk", lambda ids, mask: states)
+    for place in range(ids.shape[1]):
+        changed = torch.where(torch.arange(ids.shape[1]) == place, 14, ids)
+        same = torch.equal(values.logits(changed, mask, keep=3), before)
+        assert same == (output == "tied" and place < ids.shape[1] - 2), place
 
 
 @torch.no_grad()
 def test_stepping_equals_one_pass_also_when_rows_leave(made: Made) -> None:
     values, _ = made
     ids, mask = left_padded(ROWS, 0)
-    whole = values.logits(ids, mask)
+    whole = values.logits(ids, mask, keep=4)
     start, rows = ids.shape[1] - 3, torch.arange(3)
     logits, cache = values.step(ids[:, :start], mask[:, :start])
     for place in range(start, ids.shape[1]):
-        torch.testing.assert_close(logits, whole[rows, place - 1], rtol=0, atol=1e-4)
+        torch.testing.assert_close(logits, whole[rows, place - start], rtol=0, atol=1e-4)
         if place == start + 1:  # a row leaves, and the others change places
             rows = torch.tensor([2, 1])
             cache.reorder_cache(rows)

@@ -46,7 +46,10 @@ class ValueModel(ABC, nn.Module):
 
     @abstractmethod
     def logits(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Float[Tensor, "N K V"]:
-        """`logit R_φ(s, ·)` at the last `keep` prefixes (0: all), 32 bit; all of them at once."""
+        """`logit R_φ(s, ·)` at the last `keep` prefixes (0: all), 32 bit; all of them at once.
+
+        The first of them is the prompt; each token after it is the completion's.
+        """
 
     def window_states(self, ids: Tensor, mask: Tensor, *, keep: int) -> Tensor | None:
         """What the output reads at the last `keep` prefixes of text that no law drew, [N, K, h];
@@ -202,7 +205,9 @@ class HeadValue(ValueModel):
 
     Over a wide vocabulary embeddings and states are brought to one size, and the states' weights
     begin at zero: embeddings alone tell windows of text nearly as well, and cost no pass through
-    the trunk, so that there can be ten times as many (`LOG.md`).
+    the trunk, so that there can be ten times as many. The block reads the completion's embeddings
+    alone, after a `start` of its own: most constraints are of the completion, and it does not tell
+    a prompt's tokens from that (`LOG.md`). Of the prompt it learns what the states hold.
     """
 
     def __init__(self, snapshot: LanguageModel, *, heads: int = 4) -> None:
@@ -222,6 +227,7 @@ class HeadValue(ValueModel):
         self.sized = isinstance(self.output, WideOutput)
         if self.sized:
             nn.init.zeros_(self.enter.weight[:, size:])
+            self.start = nn.Parameter(torch.zeros(size))
 
     @property
     def width(self) -> int:
@@ -237,7 +243,7 @@ class HeadValue(ValueModel):
             states = self.enter.weight.new_zeros((*ids.shape, self.snapshot.hidden_size))
         else:
             states = self._states(ids, mask)
-        return self._features(ids, mask, states, None)[0][:, -keep:]
+        return self._features(ids, mask, states, None, keep)[0][:, -keep:]
 
     def columns(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Columns:
         return self._columns(ids, mask, self._states(ids, mask), keep)
@@ -267,7 +273,7 @@ class HeadValue(ValueModel):
         return self.snapshot.trunk(ids, mask)[0]
 
     def _columns(self, ids: Tensor, mask: Tensor, states: Tensor, keep: int) -> Columns:
-        features, _ = self._features(ids, mask, states, None)
+        features, _ = self._features(ids, mask, states, None, keep)
         return self.output.columns(features[:, -keep:])
 
     def step(
@@ -276,7 +282,7 @@ class HeadValue(ValueModel):
         trunk_cache, own_cache = (None, None) if cache is None else (cache.trunk, cache.own)
         with torch.no_grad():
             states, trunk_cache = self.snapshot.trunk(ids, mask, cache=trunk_cache, use_cache=True)
-        features, own_cache = self._features(ids, mask, states, own_cache)
+        features, own_cache = self._features(ids, mask, states, own_cache, 1)
         columns = self.output.columns(features[:, -1])
         logits = self.output.read(columns, self.snapshot.unembedding()).float()
         return logits, _HeadCache(trunk_cache, own_cache)
@@ -285,11 +291,22 @@ class HeadValue(ValueModel):
         return self.named_parameters()
 
     def _features(
-        self, ids: Tensor, mask: Tensor, states: Tensor, cache: tuple[Tensor, Tensor] | None
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        states: Tensor,
+        cache: tuple[Tensor, Tensor] | None,
+        keep: int,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """After each token, the last `keep` of them at least (0: all), and the cache."""
+        if self.sized and cache is None:
+            ids, mask, states = ids[:, -keep:], mask[:, -keep:], states[:, -keep:]
         embedded = self.snapshot.embed(ids).detach()
         if self.sized:
             embedded, states = of_one_size(embedded), of_one_size(states)
+            if cache is None:  # the first token is the prompt's last
+                start = self.start.expand(len(ids), 1, -1)
+                embedded = torch.cat((start, embedded[:, 1:]), 1)
         features = self.enter(torch.cat((embedded, states), -1).to(self.enter.weight.dtype))
         count, length, size = features.shape
         shape = (count, length, self.heads, size // self.heads)
@@ -302,7 +319,7 @@ class HeadValue(ValueModel):
         seen = key.shape[2]
         causal = torch.ones(length, seen, dtype=torch.bool, device=ids.device).tril(seen - length)
         own_place = torch.eye(length, seen, dtype=torch.bool, device=ids.device)
-        allowed = (causal & mask[:, None, None, :]) | own_place.roll(seen - length, 1)
+        allowed = (causal & mask[:, None, None, -seen:]) | own_place.roll(seen - length, 1)
         attended = scaled_dot_product_attention(query, key, value, attn_mask=allowed)
         features = features + self.leave(attended.transpose(1, 2).reshape(count, length, size))
         return self.after(features + self.block(features)), (key, value)

@@ -24,7 +24,7 @@ FOLDER = "TILTUNE_CACHE"
 """Environment variable: the folder of the cache instead of the user's."""
 KEPT = 8
 MOST_BYTES = 4 * 2**30
-FORMAT = "3"
+FORMAT = "4"
 """Part of every key; another one where a change of code would change what is kept."""
 
 
