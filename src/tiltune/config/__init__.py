@@ -34,6 +34,7 @@ from tiltune.config.evaluate import (
 )
 from tiltune.config.method import (
     FilterSection,
+    GfnSection,
     GrpoSection,
     MethodConfig,
     PpoSection,
@@ -70,6 +71,7 @@ __all__ = [
     "EvaluateConfig",
     "ExecutionConfig",
     "FilterSection",
+    "GfnSection",
     "GrammarConfig",
     "GrpoSection",
     "HttpConfig",

@@ -298,6 +298,7 @@ def make_actor(prepared: Prepared) -> Actor:
         batch_size=config.sampler.batch_size,
         generator=torch.Generator(device).manual_seed(prepared.seeds.sampling),
         cursor=Cursor(len(prepared.prompts), seed=prepared.seeds.prompts),
+        prefixes=prepared.method.needs.prefix_labels,
     )
     learner = warm = None
     if prepared.method.needs.values == "prefix":
@@ -372,4 +373,5 @@ def make_learner(prepared: Prepared) -> Learner:
         rule=BetaRule(method.beta, method.beta_min, method.beta_max, steered),
         generator=torch.Generator().manual_seed(prepared.seeds.learner),
         state_values=values.to(policy.device) if values else None,
+        ends=prepared.loaded.eos_ids,
     )
