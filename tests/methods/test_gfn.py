@@ -1,6 +1,5 @@
 """`gfn` on completions that can be listed: the same law by four ways, and what must not matter."""
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -28,29 +27,29 @@ OBJECTIVES = ("tb", "vargrad", "subtb", "db")
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_all_four_reach_the_target(objective: str) -> None:
     """Within .02 of p·C, in total variation over all completions; the reference is at .444."""
-    learner = side(objective)
+    learner = side(objective, value_rate=0.4 if objective == "db" else 0.2)
     exact = target(every(chain()), 0.0)
     assert variation(law(learner.policy), exact) == pytest.approx(0.444, abs=0.02)
-    run(learner, rounds=60)
+    run(learner, rounds=60, rate=0.2)
     assert variation(law(learner.policy), exact) < 0.02
 
 
 def test_log_z_at_the_policy_s_rate_trails() -> None:
-    """The trap: a log Z that begins wrong, at its own rate and at the policy's."""
-    found: list[float] = []
-    for value_rate in (0.1, 0.01):
+    """The trap: a log Z that begins wrong, at a rate of its own and at the policy's.
+
+    A step moves a network's logits by far more than its rate, and a scalar by no more than it: a
+    hundredth of the rate of this table, whose logits are the weights, stands for the policy's.
+    """
+    exact, found = target(every(chain()), 0.0), list[float]()
+    for value_rate in (0.2, 0.002):
         learner = side("tb", value_rate=value_rate)
         learner.version = 1  # else it would begin at the first completions' rate
-        values = learner.state_values
-        assert values is not None
+        assert learner.state_values is not None
         with torch.no_grad():
-            values.output.bias.fill_(-4.0)
-        run(learner, rounds=15, rate=0.01)
-        rows = every(chain())
-        with torch.no_grad():
-            log_z = values.run(rows.prompt_ids[:1], rows.prompt_mask[:1], keep=1).item()
-        found.append(abs(log_z - math.log(0.556)))
-    assert found[0] < 0.5 and found[1] > 2.0, found
+            learner.state_values.output.bias.fill_(-4.0)
+        run(learner, rounds=40, rate=0.2)
+        found.append(variation(law(learner.policy), exact))
+    assert found[0] < 0.02 < 0.05 < found[1], found
 
 
 def test_the_defaults_give_log_z_a_rate_of_its_own() -> None:
@@ -129,13 +128,13 @@ def test_the_target_is_the_reference_s_in_every_round() -> None:
     log_q = (exact / rows.proposal_logprobs.sum(1).exp()).log()
     set_law(learner.policy, rows, exact)
     own = every(learner.policy)
-    assert (own.proposal_logprobs.sum(1).exp() - exact).abs().max() < 1e-9
+    assert (own.proposal_logprobs.sum(1).exp() - exact).abs().max() < 1e-7
     known = models(learner)
     with torch.no_grad():
         work = learner.method.prepare(own, replace(known, law=learner.policy))
         assert work is not None
         loss = learner.method.loss(work, known, count=1.0)["policy"].loss.item()
-    assert loss < 1e-15 and work.numbers["log_ratio_variance"] < 1e-15
+    assert loss < 1e-12 and work.numbers["log_ratio_variance"] < 1e-12
     assert work.numbers["log_z_nats"] == pytest.approx(-log_q[rows.labels > 0].mean().item())
 
 
@@ -272,17 +271,12 @@ def test_settings_reach_the_method() -> None:
     assert found == Gfn("db", 0.01, 0.1, 0.2, (0.7, 1.5), 3, 2)
 
 
-@pytest.mark.parametrize(
-    ("stated", "told"),
-    [
-        ({"objective": "vargrad", "group_size": 1}, r"set 2 or more, or method.objective = 'tb'"),
-        ({"temperature_min": 3.0}, r"temperature_min = 3 is above method.temperature_max = 2"),
-    ],
-)
-def test_what_contradicts_itself_is_refused(stated: dict[str, Any], told: str) -> None:
-    given = config(**stated)
-    with pytest.raises(ConfigError, match=told):
+def test_what_contradicts_itself_is_refused() -> None:
+    given = config(objective="vargrad", group_size=1)
+    with pytest.raises(ConfigError, match=r"set 2 or more, or method.objective = 'tb'"):
         refuse(given, make_method(given.method))
+    with pytest.raises(ConfigError, match=r"temperature_min = 3 is above method.temperature_max"):
+        config(temperature_min=3.0)
 
 
 def test_subtb_is_refused_where_a_prefix_costs_a_model() -> None:

@@ -13,6 +13,7 @@ from tiltune.config.method import TABLES, MethodConfig
 from tiltune.errors import ConfigError
 from tiltune.methods.base import BuiltInMethod, Needs, Usual
 from tiltune.methods.filter import Filter
+from tiltune.methods.gfn import Gfn
 from tiltune.methods.grpo import Grpo
 from tiltune.methods.kinds import KINDS, make_method
 from tiltune.methods.policy_gradient import RATE, SAMPLES
@@ -73,6 +74,8 @@ def test_the_tables_the_union_and_the_dictionary_name_the_same_kinds() -> None:
             {"kind": "grpo", "group_size": 5} | GRADIENT,
             Grpo(kl_weight=0.7, ratio_clip=0.4, group_size=5, passes=3),
         ),
+        ({"kind": "gfn"}, Gfn("tb", 1e-4, 0.25, 0.25, (0.5, 2.0), 1, 4)),
+        ({"kind": "gfn", "objective": "vargrad"}, Gfn("vargrad", group_size=8)),
         (
             {"kind": "python", "path": "test_method_kinds:USERS"},
             Adopted(USERS, "test_method_kinds:USERS"),
@@ -106,16 +109,18 @@ def test_every_kind_is_a_method(stated: dict[str, Any], needs: Needs) -> None:
     found = method(**stated)
     gradient = stated["kind"] in ("ppo", "grpo")
     assert found.needs == needs
-    assert found.usual == (Usual(SAMPLES, 4, RATE) if gradient else Usual())
+    assert found.usual == (Usual(SAMPLES, 4, RATE, 1.0) if gradient else Usual())
     assert all(callable(getattr(found, name)) for name in ("prepare", "loss", "refuse"))
 
 
 OTHERS = [
+    ("gfn", "kl_weight", 0.3, "'ppo' and 'grpo'"),
+    ("grpo", "objective", "tb", "'gfn'"),
     ("tilt", "kl_weight", 0.3, "'ppo' and 'grpo'"),
     ("tilt", "decay", 0.5, "'ppo'"),
     ("sft", "prefix_weight_clip", 10.0, "'tilt'"),
-    ("filter", "passes", 4, "'ppo' and 'grpo'"),
-    ("ppo", "group_size", 8, "'grpo'"),
+    ("filter", "passes", 4, "'ppo' and 'grpo' and 'gfn'"),
+    ("ppo", "group_size", 8, "'grpo' and 'gfn'"),
     ("grpo", "decay", 0.95, "'ppo'"),
     ("grpo", "path", "a:b", "'python'"),
     ("python", "ratio_clip", 0.2, "'ppo' and 'grpo'"),

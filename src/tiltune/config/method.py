@@ -1,7 +1,7 @@
 """`[method]`: how the policy is trained; one table a kind, with the defaults of that kind."""
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, cast, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, cast, get_args
 
 from pydantic import Discriminator, Field, Tag, ValidationInfo, model_validator
 
@@ -209,6 +209,15 @@ class GfnSection(MethodSection):
         description="Passes over a round's samples; sets learner.steps_per_round unless that is "
         "stated.",
     )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.temperature_min > self.temperature_max:
+            raise ValueError(
+                f"method.temperature_min = {self.temperature_min:g} is above "
+                f"method.temperature_max = {self.temperature_max:g}"
+            )
+        return self
 
 
 class PythonMethodSection(MethodSection):

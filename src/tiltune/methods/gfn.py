@@ -94,11 +94,6 @@ class Gfn:
                 f"method.group_size = {self.group_size} leaves none to compare; set 2 or more, or "
                 "method.objective = 'tb', which trains log Z instead"
             )
-        low, high = self.temperatures
-        if low > high:
-            raise ConfigError(
-                f"method.temperature_min = {low:g} is above method.temperature_max = {high:g}"
-            )
         dear = [(key, table) for key, table in tables(config.constraint) if table.cost >= DEAR]
         if self.objective == "subtb" and dear:
             key, table = dear[0]

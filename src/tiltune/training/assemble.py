@@ -24,6 +24,7 @@ from tiltune.data.windows import cut_windows, window_shape
 from tiltune.decoding.draw import Ending
 from tiltune.errors import DataError
 from tiltune.methods.base import BuiltInMethod
+from tiltune.methods.needs_told import needs_told
 from tiltune.methods.kinds import make_method
 from tiltune.methods.refusals import refuse
 from tiltune.models import bfloat16, hub
@@ -115,6 +116,11 @@ class Prepared:
             f"{WINDOWS_A_STEP}, which takes a while before the first round; value_model.warm_start "
             "sets their number"
         )
+
+    @property
+    def needs_told(self) -> str:
+        """What the method asks of the run, beside completions of the policy."""
+        return needs_told(self.method.needs, self.config)
 
     @property
     def passes_exceeded(self) -> str | None:

@@ -82,6 +82,18 @@ CHARTS = (
             ("weights clipped", "weight_clipped_share"),
         ),
     ),
+    RoundChart(
+        "Flow loss",
+        "squared nats a token",
+        (("in training", "flow_loss"),),
+        phase="policy update",
+    ),
+    RoundChart(
+        "Imbalance of whole completions",
+        "squared nats",
+        (("variance of log C − log π/p", "log_ratio_variance"),),
+    ),
+    RoundChart("log Z", "nats", (("mean over prompts", "log_z_nats"),)),
     RoundChart("Length", "tokens a completion", (("mean", "completion_tokens_mean"),)),
     RoundChart(
         "Completions",
