@@ -293,5 +293,7 @@ def test_subtb_is_refused_where_a_prefix_costs_a_model() -> None:
     tree = {name: tree[name] for name in ("run", "model", "constraint", "method")}
     del tree["constraint"]["parts"][1]["answer"]
     dear = parse_config(RunConfig, tree, source="test")
-    with pytest.raises(ConfigError, match=r"constraint\.parts\.1\.kind = 'http'.*'tb', 'vargrad' o"):
+    with pytest.raises(
+        ConfigError, match=r"constraint\.parts\.1\.kind = 'http'.*'tb', 'vargrad' o"
+    ):
         refuse(dear, make_method(dear.method))

@@ -98,6 +98,7 @@ def test_sigkill_at_some_time(
         {"method": {"kind": "ppo", "rounds": 3}},
         {"method": {"kind": "grpo", "group_size": 4}},
         {"method": {"kind": "gfn", "rounds": 3}},
+        {"method": {"kind": "etpo"}},
         {"method": {"kind": "gfn", "objective": "subtb", "schedule": "fixed"}},
         {"method": {"kind": "gfn", "objective": "db"}, "model": {"adapter": "lora", "rank": 2}},
         {"method": {"kind": "ppo"}, "model": {"adapter": "lora", "rank": 2}},

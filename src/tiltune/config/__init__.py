@@ -33,6 +33,7 @@ from tiltune.config.evaluate import (
     load_evaluate_config,
 )
 from tiltune.config.method import (
+    EtpoSection,
     FilterSection,
     GfnSection,
     GrpoSection,
@@ -70,6 +71,7 @@ __all__ = [
     "DivergenceConfig",
     "EvaluateConfig",
     "ExecutionConfig",
+    "EtpoSection",
     "FilterSection",
     "GfnSection",
     "GrammarConfig",

@@ -155,6 +155,20 @@ class GrpoSection(GradientSection):
     group_size: int = Field(default=8, ge=1, description="Completions of each prompt in a round.")
 
 
+class EtpoSection(MethodSection):
+    """Soft Q-learning token by token, with Q read from the reference's values."""
+
+    kind: Literal["etpo"] = "etpo"
+    kl_weight: float = Field(
+        default=0.3,
+        gt=0,
+        description="Weight of KL(policy ‖ reference), score a nat; a completion scores 2C - 1.",
+    )
+    prefix_weight_clip: float = Field(
+        default=10.0, gt=0, description="Upper bound of a prefix weight."
+    )
+
+
 class GfnSection(MethodSection):
     """Flow matching: the policy's probability of a completion is that of the reference times C."""
 
@@ -240,7 +254,7 @@ TABLES: dict[str, type[MethodSection]] = {
     get_args(table.model_fields["kind"].annotation)[0]: table
     for table in (
         *(TiltSection, SftSection, FilterSection),
-        *(PpoSection, GrpoSection, GfnSection, PythonMethodSection),
+        *(PpoSection, GrpoSection, GfnSection, EtpoSection, PythonMethodSection),
     )
 }
 """The table of each kind."""
@@ -260,6 +274,7 @@ MethodConfig = Annotated[
     | Annotated[PpoSection, Tag("ppo")]
     | Annotated[GrpoSection, Tag("grpo")]
     | Annotated[GfnSection, Tag("gfn")]
+    | Annotated[EtpoSection, Tag("etpo")]
     | Annotated[PythonMethodSection, Tag("python")],
     Discriminator(_kind),
 ]

@@ -83,6 +83,13 @@ CHARTS = (
         ),
     ),
     RoundChart(
+        "Soft policy loss",
+        "score a token",
+        (("in training", "soft_policy_loss"),),
+        phase="policy update",
+    ),
+    RoundChart("Soft value of the prompts", "score", (("mean over prompts", "soft_value"),)),
+    RoundChart(
         "Flow loss",
         "squared nats a token",
         (("in training", "flow_loss"),),
