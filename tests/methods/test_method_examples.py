@@ -1,4 +1,4 @@
-"""Every file of `examples/methods/` is a run that trains and measures as it stands, only shorter."""
+"""Every file of `examples/methods/` is a run that trains as it stands; here it is shorter."""
 
 from pathlib import Path
 

@@ -78,8 +78,8 @@ def soft_policy_loss(
     """`1/M Σ_t u_t (Σ_v π(v|s_t) (w log π(v|s_t)/ρ(v|s_t) - Q(s_t, v)) + V(s_t))`, score a token.
 
     The expectation is under π and closed: `w KL(π ‖ ρ e^{Q/w} / Z)`, 0 at the soft policy of Q,
-    with `V = w log Σ_v ρ(v) e^{Q(v)/w}`. A mean over the vocabulary in its place, as in the official
-    code, has the gradient `w (1/V - π)` and knows nothing of Q. Source: arXiv 2402.06700, from its
+    with `V = w log Σ_v ρ(v) e^{Q(v)/w}`. A mean over the vocabulary in its place, as in the
+    official code, has a gradient in which there is no Q. Source: arXiv 2402.06700, from its
     equations; the weights are ours.
 
     Args:

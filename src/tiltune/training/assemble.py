@@ -24,8 +24,8 @@ from tiltune.data.windows import cut_windows, window_shape
 from tiltune.decoding.draw import Ending
 from tiltune.errors import DataError
 from tiltune.methods.base import BuiltInMethod
-from tiltune.methods.needs_told import needs_told
 from tiltune.methods.kinds import make_method
+from tiltune.methods.needs_told import needs_told
 from tiltune.methods.refusals import refuse
 from tiltune.models import bfloat16, hub
 from tiltune.models.lm import LanguageModel

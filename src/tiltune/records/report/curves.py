@@ -98,7 +98,7 @@ CHARTS = (
     RoundChart(
         "Imbalance of whole completions",
         "squared nats",
-        (("variance of log C − log π/p", "log_ratio_variance"),),
+        (("variance of log(C p/π)", "log_ratio_variance"),),
     ),
     RoundChart("log Z", "nats", (("mean over prompts", "log_z_nats"),)),
     RoundChart("Length", "tokens a completion", (("mean", "completion_tokens_mean"),)),

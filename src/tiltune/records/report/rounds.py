@@ -89,7 +89,7 @@ GROUPS: tuple[tuple[str, tuple[RoundColumn, ...]], ...] = (
             RoundColumn("soft_value", "soft value of the prompts, score"),
             RoundColumn("flow_loss", "flow loss, squared nats a token", 4),
             RoundColumn("log_z_nats", "log Z, nats"),
-            RoundColumn("log_ratio_variance", "variance of log C − log π/p, squared nats", 4),
+            RoundColumn("log_ratio_variance", "variance of log(C p/π), squared nats", 4),
             RoundColumn("floor_share", "of the target by the floor alone, share", 4),
             RoundColumn("replayed_share", "replayed, share"),
         ),
