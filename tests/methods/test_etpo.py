@@ -25,8 +25,6 @@ from tiltune.training.learner import Trained
 from tiltune.values.model import ValueModel
 from tiltune.worlds.testing import exact_values
 
-pytestmark = pytest.mark.quick
-
 VALUES = {0.5: (0.713380, 0.910667, 0.942252), 0.05: (0.970611, 0.990884, 0.994111)}
 """V before a b, after one, and after b and a: exact for scores ±1, by the KL's weight."""
 

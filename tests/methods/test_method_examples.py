@@ -15,6 +15,9 @@ SHORT = (
     "sampler.max_new_tokens=12",
     "learner.steps_per_round=2",
     "learner.batch_size=16",
+    "value_model.steps_per_round=2",
+    "value_model.batch_size=16",
+    "value_model.warm_start=0",
 )
 
 
