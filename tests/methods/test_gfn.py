@@ -49,7 +49,7 @@ def test_log_z_at_the_policy_s_rate_trails() -> None:
             learner.state_values.output.bias.fill_(-4.0)
         run(learner, rounds=30, rate=0.2)
         found.append(variation(law(learner.policy), exact))
-    assert found[0] < 0.03 < 0.06 < found[1], found
+    assert found[0] < 0.06 < 0.09 < found[1], found
 
 
 def test_the_defaults_give_log_z_a_rate_of_its_own() -> None:

@@ -20,7 +20,7 @@ from tiltune.models.laws import at_least_float32
 
 
 def whole_imbalance(
-    log_z: Float[Tensor, " N"], log_ratio: Float[Tensor, " N"], log_reward: Float[Tensor, " N"]
+    log_z: Float[Tensor, " N"], log_ratio: Float[Tensor, " N"], log_score: Float[Tensor, " N"]
 ) -> Float[Tensor, " N"]:
     """`(log Z(x) + log π(y|x) - log p(y|x) - log C(y))²`, squared nats: tb, and vargrad.
 
@@ -29,14 +29,14 @@ def whole_imbalance(
     Args:
         log_z: of each one's prompt, as trained (tb) or `fitted_log_z` (vargrad).
         log_ratio: `Σ_t log π(y_t|s_t) - log p(y_t|s_t)`.
-        log_reward: log C of the completion, nats.
+        log_score: log C of the completion, nats.
     """
     log_z, log_ratio = at_least_float32(log_z), at_least_float32(log_ratio)
-    return (log_z + log_ratio - log_reward).square()
+    return (log_z + log_ratio - log_score).square()
 
 
 def fitted_log_z(
-    log_ratio: Float[Tensor, " N"], log_reward: Float[Tensor, " N"], group: Tensor
+    log_ratio: Float[Tensor, " N"], log_score: Float[Tensor, " N"], group: Tensor
 ) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
     """The log Z of each group that makes its `whole_imbalance` least, and what is left of that.
 
@@ -44,13 +44,13 @@ def fitted_log_z(
     one alone. Source: arXiv 2302.05446 (VarGrad for trajectory balance).
 
     Args:
-        log_ratio, log_reward: see `whole_imbalance`.
+        log_ratio, log_score: see `whole_imbalance`.
         group: number of each completion's group, int [N].
 
     Returns:
         Of each completion its group's log Z and variance, both [N].
     """
-    wanted = at_least_float32(log_reward) - at_least_float32(log_ratio)
+    wanted = at_least_float32(log_score) - at_least_float32(log_ratio)
     _, group, sizes = group.unique(return_inverse=True, return_counts=True)
     sums = wanted.new_zeros(len(sizes)).index_add(0, group, wanted)
     log_z = (sums / sizes)[group]
@@ -61,7 +61,7 @@ def fitted_log_z(
 def token_imbalances(
     log_values: Float[Tensor, "N T"],
     log_ratios: Float[Tensor, "N T"],
-    log_reward: Float[Tensor, " N"],
+    log_score: Float[Tensor, " N"],
     mask: Bool[Tensor, "N T"],
 ) -> Float[Tensor, " N"]:
     """`Σ_t (log R(s_{t-1}) + log π(y_t|s_{t-1}) - log p(y_t|s_{t-1}) - log R(s_t))²`: db.
@@ -71,13 +71,13 @@ def token_imbalances(
     Args:
         log_values: log R before each token, as trained.
         log_ratios: `log π - log p` of each token.
-        log_reward: log C of the completion, nats.
+        log_score: log C of the completion, nats.
         mask: real tokens, padding on the right.
     """
     log_values = torch.where(mask, at_least_float32(log_values), 0.0)
     last = mask & ~torch.nn.functional.pad(mask[:, 1:], (0, 1))
     after = torch.nn.functional.pad(log_values[:, 1:], (0, 1))
-    after = torch.where(last, log_reward[:, None].to(after.dtype), after)
+    after = torch.where(last, log_score[:, None].to(after.dtype), after)
     residual = torch.where(mask, log_values + at_least_float32(log_ratios) - after, 0.0)
     return residual.square().sum(1)
 
@@ -85,8 +85,8 @@ def token_imbalances(
 def stretch_imbalance(
     log_ratios: Float[Tensor, "N T"],
     end_ratios: Float[Tensor, "N T"],
-    prefix_rewards: Float[Tensor, "N T"],
-    log_reward: Float[Tensor, " N"],
+    prefix_scores: Float[Tensor, "N T"],
+    log_score: Float[Tensor, " N"],
     mask: Bool[Tensor, "N T"],
     ended: Bool[Tensor, " N"],
 ) -> Float[Tensor, " N"]:
@@ -103,19 +103,19 @@ def stretch_imbalance(
     Args:
         log_ratios: `log π - log p` of each token.
         end_ratios: the same of the event that the completion ends in place of that token.
-        prefix_rewards: log C of the text before each token, nats.
-        log_reward: log C of the completion, nats.
+        prefix_scores: log C of the text before each token, nats.
+        log_score: log C of the completion, nats.
         mask: real tokens, padding on the right.
         ended: with an end of sequence; False where the limit cut.
     """
     ratios = torch.where(mask, at_least_float32(log_ratios), 0.0)
     written = torch.nn.functional.pad(ratios.cumsum(1), (1, 0))
-    ends = at_least_float32(end_ratios) - prefix_rewards
+    ends = at_least_float32(end_ratios) - prefix_scores
     ends = torch.nn.functional.pad(torch.where(mask, ends, 0.0), (0, 1))
     length = mask.sum(1, keepdim=True)
     place = torch.arange(mask.shape[1] + 1, device=mask.device)
     cut = (place == length) & ~ended[:, None]
-    ends = torch.where(cut, -log_reward[:, None].to(ends.dtype), ends)
+    ends = torch.where(cut, -log_score[:, None].to(ends.dtype), ends)
     states = (place < length) | cut
     count = states.sum(1)
     imbalance = torch.where(states, written + ends, 0.0)

@@ -118,12 +118,12 @@ class Gfn:
             for lm in (models.reference, models.policy)
         )
         columns = {f"reference {name}": column for name, column in reference.items()}
-        columns["log_reward"] = self._log_score(rows.labels)
+        columns["log_score"] = self._log_score(rows.labels)
         if rows.prefix_labels is not None:
-            columns["prefix_rewards"] = self._log_score(rows.prefix_labels)
+            columns["prefix_scores"] = self._log_score(rows.prefix_labels)
         likelihood, own = (_summed(said["taken"], rows) for said in (reference, policy))
-        reward = columns["log_reward"]
-        columns["log_z"], variance = fitted_log_z(own - likelihood, reward, rows.prompt_index)
+        score = columns["log_score"]
+        columns["log_z"], variance = fitted_log_z(own - likelihood, score, rows.prompt_index)
         log_z = self._log_z(Work(rows, columns), policy, models)
         numbers = {
             "log_z_nats": log_z.mean().item(),
@@ -133,7 +133,7 @@ class Gfn:
         if bool((several := ~variance.isnan()).any()):
             numbers["log_ratio_variance"] = variance[several].mean().item()
         most_kept = round(len(samples) * self.replay / (1 - self.replay))
-        kept = _best(rows, likelihood + reward, most_kept)
+        kept = _best(rows, likelihood + score, most_kept)
         return Work(rows, columns, numbers, kept=rows.select(kept) if len(kept) else None)
 
     def loss(self, work: Work, models: Models, *, count: float) -> Losses:
@@ -142,11 +142,11 @@ class Gfn:
         ratios = torch.where(samples.written, said["taken"] - columns["reference taken"], 0.0)
         if self.objective == "subtb":
             ends = said["ends"] - columns["reference ends"]
-            rewards = (columns["prefix_rewards"], columns["log_reward"])
-            rows = stretch_imbalance(ratios, ends, *rewards, samples.written, samples.ended)
+            scores = (columns["prefix_scores"], columns["log_score"])
+            rows = stretch_imbalance(ratios, ends, *scores, samples.written, samples.ended)
             return {"policy": _output(rows, count)}
         if self.objective == "vargrad":
-            rows = whole_imbalance(columns["log_z"], ratios.sum(1), columns["log_reward"])
+            rows = whole_imbalance(columns["log_z"], ratios.sum(1), columns["log_score"])
             return {"policy": _output(rows, count)}
         values = self._trained(samples, models)
         policy = self._imbalance(values.detach(), ratios, work)
@@ -155,10 +155,10 @@ class Gfn:
 
     def _imbalance(self, values: Tensor, ratios: Tensor, work: Work) -> Float[Tensor, " N"]:
         """By trained values: log Z of each row (tb), or log R before each token (db)."""
-        reward = work.columns["log_reward"]
+        score = work.columns["log_score"]
         if self.objective == "tb":
-            return whole_imbalance(values[:, 0], ratios.sum(1), reward)
-        return token_imbalances(values, ratios, reward, work.samples.written)
+            return whole_imbalance(values[:, 0], ratios.sum(1), score)
+        return token_imbalances(values, ratios, score, work.samples.written)
 
     def _trained(self, samples: Samples, models: Models) -> Float[Tensor, "N K"]:
         """The state values: of the prompts alone (tb, K = 1), or before each token (db, K = T)."""
@@ -176,7 +176,7 @@ class Gfn:
         if self.objective == "vargrad":
             return work.columns["log_z"]
         ends = policy["ends"] - work.columns["reference ends"]
-        return (work.columns["prefix_rewards"] - ends)[:, 0]
+        return (work.columns["prefix_scores"] - ends)[:, 0]
 
     def _log_score(self, labels: Tensor) -> Tensor:
         """`log max(C, floor)`, nats."""
@@ -231,7 +231,7 @@ def _compared(rows: Samples) -> Samples:
     return rows.select((sizes[group] > 1).nonzero()[:, 0])
 
 
-def _best(rows: Samples, reward: Float[Tensor, " N"], most: int) -> Int[Tensor, " K"]:
+def _best(rows: Samples, score: Float[Tensor, " N"], most: int) -> Int[Tensor, " K"]:
     """Places of the best completions that satisfy, no text twice.
 
     Each prompt's best come first, then each one's second best, and so on: else the prompts with
@@ -239,18 +239,18 @@ def _best(rows: Samples, reward: Float[Tensor, " N"], most: int) -> Int[Tensor, 
 
     Args:
         rows: N completions, labelled.
-        reward: log of what they are ranked by.
+        score: log of what they are ranked by.
         most: places.
     """
     satisfy = (rows.labels >= 0.5).tolist()
     seen, ranks = set[tuple[int, tuple[int, ...]]](), Counter[int]()
     found: list[tuple[int, float, int]] = []
     prompts, lengths, ids = rows.prompt_index.tolist(), rows.mask.sum(1).tolist(), rows.ids.tolist()
-    for place in reward.argsort(descending=True, stable=True).tolist():
+    for place in score.argsort(descending=True, stable=True).tolist():
         prompt, text = prompts[place], tuple(ids[place][: lengths[place]])
         if satisfy[place] and (prompt, text) not in seen:
             seen.add((prompt, text))
-            found.append((ranks[prompt], -reward[place].item(), place))
+            found.append((ranks[prompt], -score[place].item(), place))
             ranks[prompt] += 1
     return torch.tensor([place for *_, place in sorted(found)[:most]], dtype=torch.int64)
 
