@@ -12,7 +12,9 @@ from tiltune.config.compare import MethodKind
 from tiltune.config.method import TABLES, MethodConfig
 from tiltune.errors import ConfigError
 from tiltune.methods.base import BuiltInMethod, Needs, Usual
+from tiltune.methods.etpo import Etpo
 from tiltune.methods.filter import Filter
+from tiltune.methods.gfn import Gfn
 from tiltune.methods.grpo import Grpo
 from tiltune.methods.kinds import KINDS, make_method
 from tiltune.methods.policy_gradient import RATE, SAMPLES
@@ -73,6 +75,9 @@ def test_the_tables_the_union_and_the_dictionary_name_the_same_kinds() -> None:
             {"kind": "grpo", "group_size": 5} | GRADIENT,
             Grpo(kl_weight=0.7, ratio_clip=0.4, group_size=5, passes=3),
         ),
+        ({"kind": "etpo", "kl_weight": 0.7, "prefix_weight_clip": 2.0}, Etpo(0.7, 2.0)),
+        ({"kind": "gfn"}, Gfn("tb", 1e-4, 0.25, 0.25, (0.5, 2.0), 1, 4)),
+        ({"kind": "gfn", "objective": "vargrad"}, Gfn("vargrad", group_size=8)),
         (
             {"kind": "python", "path": "test_method_kinds:USERS"},
             Adopted(USERS, "test_method_kinds:USERS"),
@@ -97,6 +102,7 @@ def test_a_table_s_settings_reach_its_method(stated: dict[str, Any], expected: A
         ({"kind": "tilt"}, Needs(values="prefix")),
         ({"kind": "sft"}, Needs(law="none", corpus="needed")),
         ({"kind": "filter"}, Needs()),
+        ({"kind": "etpo"}, Needs(law="reference", values="prefix")),
         ({"kind": "ppo"}, Needs(values="state", order="passes")),
         ({"kind": "grpo", "group_size": 5}, Needs(group_size=5, order="passes")),
         ({"kind": "python", "path": "test_method_kinds:USERS"}, Needs(values="prefix")),
@@ -106,16 +112,18 @@ def test_every_kind_is_a_method(stated: dict[str, Any], needs: Needs) -> None:
     found = method(**stated)
     gradient = stated["kind"] in ("ppo", "grpo")
     assert found.needs == needs
-    assert found.usual == (Usual(SAMPLES, 4, RATE) if gradient else Usual())
+    assert found.usual == (Usual(SAMPLES, 4, RATE, 1.0) if gradient else Usual())
     assert all(callable(getattr(found, name)) for name in ("prepare", "loss", "refuse"))
 
 
 OTHERS = [
-    ("tilt", "kl_weight", 0.3, "'ppo' and 'grpo'"),
+    ("gfn", "kl_weight", 0.3, "'ppo' and 'grpo' and 'etpo'"),
+    ("grpo", "objective", "tb", "'gfn'"),
+    ("tilt", "kl_weight", 0.3, "'ppo' and 'grpo' and 'etpo'"),
     ("tilt", "decay", 0.5, "'ppo'"),
-    ("sft", "prefix_weight_clip", 10.0, "'tilt'"),
-    ("filter", "passes", 4, "'ppo' and 'grpo'"),
-    ("ppo", "group_size", 8, "'grpo'"),
+    ("sft", "prefix_weight_clip", 10.0, "'tilt' and 'etpo'"),
+    ("filter", "passes", 4, "'ppo' and 'grpo' and 'gfn'"),
+    ("ppo", "group_size", 8, "'grpo' and 'gfn'"),
     ("grpo", "decay", 0.95, "'ppo'"),
     ("grpo", "path", "a:b", "'python'"),
     ("python", "ratio_clip", 0.2, "'ppo' and 'grpo'"),
@@ -138,7 +146,9 @@ def test_another_kind_s_setting_is_refused_by_name(
 
 
 def test_without_a_kind_it_is_tilt_that_does_not_read_it() -> None:
-    with pytest.raises(ConfigError, match=r"'ppo' and 'grpo' only, not by 'tilt'; leave it out"):
+    with pytest.raises(
+        ConfigError, match=r"'ppo' and 'grpo' and 'etpo' only, not by 'tilt'; leave it out"
+    ):
         config(kl_weight=0.3)
 
 

@@ -210,7 +210,13 @@ def test_one_sided_start_rings_in_the_first_record_only(
 
 
 @pytest.mark.parametrize(
-    "fault", [{"clipped_share": 0.98}, {"distinct_share": 0.1}, {"empty_share": 0.5}]
+    "fault",
+    [
+        {"clipped_share": 0.98},
+        {"distinct_share": 0.1},
+        {"empty_share": 0.5},
+        {"floor_share": 0.051},
+    ],
 )
 def test_what_was_so_from_the_start_is_said_once(fault: dict[str, float]) -> None:
     assert len(find_alarms([record(**fault)])) == 1
@@ -231,12 +237,13 @@ def test_every_setting_that_is_named_exists() -> None:
         "effective_sample_size_share": 0.0,
         "weight_clipped_share": 1.0,
         "warm_brier_skill": -1.0,
+        "floor_share": 1.0,
     }
     found = [*later(**faults)]
     for beta in (1.0, 9.0):
         found += find_alarms([record(beta=beta)], beta_bounds=(1.0, 9.0))
     found += [a for r in (0.0, 1.0) for a in find_alarms([record(satisfaction_rate=r)])]
-    assert len(found) == 15
+    assert len(found) == 16
     sections = {
         name: getattr(info.annotation, "model_fields", {"threshold": None})
         for name, info in RunConfig.model_fields.items()

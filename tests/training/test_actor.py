@@ -153,6 +153,21 @@ def scored(texts: list[str], scores: list[float], lengths: list[int], ended: lis
     return Scored(samples, completions, [Score(score) for score in scores], 1.5, 0.25)
 
 
+def test_tempered_completions_are_trained_on_and_not_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = {"kind": "gfn", "tempered": 0.5, "temperature_min": 40, "temperature_max": 50}
+    watched = Watched(tmp_path, monkeypatch, method=method)
+    pair = watched.round(1)
+    assert pair.samples is not None and len(pair.samples) == 32
+    assert pair.samples.law.mixed and pair.measured.samples.law.own
+    assert len(pair.measured.samples) == pair.numbers["samples"] == 16
+    assert pair.numbers["samples_drawn"] == 32
+    own, tempered = (pair.samples.select(torch.arange(at, at + 16)) for at in (0, 16))
+    assert gap(own, pair.policy) < 1e-4 < 0.5 < gap(tempered, pair.policy)
+    assert pair.numbers["sampled_tokens"] == pair.samples.tokens
+
+
 def test_sample_numbers_by_hand() -> None:
     numbers = sample_numbers(
         scored(

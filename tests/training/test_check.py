@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
 import tiny
 from hand_made import ruled, shorter_than, somewhere, without
 from tiltune.automata import TextAutomaton
 from tiltune.constraints import regex
+from tiltune.methods.base import Losses, Work
+from tiltune.methods.gfn import Gfn
 from tiltune.records.rounds import read_records
 from tiltune.training.assemble import Prepared, make_actor, make_learner, prepare
 from tiltune.training.check import drawing
@@ -99,6 +102,26 @@ def test_the_estimate_names_every_phase(tmp_path: Path) -> None:
     line = told[told.index("estimated minutes") :].splitlines()[0]
     for phase in ("sampling", "scoring", "values", "policy", "measuring"):
         assert phase in line
+
+
+def test_a_method_that_compares_completions_is_timed_on_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = {"kind": "gfn", "objective": "vargrad"}
+    prepared = prepare(tiny.config(tiny.workplace(tmp_path, method=method)))
+    actor, learner = make_actor(prepared), make_learner(prepared)
+    scored = actor.sampler.draw(prepared.loaded.policy, 16, policy_version=0)
+    alone = replace(scored.samples, prompt_index=torch.arange(16))
+    groups: list[int] = []
+    loss = Gfn.loss
+
+    def watched(self: Gfn, work: Work, *others: Any, **named: Any) -> Losses:
+        groups.append(len(work.samples.prompt_index.unique()))
+        return loss(self, work, *others, **named)
+
+    monkeypatch.setattr(Gfn, "loss", watched)
+    forecast(prepared, actor, learner, replace(scored, samples=alone))
+    assert groups and max(groups) <= 2
 
 
 def test_each_thing_is_said_in_its_order(tmp_path: Path) -> None:

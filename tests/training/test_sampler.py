@@ -164,3 +164,45 @@ def test_groups_are_completions_of_the_same_prompt(lm: LanguageModel) -> None:
     assert sorted(counts.tolist()) == [3, 4, 4]
     assert set(places.tolist()) == set(Cursor(len(PROMPTS), seed=0).next(3))
     assert len({tuple(ids) for _, ids, _ in as_rows(scored)}) > 3  # drawn apart
+
+
+def test_tempered_batches_have_temperatures_of_their_own(lm: LanguageModel) -> None:
+    """What was drawn says with which probabilities, by the law at the batch's own temperature."""
+    made = sampler(batch_size=8)
+    drawn = made.tempered(0.5, 3.0).draw(lm, 32, policy_version=0).samples
+    assert drawn.law.mixed and not drawn.law.own and made.law.own
+    ids, mask = drawn.prefixes()
+    with torch.no_grad():
+        logits = lm.forward(ids, mask, keep=drawn.ids.shape[1]).logits.double()
+    found = list[float]()
+    for rows in torch.arange(32).split(8):
+        gaps: dict[float, float] = {}
+        for temperature in torch.arange(0.5, 3.0, 0.02).tolist():
+            law = (logits[rows] / temperature).log_softmax(-1)
+            taken = law.gather(-1, drawn.ids[rows][..., None])[..., 0]
+            gap = (taken - drawn.proposal_logprobs[rows]).abs()[drawn.mask[rows]]
+            gaps[temperature] = gap.max().item()
+        found.append(min(gaps, key=gaps.__getitem__))
+        assert gaps[found[-1]] < 0.1
+    assert max(found) - min(found) > 0.3
+    # the temperature is of the same generator, which a checkpoint holds
+    again = sampler(batch_size=8).tempered(0.5, 3.0).draw(lm, 32, policy_version=0).samples
+    assert torch.equal(again.ids, drawn.ids)
+
+
+def test_prefixes_are_labelled_as_if_they_ended_there(lm: LanguageModel) -> None:
+    made = sampler(threshold="none")
+    assert made.draw(lm, 4, policy_version=0).samples.prefix_labels is None
+    made.prefixes = True
+    scored = made.draw(lm, 16, policy_version=0)
+    labels, samples = scored.samples.prefix_labels, scored.samples
+    assert labels is not None and labels.shape == samples.ids.shape
+    for row, ids in enumerate(samples.ids.tolist()):
+        length = int(samples.mask[row].sum())
+        words = [Words().decode(ids[:place], skip_special_tokens=True) for place in range(length)]
+        expected = [min(1.0, len(text.split()) / 6) for text in words]
+        assert labels[row, :length].tolist() == pytest.approx(expected)
+        assert not labels[row, length:].any()
+    picked = samples.select(torch.tensor([3]))
+    assert picked.prefix_labels is not None
+    assert torch.equal(picked.prefix_labels, labels[3:4, : picked.ids.shape[1]])

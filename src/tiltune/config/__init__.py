@@ -33,7 +33,9 @@ from tiltune.config.evaluate import (
     load_evaluate_config,
 )
 from tiltune.config.method import (
+    EtpoSection,
     FilterSection,
+    GfnSection,
     GrpoSection,
     MethodConfig,
     PpoSection,
@@ -67,9 +69,11 @@ __all__ = [
     "DataSection",
     "DetectorConfig",
     "DivergenceConfig",
+    "EtpoSection",
     "EvaluateConfig",
     "ExecutionConfig",
     "FilterSection",
+    "GfnSection",
     "GrammarConfig",
     "GrpoSection",
     "HttpConfig",

@@ -9,7 +9,17 @@ from tiltune.config.evaluate import EvaluateConfig
 from tiltune.config.parse import Section, flat_settings, parse_config, read_toml
 
 MethodKind = Literal[
-    "base", "sft", "filter", "guided", "best_of_n", "ppo", "grpo", "tilt", "python"
+    "base",
+    "sft",
+    "filter",
+    "guided",
+    "best_of_n",
+    "ppo",
+    "grpo",
+    "gfn",
+    "etpo",
+    "tilt",
+    "python",
 ]
 
 

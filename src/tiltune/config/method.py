@@ -1,7 +1,7 @@
 """`[method]`: how the policy is trained; one table a kind, with the defaults of that kind."""
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, cast, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, cast, get_args
 
 from pydantic import Discriminator, Field, Tag, ValidationInfo, model_validator
 
@@ -155,6 +155,85 @@ class GrpoSection(GradientSection):
     group_size: int = Field(default=8, ge=1, description="Completions of each prompt in a round.")
 
 
+class EtpoSection(MethodSection):
+    """Soft Q-learning token by token, with Q read from the reference's values."""
+
+    kind: Literal["etpo"] = "etpo"
+    kl_weight: float = Field(
+        default=0.3,
+        gt=0,
+        description="Weight of KL(policy ‖ reference), score a nat; a completion scores 2C - 1.",
+    )
+    prefix_weight_clip: float = Field(
+        default=10.0, gt=0, description="Upper bound of a prefix weight."
+    )
+
+
+class GfnSection(MethodSection):
+    """Flow matching: the policy's probability of a completion is that of the reference times C."""
+
+    kind: Literal["gfn"] = "gfn"
+    rounds: int = Field(
+        default=64, ge=1, description="Rounds of sampling, value learning and training."
+    )
+    objective: Literal["tb", "vargrad", "subtb", "db"] = Field(
+        default="tb",
+        description="What is squared. tb: a whole completion's imbalance, with a trained log Z; "
+        "vargrad: the same, with log Z from the other completions of the prompt; subtb: that of "
+        "every stretch of it, which asks the constraint at every prefix; db: that of every token, "
+        "with a trained log R of every prefix.",
+    )
+    floor: float = Field(
+        default=1e-4,
+        gt=0,
+        lt=1,
+        description="Least score: the target is reference times max(C, floor), and each nat of "
+        "log floor makes the losses of what violates larger. Well below the rate at which the "
+        "reference satisfies.",
+    )
+    replay: float = Field(
+        default=0.25,
+        ge=0,
+        le=0.9,
+        description="Share of the completions trained on that are kept of earlier rounds: those "
+        "that satisfy, by their probability under the reference times C.",
+    )
+    tempered: float = Field(
+        default=0.25,
+        ge=0,
+        le=0.9,
+        description="Share of the completions of a round that the policy draws at other "
+        "temperatures; they are trained on, and not measured.",
+    )
+    temperature_min: float = Field(
+        default=0.5, gt=0, description="Least temperature of such a batch."
+    )
+    temperature_max: float = Field(
+        default=2.0, gt=0, description="Greatest temperature of such a batch."
+    )
+    group_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="Completions of each prompt in a round; none: 8 for vargrad, which compares "
+        "them, else 1.",
+    )
+    passes: int = Field(
+        default=4,
+        ge=1,
+        description="Passes over a round's samples; sets learner.steps_per_round unless that is "
+        "stated.",
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.temperature_min > self.temperature_max:
+            raise ValueError(
+                f"method.temperature_min = {self.temperature_min:g} is above "
+                f"method.temperature_max = {self.temperature_max:g}"
+            )
+        return self
+
+
 class PythonMethodSection(MethodSection):
     """A method of the user's own."""
 
@@ -175,7 +254,7 @@ TABLES: dict[str, type[MethodSection]] = {
     get_args(table.model_fields["kind"].annotation)[0]: table
     for table in (
         *(TiltSection, SftSection, FilterSection),
-        *(PpoSection, GrpoSection, PythonMethodSection),
+        *(PpoSection, GrpoSection, GfnSection, EtpoSection, PythonMethodSection),
     )
 }
 """The table of each kind."""
@@ -194,6 +273,8 @@ MethodConfig = Annotated[
     | Annotated[FilterSection, Tag("filter")]
     | Annotated[PpoSection, Tag("ppo")]
     | Annotated[GrpoSection, Tag("grpo")]
+    | Annotated[GfnSection, Tag("gfn")]
+    | Annotated[EtpoSection, Tag("etpo")]
     | Annotated[PythonMethodSection, Tag("python")],
     Discriminator(_kind),
 ]

@@ -22,6 +22,8 @@ class SamplingLaw:
         temperature: above 0; logits are divided by it.
         top_p: in (0, 1]; the probability of the smallest set of tokens that is kept.
         guided: whether values reweigh each token.
+        mixed: rows of several laws side by side, such as other temperatures or earlier policies;
+            only `Samples.proposal_logprobs` says what a row was drawn with.
 
     Raises:
         ValueError: a field is out of its range.
@@ -31,6 +33,7 @@ class SamplingLaw:
     temperature: float = 1.0
     top_p: float = 1.0
     guided: bool = False
+    mixed: bool = False
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1 or self.temperature <= 0 or not 0 < self.top_p <= 1:
@@ -42,7 +45,8 @@ class SamplingLaw:
     @property
     def own(self) -> bool:
         """Whether this is the model's own law; values and targets come from no other."""
-        return self.temperature == 1.0 and self.top_p == 1.0 and not self.guided
+        plain = self.temperature == 1.0 and self.top_p == 1.0
+        return plain and not self.guided and not self.mixed
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,8 @@ class Samples:
         policy_version: the version that drew each row.
         labels: `C` of each row; NaN until scored.
         law: what all rows were drawn from.
+        prefix_labels: `C` of the text before each token, as if it ended there; None where nothing
+            asked for it.
     """
 
     prompt_ids: Int[Tensor, "N P"]
@@ -73,6 +79,7 @@ class Samples:
     policy_version: Int[Tensor, " N"]
     labels: Float[Tensor, " N"]
     law: SamplingLaw
+    prefix_labels: Float[Tensor, "N T"] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -107,8 +114,9 @@ class Samples:
     def crop(self, first: int, width: int) -> "Samples":
         """Prompts from column `first` on, completions up to column `width`."""
         prompts = {name: getattr(self, name)[:, first:] for name in ("prompt_ids", "prompt_mask")}
-        names = ("ids", "mask", "written", "proposal_logprobs")
-        return replace(self, **prompts, **{name: getattr(self, name)[:, :width] for name in names})
+        names = {"ids", "mask", "written", "proposal_logprobs", "prefix_labels"}
+        columns = {n: column[:, :width] for n, column in self.tensors().items() if n in names}
+        return replace(self, **prompts, **columns)
 
     def require_labels(self) -> None:
         """Refuse rows whose label is no number in [0, 1].
@@ -129,8 +137,9 @@ class Samples:
         return self._map(lambda value: value.to(device))
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor by name, for a file or a pipe; `law` apart."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "law"}
+        """Every tensor that there is by name, for a file or a pipe; `law` apart."""
+        named = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "law"}
+        return {name: value for name, value in named.items() if value is not None}
 
     def _map(self, change: Any) -> "Samples":
         return replace(self, **{name: change(value) for name, value in self.tensors().items()})

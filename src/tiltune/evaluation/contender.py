@@ -243,7 +243,9 @@ def _pair_folder(run: Path, number: int | None) -> Path:
     """The pair of that round, or the last complete one."""
     kept = sorted(path for path in (run / "value").glob("round-*") if path.name[6:].isdigit())
     if not kept:
-        raise RunError(f"{run}: holds no values; only a run with method.kind = 'tilt' learns them")
+        raise RunError(
+            f"{run}: holds no values; only a run with method.kind = 'tilt' or 'etpo' learns them"
+        )
     if number is None:
         return kept[-1]
     folder = run / "value" / f"round-{number:03d}"

@@ -39,6 +39,11 @@ class Needs:
         group_size: completions of each prompt in a round.
         order: how a step picks its samples: "random" places, or "passes" over all of them.
         corpus: whether it can do without one.
+        level: what state values begin at: the mean gain `2C - 1`, or `log R` of a constant R.
+        prefix_labels: whether the constraint is asked of every prefix, too.
+        tempered: share of a round's completions that the law draws at other temperatures; they are
+            trained on, and never measured.
+        temperatures: between which each batch of them draws its own.
 
     Raises:
         ValueError: a field holds something else.
@@ -49,10 +54,14 @@ class Needs:
     group_size: int = 1
     order: Literal["random", "passes"] = "random"
     corpus: Literal["needed", "optional"] = "optional"
+    level: Literal["gain", "log rate"] = "gain"
+    prefix_labels: bool = False
+    tempered: float = 0.0
+    temperatures: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
         allowed = get_type_hints(type(self))
-        for name in ("law", "values", "order", "corpus"):
+        for name in ("law", "values", "order", "corpus", "level"):
             if getattr(self, name) not in get_args(allowed[name]):
                 raise ValueError(
                     f"Needs({name}={getattr(self, name)!r}): one of {get_args(allowed[name])}"
@@ -61,6 +70,11 @@ class Needs:
             raise ValueError(f"Needs(group_size={self.group_size!r}): a whole number from 1 on")
         if self.law == "none" and self.values != "none":
             raise ValueError("Needs(law='none'): values are learnt from completions; give a law")
+        if not 0 <= self.tempered < 1 or not 0 < self.temperatures[0] <= self.temperatures[1]:
+            raise ValueError(
+                f"Needs(tempered={self.tempered!r}, temperatures={self.temperatures!r}): a share "
+                "below 1, and temperatures above 0, the lower one first"
+            )
 
 
 @dataclass(frozen=True)
@@ -74,6 +88,8 @@ class Models:
         values: of the law; where `Needs.values` is "prefix".
         state_values: where it is "state".
         most_tokens: padded tokens of one forward pass at most, for `by_parts`.
+        ends: ids, each of which ends a completion.
+        kept: what the method kept of the rounds before, see `Work.kept`.
     """
 
     policy: LanguageModel
@@ -82,6 +98,8 @@ class Models:
     values: ValueModel | None = None
     state_values: StateValue | None = None
     most_tokens: int = 2**14
+    ends: tuple[int, ...] = ()
+    kept: Samples | None = None
 
 
 @dataclass(frozen=True)
@@ -92,11 +110,13 @@ class Work:
         samples: N completions.
         columns: further tensors by name, [N] or [N, T, ...], aligned with the samples.
         numbers: fields of the round's record that are known before the first step.
+        kept: what the next round's `prepare` finds in `Models.kept`; it is in the checkpoint.
     """
 
     samples: Samples
     columns: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
     numbers: Mapping[str, float] = field(default_factory=dict[str, float])
+    kept: Samples | None = None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -152,12 +172,14 @@ class Usual:
     Attributes:
         samples: completions a round.
         passes: over a round's samples by the policy.
-        rate: share of the policy's rate, which state values then have too.
+        rate: share of the policy's rate.
+        value_rate: times the policy's rate, of the state values; None: the values' usual rate.
     """
 
     samples: int | None = None
     passes: int | None = None
     rate: float = 1.0
+    value_rate: float | None = None
 
 
 class BuiltInMethod(Method, Protocol):

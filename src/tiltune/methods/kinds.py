@@ -11,6 +11,8 @@ KINDS = {
     "filter": "tiltune.methods.filter:make_filter",
     "ppo": "tiltune.methods.ppo:make_ppo",
     "grpo": "tiltune.methods.grpo:make_grpo",
+    "gfn": "tiltune.methods.gfn:make_gfn",
+    "etpo": "tiltune.methods.etpo:make_etpo",
     "python": "tiltune.methods.python:make_python",
 }
 """What makes each kind from its table of settings; imported when asked for."""

@@ -13,9 +13,11 @@ from tiltune.models.laws import (
     LossOutput,
     at_least_float32,
     gather,
+    kl,
     kl_from,
     log_softmax,
     masked_mean,
+    tilt,
 )
 
 
@@ -61,6 +63,38 @@ def target_loss(
     """
     loss = masked_mean(weights.detach() * kl_from(log_q.detach(), logits), mask, count=count)
     return LossOutput(loss, {"kl_target_policy_nats_per_token": loss.item()})
+
+
+def soft_policy_loss(
+    logits: Float[Tensor, "N T V"],
+    log_reference: Float[Tensor, "N T V"],
+    action_values: Float[Tensor, "N T V"],
+    weights: Float[Tensor, "N T"],
+    mask: Bool[Tensor, "N T"],
+    *,
+    kl_weight: float,
+    count: float | None = None,
+) -> LossOutput:
+    """`1/M Σ_t u_t (Σ_v π(v|s_t) (w log π(v|s_t)/ρ(v|s_t) - Q(s_t, v)) + V(s_t))`, score a token.
+
+    The expectation is under π and closed: `w KL(π ‖ ρ e^{Q/w} / Z)`, 0 at the soft policy of Q,
+    with `V = w log Σ_v ρ(v) e^{Q(v)/w}`. A mean over the vocabulary in its place, as in the
+    official code, has a gradient in which there is no Q. Source: arXiv 2402.06700, from its
+    equations; the weights are ours.
+
+    Args:
+        logits: π's, at each prefix.
+        log_reference: log ρ, nats; no gradient.
+        action_values: Q of every next token, score; no gradient.
+        weights: u, of the prefixes.
+        mask: prefixes that a real token follows.
+        kl_weight: w, score a nat.
+        count: see the module.
+    """
+    target = tilt(log_reference.detach(), action_values.detach() / kl_weight).log_q
+    apart = kl_weight * kl(log_softmax(logits), target)
+    loss = masked_mean(weights.detach() * apart, mask, count=count)
+    return LossOutput(loss, {"soft_policy_loss": loss.item()})
 
 
 def clipped_policy_loss(

@@ -31,7 +31,7 @@ SAMPLES = 256
 
 def usual(passes: int) -> Usual:
     """The defaults of both, tuned on the demo's world."""
-    return Usual(samples=SAMPLES, passes=passes, rate=RATE)
+    return Usual(samples=SAMPLES, passes=passes, rate=RATE, value_rate=1.0)
 
 
 def refuse_other_laws(config: RunConfig) -> None:

@@ -5,7 +5,7 @@ Source: arXiv 2410.05559 (objective), `docs/concepts.md` (prefix weight).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -64,7 +64,9 @@ class Tilt:
     def prepare(self, samples: Samples, models: Models) -> Work:
         """What the target is made of at every prefix, and the prefixes' weights; without
         completions of prompts from which nothing satisfies."""
-        columns = columns_by_parts(samples, models.most_tokens, lambda part: _read(part, models))
+        columns = columns_by_parts(
+            samples, models.most_tokens, lambda part: read_prefixes(part, models)
+        )
         log_z = columns.pop("log_z")
         hopeless = log_z[:, 0] < math.log(LEAST_VALUE)
         weights = prefix_weights(log_z, samples.written, clip=self.prefix_weight_clip)
@@ -77,7 +79,7 @@ class Tilt:
         assert models.values is not None
         samples, policy = work.samples, models.policy
         written, (ids, mask), keep = samples.written, samples.prefixes(), samples.ids.shape[1]
-        target = _Tilting(models, models.values.reader(ids, mask, keep=keep))
+        target = Tilting(models, models.values.reader(ids, mask, keep=keep))
         kept = {name: column.to(ids.device)[written] for name, column in work.columns.items()}
         columns = kept | {
             "policy": policy.states(ids, mask, keep=keep)[written],
@@ -91,37 +93,39 @@ class Tilt:
             return target_loss(logits, log_q, weights, every, count=count).loss
 
         found = sum_chunks(loss, columns, width=policy.width, weights=policy.unembedding_weights())
-        watched = {
-            "effective_sample_size_share": Watched(kept["weights"].cpu(), _share),
-            "weight_clipped_share": Watched(kept["clipped"], _mean),
-            "logprob_gap_nats": Watched(kept["gap"], _mean),
-        }
         metrics = {"kl_target_policy_nats_per_token": found.item()}
-        return {"policy": LossOutput(found, metrics, watched)}
+        return {"policy": LossOutput(found, metrics, watch(kept))}
 
 
 @dataclass(frozen=True)
-class _Tilting:
+class Tilting:
     """The law's states and the values' columns, and what makes the target of them.
 
     Attributes:
         models: the law and its values.
         reader: of the values, at the prefixes in question.
+        soften: from `logit R` to the logarithm of what tilts the law; `log R`, but for etpo.
     """
 
     models: Models
     reader: ValueReader
+    soften: Callable[[Tensor], Tensor] = logsigmoid
 
     @torch.no_grad()
-    def joint(self, part: Part) -> tuple[Tensor, TiltedLaw]:
-        """The law at some prefixes, and the law tilted by the values; both [M, V], nats."""
+    def law_and_tilt(self, part: Part) -> tuple[Tensor, Tensor]:
+        """The law at some prefixes, and what tilts it; both [M, V], nats."""
         columns = {
             name.removeprefix(VALUES): column
             for name, column in part.items()
             if name.startswith(VALUES)
         }
         log_p = log_softmax(self.models.law.unembed(part["law"]))
-        return log_p, tilt(log_p, logsigmoid(self.reader.every(columns, part["place"])))
+        return log_p, self.soften(self.reader.every(columns, part["place"]))
+
+    def joint(self, part: Part) -> tuple[Tensor, TiltedLaw]:
+        """The law at some prefixes, and the law tilted by the values; both [M, V], nats."""
+        log_p, log_values = self.law_and_tilt(part)
+        return log_p, tilt(log_p, log_values)
 
     def log_q(self, part: Part) -> Tensor:
         return self.joint(part)[1].log_q
@@ -132,8 +136,23 @@ def make_tilt(section: TiltSection) -> Tilt:
     return Tilt(section.prefix_weight_clip)
 
 
+def watch(kept: Part) -> dict[str, Watched]:
+    """How far the weights and the law's numbers of some prefixes are to be trusted.
+
+    Args:
+        kept: their columns "weights", "clipped" and "gap".
+    """
+    return {
+        "effective_sample_size_share": Watched(kept["weights"].cpu(), _share),
+        "weight_clipped_share": Watched(kept["clipped"], _mean),
+        "logprob_gap_nats": Watched(kept["gap"], _mean),
+    }
+
+
 @torch.no_grad()
-def _read(samples: Samples, models: Models) -> dict[str, Tensor]:
+def read_prefixes(
+    samples: Samples, models: Models, soften: Callable[[Tensor], Tensor] = logsigmoid
+) -> dict[str, Tensor]:
     """What the law and the values say at each prefix, [N, T, ...].
 
     "law" and those that begin with `VALUES` are what the target is made of; "log_z" is `log R(s)`,
@@ -142,7 +161,7 @@ def _read(samples: Samples, models: Models) -> dict[str, Tensor]:
     assert models.values is not None
     (ids, mask), keep = samples.prefixes(), samples.ids.shape[1]
     states, columns = models.values.columns_with_law(models.law, ids, mask, keep=keep)
-    target = _Tilting(models, models.values.reader(ids, mask, keep=keep))
+    target = Tilting(models, models.values.reader(ids, mask, keep=keep), soften)
     kept = {"law": states} | {VALUES + name: column for name, column in columns.items()}
     flat = {name: column.flatten(0, 1) for name, column in kept.items()}
     flat["ids"] = samples.ids.flatten()

@@ -28,6 +28,8 @@ WEIGHTS_CLIPPED = 0.05
 """A clipped weight is a bias; above one in twenty it is no longer a rare correction."""
 AT_BOUND = 1e-6
 """Relative; beta goes through a logarithm on its way to a bound."""
+FLOOR_SHARE = 0.05
+"""Of a target that is the floor's own, not the constraint's; below one in twenty none can tell."""
 COMPLETIONS_CUT = 0.5
 """Above it most completions are judged before their end."""
 DISTINCT_SHARE = 0.3
@@ -222,6 +224,12 @@ def _samples(last: RoundRecord, first: RoundRecord | None) -> Iterator[str]:
     def new(fault: Callable[[RoundRecord], bool]) -> bool:
         return fault(last) and (first is None or not fault(first))
 
+    if new(lambda row: (row.floor_share or 0) > FLOOR_SHARE):
+        yield (
+            f"{last.floor_share:.1%} of the target violate (limit {FLOOR_SHARE:.0%}): "
+            "`method.floor` gives what violates a score that is not small beside the rate at which "
+            "the reference satisfies; lower `method.floor` to a hundredth of that rate"
+        )
     if new(lambda row: (row.clipped_share or 0) > COMPLETIONS_CUT):
         yield (
             f"{last.clipped_share:.1%} of the completions were cut at the token limit (limit of "

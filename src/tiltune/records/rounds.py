@@ -113,6 +113,13 @@ class RoundRecord(BaseModel):
     ratio_clipped_share: float | None = None
     kl_penalty_nats_per_token: float | None = None
     state_value_loss: float | None = None  # squared score a token
+    soft_policy_loss: float | None = None  # score a token, 0 at the soft policy of the values
+    soft_value: float | None = None  # of the prompts, score
+    flow_loss: float | None = None  # squared nats a token
+    log_z_nats: float | None = None
+    log_ratio_variance: float | None = None  # squared nats, of log C - log π/p among a prompt's own
+    floor_share: float | None = None  # of the target, by method.floor alone
+    replayed_share: float | None = None
     method_numbers: dict[str, float] = {}  # what a method of the user's own measures, by name
 
     # Who did what, for how long.
@@ -134,7 +141,9 @@ METHOD_FIELDS = frozenset(
         *("corpus_loss_nats_per_token", "kl_target_policy_nats_per_token"),
         *("effective_sample_size_share", "weight_clipped_share", "prompts_without_target"),
         *("logprob_gap_nats", "policy_gradient_loss", "ratio_clipped_share"),
-        *("kl_penalty_nats_per_token", "state_value_loss"),
+        *("kl_penalty_nats_per_token", "state_value_loss", "flow_loss", "log_z_nats"),
+        *("soft_policy_loss", "soft_value"),
+        *("log_ratio_variance", "floor_share", "replayed_share"),
     }
 )
 """What a method may say by a field of its own; the others are said by who knows them."""

@@ -6,14 +6,15 @@
 
 import hashlib
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from tiltune.config.method import MethodSection
-from tiltune.data.samples import Samples, concatenate
+from tiltune.data.samples import Samples, SamplingLaw, concatenate
 from tiltune.errors import ModelError, RunError
 from tiltune.methods.base import Needs
 from tiltune.models.bfloat16 import quick_bfloat16
@@ -67,6 +68,8 @@ class ActorPlan:
         samples: completions to train on, drawn a round.
         measured: completions drawn to measure the final policy, or one that is not trained on.
         group_size: completions of each prompt drawn to train on; measuring draws one.
+        tempered: how many of `samples` are drawn at other temperatures.
+        temperatures: between which.
     """
 
     law: Law
@@ -74,6 +77,8 @@ class ActorPlan:
     samples: int
     measured: int
     group_size: int = 1
+    tempered: int = 0
+    temperatures: tuple[float, float] = (1.0, 1.0)
 
 
 def make_plan(needs: Needs, section: MethodSection, samples: int) -> ActorPlan:
@@ -88,12 +93,15 @@ def make_plan(needs: Needs, section: MethodSection, samples: int) -> ActorPlan:
     fixed = section.schedule == "fixed" and law != "none"
     if fixed or (section.anchor == "reference" and law != "none"):
         law = "reference"
+    groups = int(samples * needs.tempered / needs.group_size)
     return ActorPlan(
         law=law,
         renew=not fixed,
         samples=samples,
         measured=min(samples, MEASURED),
         group_size=needs.group_size,
+        tempered=groups * needs.group_size,
+        temperatures=needs.temperatures,
     )
 
 
@@ -157,25 +165,26 @@ class Actor:
         self.policy.load_state(weights)
         plan = self.plan
         if plan.law == "none" or (self.pool is not None and not plan.renew):
-            measured = self._draw(self.policy, plan.measured, version)
+            measured = self._measured(plan.measured, version)
             return self.pair(version, measured, sample_numbers(measured) | {"samples_drawn": 0})
         own = plan.law == "snapshot" or version == 0
-        drawn = self._draw(
-            self.policy if own else self.reference,
-            plan.samples,
-            version if own else 0,
-            plan.group_size,
-        )
+        lm, drawn_version = (self.policy, version) if own else (self.reference, 0)
+        untempered = plan.samples - plan.tempered
+        drawn = [self._draw(self.sampler, lm, untempered, drawn_version, plan.group_size)]
+        if plan.tempered:
+            sampler = self.sampler.tempered(*plan.temperatures)
+            drawn.append(self._draw(sampler, lm, plan.tempered, drawn_version, plan.group_size))
         kept = [self.pool] if self.pool is not None and plan.law == "reference" else []
-        self.pool = concatenate([*kept, drawn.samples])
-        fit = self._fit(self.pool, fresh=len(drawn.samples))
-        measured = drawn if own else self._draw(self.policy, plan.measured, version)
+        fresh = [replace(each.samples, law=self.pool_law) for each in drawn]
+        self.pool = concatenate([*kept, *fresh])
+        fit = self._fit(self.pool, fresh=sum(map(len, fresh)))
+        measured = drawn[0] if own else self._measured(plan.measured, version)
         return self.pair(version, measured, drawn_numbers(drawn, measured) | fit)
 
     def measure(self, weights: dict[str, Tensor], version: int) -> Pair:
         """Fresh samples of these weights and nothing else."""
         self.policy.load_state(weights)
-        measured = self._draw(self.policy, self.plan.measured, version)
+        measured = self._measured(self.plan.measured, version)
         return self.pair(version, measured, sample_numbers(measured))
 
     def pair(self, version: int, measured: Scored, numbers: dict[str, Any]) -> Pair:
@@ -189,6 +198,11 @@ class Actor:
             values=self.value_learner.model if self.value_learner else None,
             numbers=numbers,
         )
+
+    @property
+    def pool_law(self) -> SamplingLaw:
+        """What all rows of the pool were drawn from."""
+        return replace(self.sampler.law, mixed=self.plan.tempered > 0)
 
     @property
     def pending(self) -> tuple[dict[str, Tensor], int] | None:
@@ -236,7 +250,7 @@ class Actor:
         restore(self.sampler.generator, tensors["actor_generators"]["sampler"])
         self.sampler.cursor.load_state(state["cursor"])
         if "pool" in tensors:
-            self.pool = Samples(**tensors["pool"], law=self.sampler.law).to(self.policy.device)
+            self.pool = Samples(**tensors["pool"], law=self.pool_law).to(self.policy.device)
         if self.value_learner is not None:
             if "values" not in tensors:
                 raise RunError(
@@ -247,9 +261,15 @@ class Actor:
             self.value_learner.model.load_state(tensors["values"])
             self.value_learner.fits = state["value_fits"]
 
-    def _draw(self, lm: LanguageModel, count: int, version: int, group: int = 1) -> Scored:
+    def _measured(self, count: int, version: int) -> Scored:
+        """Fresh completions of the policy's own law."""
+        return self._draw(self.sampler, self.policy, count, version)
+
+    def _draw(
+        self, sampler: Sampler, lm: LanguageModel, count: int, version: int, group: int = 1
+    ) -> Scored:
         try:
-            return self.sampler.draw(
+            return sampler.draw(
                 lm, count, policy_version=version, group_size=group, progress=self.progress
             )
         except ModelError as error:
@@ -336,13 +356,15 @@ def sample_numbers(scored: Scored) -> dict[str, Any]:
     }
 
 
-def drawn_numbers(drawn: Scored, measured: Scored) -> dict[str, Any]:
+def drawn_numbers(drawn: Sequence[Scored], measured: Scored) -> dict[str, Any]:
     """`sample_numbers` of what was measured; of what was trained on, the count and the cost."""
-    numbers = sample_numbers(measured) | {"samples_drawn": len(drawn.samples)}
-    if drawn is not measured:
-        numbers["sampling_seconds"] += drawn.sampling_seconds
-        numbers["scoring_seconds"] += drawn.scoring_seconds
-        numbers["sampled_tokens"] += drawn.samples.tokens
+    count = sum(len(each.samples) for each in drawn)
+    numbers = sample_numbers(measured) | {"samples_drawn": count}
+    for each in drawn:
+        if each is not measured:
+            numbers["sampling_seconds"] += each.sampling_seconds
+            numbers["scoring_seconds"] += each.scoring_seconds
+            numbers["sampled_tokens"] += each.samples.tokens
     return numbers
 
 

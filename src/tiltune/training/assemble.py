@@ -25,6 +25,7 @@ from tiltune.decoding.draw import Ending
 from tiltune.errors import DataError
 from tiltune.methods.base import BuiltInMethod
 from tiltune.methods.kinds import make_method
+from tiltune.methods.needs_told import needs_told
 from tiltune.methods.refusals import refuse
 from tiltune.models import bfloat16, hub
 from tiltune.models.lm import LanguageModel
@@ -115,6 +116,11 @@ class Prepared:
             f"{WINDOWS_A_STEP}, which takes a while before the first round; value_model.warm_start "
             "sets their number"
         )
+
+    @property
+    def needs_told(self) -> str:
+        """What the method asks of the run, beside completions of the policy."""
+        return needs_told(self.method.needs, self.config)
 
     @property
     def passes_exceeded(self) -> str | None:
@@ -298,6 +304,7 @@ def make_actor(prepared: Prepared) -> Actor:
         batch_size=config.sampler.batch_size,
         generator=torch.Generator(device).manual_seed(prepared.seeds.sampling),
         cursor=Cursor(len(prepared.prompts), seed=prepared.seeds.prompts),
+        prefixes=prepared.method.needs.prefix_labels,
     )
     learner = warm = None
     if prepared.method.needs.values == "prefix":
@@ -372,4 +379,5 @@ def make_learner(prepared: Prepared) -> Learner:
         rule=BetaRule(method.beta, method.beta_min, method.beta_max, steered),
         generator=torch.Generator().manual_seed(prepared.seeds.learner),
         state_values=values.to(policy.device) if values else None,
+        ends=prepared.loaded.eos_ids,
     )

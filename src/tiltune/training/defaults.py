@@ -232,7 +232,7 @@ def _rates(config: RunConfig, scale: Scale, usual: Usual, kind: str) -> tuple[fl
     values = 1.5e-3 * root * (_size(scale.parameters).adapted_values if lora else 1)
     if scale.parameters >= LARGE and kind == "head":
         values = HEAD_RATE
-    return policy, policy if usual.rate != 1 else values
+    return policy, values if usual.value_rate is None else policy * usual.value_rate
 
 
 def _filled(section: BaseModel, **chosen: Any) -> dict[str, Any]:

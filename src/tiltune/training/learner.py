@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import reduce
 from operator import add
 from typing import Any
@@ -13,16 +13,15 @@ from torch import Tensor
 
 from tiltune.data.batches import Cursor, corpus_batch, length_parts, part_rows
 from tiltune.data.encode import Example
-from tiltune.data.samples import Samples
+from tiltune.data.samples import Samples, SamplingLaw
 from tiltune.errors import RunError
 from tiltune.methods.base import Method, Models, Work, likelihood_loss
-from tiltune.models.laws import LossOutput, Watched
 from tiltune.models.lm import LanguageModel
 from tiltune.models.optimiser import Optimiser, RateSchedule
 from tiltune.records.progress import Progress, silent
-from tiltune.records.rounds import METHOD_FIELDS
 from tiltune.records.steps import StepPhase
 from tiltune.training.balance import STEPS, Norms, balanced
+from tiltune.training.totals import Totals
 from tiltune.values.model import ValueModel
 from tiltune.values.state import StateValue
 
@@ -122,6 +121,7 @@ class Learner:
         rule: see there.
         generator: picks samples; on the CPU.
         state_values: where the method needs them; trained by its loss.
+        ends: ids, each of which ends a completion.
     """
 
     def __init__(
@@ -134,6 +134,7 @@ class Learner:
         rule: BetaRule,
         generator: torch.Generator,
         state_values: StateValue | None = None,
+        ends: tuple[int, ...] = (),
     ) -> None:
         self.method = method
         self.policy = policy
@@ -145,6 +146,8 @@ class Learner:
         self.progress: Progress = silent  # told of each step; whoever runs the loop sets it
         self.generator = generator
         self.state_values = state_values
+        self.ends = ends
+        self.kept: Samples | None = None  # what the method wants of this round in the next
         self.version = 0
         self.steps_done = 0
         self.optimiser = Optimiser(
@@ -171,7 +174,7 @@ class Learner:
         """
         started = time.perf_counter()
         steps = self.settings.steps
-        totals = _Totals(steps)
+        totals = Totals(steps)
         target = self._prepare(trained, totals)
         balance: dict[str, float] = {}
         if target is not None and self.beta is None:
@@ -220,11 +223,14 @@ class Learner:
         if self.state_values is not None and self.value_optimiser is not None:
             tensors["state_values"] = self.state_values.state()
             tensors["state_value_optimizer"] = self.value_optimiser.state()
+        if self.kept is not None:
+            tensors["kept"] = self.kept.to(torch.device("cpu")).tensors()
         return tensors, {
             "beta": self.beta,
             "version": self.version,
             "steps_done": self.steps_done,
             "cursor": self.corpus.cursor.state() if self.corpus else None,
+            "kept_law": asdict(self.kept.law) if self.kept is not None else None,
         }
 
     def load_state(self, tensors: dict[str, dict[str, Tensor]], numbers: dict[str, Any]) -> None:
@@ -236,6 +242,9 @@ class Learner:
         self.steps_done = numbers["steps_done"]
         if self.corpus is not None:
             self.corpus.cursor.load_state(numbers["cursor"])
+        if "kept" in tensors:
+            law = SamplingLaw(**numbers["kept_law"])
+            self.kept = Samples(**tensors["kept"], law=law).to(self.policy.device)
         if self.state_values is not None and self.value_optimiser is not None:
             if "state_values" not in tensors:
                 raise RunError(
@@ -245,14 +254,14 @@ class Learner:
             self.state_values.load_state(tensors["state_values"])
             self.value_optimiser.load_state(tensors["state_value_optimizer"])
 
-    def _prepare(self, trained: Trained | None, totals: "_Totals") -> "_Target | None":
+    def _prepare(self, trained: Trained | None, totals: Totals) -> "_Target | None":
         """What the method trains on this round; None where that is the corpus alone."""
         if trained is None or self.beta == 0 or self.method.needs.law == "none":
             return None
         samples = trained.samples.to(self.policy.device)
         samples.require_labels()
         if self.state_values is not None and self.version == 0:
-            self.state_values.start(samples)
+            self.state_values.start(samples, self.method.needs.level)
         most = self._most_tokens(samples)
         models = Models(
             policy=self.policy,
@@ -261,10 +270,13 @@ class Learner:
             values=trained.values,
             state_values=self.state_values,
             most_tokens=most,
+            ends=self.ends,
+            kept=self.kept,
         )
         with torch.no_grad():
             work = self.method.prepare(samples, models)
-        totals.known = work.numbers if work is not None else {}
+        if work is not None:
+            totals.known, self.kept = work.numbers, work.kept
         return _Target(work, models, self._order(len(work))) if work else None
 
     def _order(self, count: int) -> Callable[[int], Tensor]:
@@ -275,7 +287,7 @@ class Learner:
             return lambda rows: torch.tensor(passes.next(rows))
         return lambda rows: torch.randint(count, (rows,), generator=self.generator)
 
-    def _corpus_backward(self, corpus: CorpusTerm, rows: int, totals: "_Totals") -> None:
+    def _corpus_backward(self, corpus: CorpusTerm, rows: int, totals: Totals) -> None:
         """The mean over the step's own trained tokens, a part at a time."""
         totals.corpus_steps += 1
         examples = [corpus.rows[place] for place in corpus.cursor.next(rows)]
@@ -289,7 +301,7 @@ class Learner:
             totals.add({"corpus_loss_nats_per_token": loss.item()})
         totals.tokens += sum(len(example.ids) for example in examples)
 
-    def _balance(self, target: "_Target", totals: "_Totals") -> dict[str, float]:
+    def _balance(self, target: "_Target", totals: Totals) -> dict[str, float]:
         """Choose beta by the first steps' gradients; returns record fields.
 
         Both terms have as many rows as a step has samples, so that a small corpus that is read
@@ -298,7 +310,7 @@ class Learner:
         """
         if self.corpus is None:
             raise RuntimeError("without a corpus there is nothing to balance beta against")
-        corpus, aside = self.corpus, _Totals(STEPS)
+        corpus, aside = self.corpus, Totals(STEPS)
         place, chance = corpus.cursor.state(), self.generator.get_state()
         for step in range(STEPS):
             self.progress("choosing beta", step, 2 * STEPS, tokens=aside.tokens)
@@ -319,7 +331,7 @@ class Learner:
         return {"corpus_gradient_norm": norms.corpus, "samples_gradient_norm": norms.samples}
 
     def _method_backward(
-        self, target: "_Target", step: int, totals: "_Totals", *, beta: float
+        self, target: "_Target", step: int, totals: Totals, *, beta: float
     ) -> None:
         """The method's loss on the step's samples, a part at a time."""
         picked = target.work.select(target.order(self.settings.rows))
@@ -354,47 +366,3 @@ class _Target:
     work: Work
     models: Models
     order: Callable[[int], Tensor]
-
-
-class _Totals:
-    """Sums over a round's steps, turned into record fields at its end."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-        self.corpus_steps = 0
-        self.tokens = 0
-        self.known: Mapping[str, float] = {}
-        self.means: dict[str, float] = {}
-        self.now: dict[str, float] = {}
-        self.watched: dict[str, list[tuple[int, Watched]]] = {}
-
-    def add(self, metrics: Mapping[str, float]) -> None:
-        """A micro-batch's part of its step's means."""
-        for name, value in metrics.items():
-            self.means[name] = self.means.get(name, 0.0) + value / self.steps
-            self.now[name] = self.now.get(name, 0.0) + value
-
-    def of_step(self) -> dict[str, float]:
-        """What the step that just ended said; the next begins with nothing."""
-        said, self.now = self.now, {}
-        return said
-
-    def take(self, output: LossOutput, step: int) -> None:
-        """All that a micro-batch says."""
-        self.add(output.metrics)
-        for name, watched in output.watched.items():
-            self.watched.setdefault(name, []).append((step, watched))
-
-    def numbers(self) -> dict[str, Any]:
-        """Record fields; what did not happen is absent, what the record has no field for apart."""
-        found: dict[str, Any] = {**self.means, **self.known}
-        for name, parts in self.watched.items():
-            steps: dict[int, list[Tensor]] = {}
-            for step, watched in parts:
-                steps.setdefault(step, []).append(watched.values)
-            found[name] = parts[0][1].summary(list(steps.values()))
-        if self.corpus_steps:  # the others have no corpus loss that a mean could be of
-            found["corpus_loss_nats_per_token"] *= self.steps / self.corpus_steps
-        own = {name: value for name, value in found.items() if name in METHOD_FIELDS}
-        apart = {name: float(value) for name, value in found.items() if name not in own}
-        return own | {"learner_tokens": self.tokens, "method_numbers": apart}

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from tiltune.constraints.base import Constraint
 from tiltune.constraints.scores import Completion, Score
@@ -44,6 +46,10 @@ class Sampler:
     """Draws completions of prompts by the language model's own law and labels them.
 
     Prompts come in shuffled epochs; the generator and the cursor are all the state there is.
+
+    Attributes:
+        prefixes: whether the constraint labels the text before each token, too.
+        temperatures: between which each batch draws its own, as `tempered` says; None: 1.
     """
 
     prompts: Sequence[Prompt]
@@ -54,6 +60,8 @@ class Sampler:
     batch_size: int
     generator: torch.Generator
     cursor: Cursor
+    prefixes: bool = False
+    temperatures: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if not self.law.own:
@@ -61,6 +69,13 @@ class Sampler:
                 f"training samples come from the model's own law, not {self.law}: under another "
                 "one values, target and weights would each mean something else"
             )
+
+    def tempered(self, low: float, high: float) -> "Sampler":
+        """The same with the same state, which draws each batch at a temperature from U(low, high).
+
+        Such completions explore: a method may train on them, and nothing is measured on them.
+        """
+        return replace(self, temperatures=(low, high))
 
     def draw(
         self,
@@ -107,6 +122,10 @@ class Sampler:
         ended = time.perf_counter()
         samples = replace(samples, labels=labels.to(samples.ids.device))
         samples.require_labels()
+        if self.prefixes:
+            labels = prefix_labels(samples, self.prompts, self.decoder, self.constraint)
+            samples = replace(samples, prefix_labels=labels)
+            ended = time.perf_counter()
         scored = Scored(samples, completions, scores, drawn - started, ended - drawn)
         told = {"satisfaction_rate": scored.satisfied / count}
         progress(SCORING, count, count, numbers=told)
@@ -114,6 +133,34 @@ class Sampler:
 
     def _batch(self, lm: LanguageModel, picks: list[int]) -> Samples:
         prompts = [self.prompts[place].ids for place in picks]
-        samples = draw(lm, prompts, self.law, self.ending, generator=self.generator)
+        law = self.law
+        if self.temperatures is not None:
+            low, high = self.temperatures
+            generator = self.generator
+            share = torch.rand((), generator=generator, device=generator.device).item()
+            law = replace(law, temperature=low + (high - low) * share)
+        samples = draw(lm, prompts, law, self.ending, generator=self.generator)
         index = torch.tensor(picks, device=samples.ids.device)
-        return replace(samples, prompt_index=index)
+        law = law if self.temperatures is None else replace(self.law, mixed=True)
+        return replace(samples, prompt_index=index, law=law)
+
+
+def prefix_labels(
+    samples: Samples, prompts: Sequence[Prompt], decoder: Decoder, constraint: Constraint
+) -> Float[Tensor, "N T"]:
+    """`C` of the text before each token, as if it ended there; 0 where there is no token.
+
+    Equal texts of one prompt are asked about once.
+    """
+    places: dict[tuple[int, str], list[tuple[int, int]]] = {}
+    lengths, rows = samples.mask.sum(1).tolist(), samples.ids.tolist()
+    for row, (ids, prompt) in enumerate(zip(rows, samples.prompt_index.tolist(), strict=True)):
+        for column in range(lengths[row]):
+            text = decoder.decode(ids[:column], skip_special_tokens=True)
+            places.setdefault((prompt, text), []).append((row, column))
+    asked = [Completion(prompts[p].text, text, row=prompts[p].row) for p, text in places]
+    labels = torch.zeros(samples.ids.shape)
+    for score, cells in zip(constraint.score(asked), places.values(), strict=True):
+        at = torch.tensor(cells)
+        labels[at[:, 0], at[:, 1]] = constraint.label(score)
+    return labels.to(samples.ids.device)

@@ -1,6 +1,8 @@
-"""One value a prefix: the gains to come, for methods that estimate them."""
+"""One value a prefix: the gains to come, or `log R`, for methods that estimate them."""
 
+import math
 from collections.abc import Iterator
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -11,7 +13,7 @@ from tiltune.models.lm import LanguageModel
 
 
 class StateValue(nn.Module):
-    """`V(s)`, the gains to come: a linear read-out of a trunk of its own, all of it trained.
+    """`V(s)`, the gains to come or `log R`: a linear read-out of a trunk of its own, all trained.
 
     The trunk starts as a copy of the policy (under LoRA: another adapter), so the values can learn
     to remember what the constraint remembers, and their gradient never moves the policy. The
@@ -30,9 +32,17 @@ class StateValue(nn.Module):
         states, _ = self.trunk.trunk(ids, mask)
         return self.output(states[:, -keep:].to(self.output.weight.dtype)).squeeze(-1)
 
-    def start(self, samples: Samples) -> None:
-        """Begin at the samples' mean gain, `2C - 1`."""
-        nn.init.constant_(self.output.bias, float((2 * samples.labels - 1).mean()))
+    def start(self, samples: Samples, level: Literal["gain", "log rate"] = "gain") -> None:
+        """Begin at the samples' mean gain, `2C - 1`, or at the logarithm of their rate.
+
+        Args:
+            samples: labelled.
+            level: which; a rate of 0 is taken for half a completion.
+        """
+        start = float((2 * samples.labels - 1).mean())
+        if level == "log rate":
+            start = math.log(max(float(samples.labels.mean()), 0.5 / len(samples)))
+        nn.init.constant_(self.output.bias, start)
 
     def own_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What is trained and what a checkpoint must hold."""

@@ -82,6 +82,25 @@ CHARTS = (
             ("weights clipped", "weight_clipped_share"),
         ),
     ),
+    RoundChart(
+        "Soft policy loss",
+        "score a token",
+        (("in training", "soft_policy_loss"),),
+        phase="policy update",
+    ),
+    RoundChart("Soft value of the prompts", "score", (("mean over prompts", "soft_value"),)),
+    RoundChart(
+        "Flow loss",
+        "squared nats a token",
+        (("in training", "flow_loss"),),
+        phase="policy update",
+    ),
+    RoundChart(
+        "Imbalance of whole completions",
+        "squared nats",
+        (("variance of log(C p/π)", "log_ratio_variance"),),
+    ),
+    RoundChart("log Z", "nats", (("mean over prompts", "log_z_nats"),)),
     RoundChart("Length", "tokens a completion", (("mean", "completion_tokens_mean"),)),
     RoundChart(
         "Completions",

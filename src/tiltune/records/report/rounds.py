@@ -85,6 +85,13 @@ GROUPS: tuple[tuple[str, tuple[RoundColumn, ...]], ...] = (
             RoundColumn("ratio_clipped_share", "ratios clipped, share"),
             RoundColumn("kl_penalty_nats_per_token", "KL penalty, nats a token", 4),
             RoundColumn("state_value_loss", "state-value loss, squared score a token", 4),
+            RoundColumn("soft_policy_loss", "soft policy loss, score a token", 4),
+            RoundColumn("soft_value", "soft value of the prompts, score"),
+            RoundColumn("flow_loss", "flow loss, squared nats a token", 4),
+            RoundColumn("log_z_nats", "log Z, nats"),
+            RoundColumn("log_ratio_variance", "variance of log(C p/π), squared nats", 4),
+            RoundColumn("floor_share", "of the target by the floor alone, share", 4),
+            RoundColumn("replayed_share", "replayed, share"),
         ),
     ),
     (

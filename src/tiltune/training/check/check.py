@@ -127,6 +127,7 @@ def _say_data(prepared: Prepared, page: Page) -> None:
         f"model: {loaded.parameters / 1e6:.2f} million parameters{adapter}, context "
         f"{loaded.context} tokens" + "".join(f", {line}" for line in loaded.told),
         *prepared.chosen,
+        prepared.needs_told,
         f"prompts: {len(prepared.prompts)}",
         f"corpus: {counted(count.rows, 'row')} to train on, {count.violating} violating the "
         f"constraint, {count.dropped} of them dropped{turns}",

@@ -11,6 +11,7 @@ from functools import partial
 
 import torch
 
+from tiltune.data.samples import Samples
 from tiltune.decoding.likelihood import nats_per_token
 from tiltune.models.lm import LanguageModel
 from tiltune.training.actor import Actor, ActorPlan
@@ -108,17 +109,25 @@ def _policy_step(learner: Learner, trained: Trained | None) -> float:
     rows = min(FEW, stated.rows)
     share = rows / stated.rows
     corpus_rows = None if stated.corpus_rows is None else stated.corpus_rows * share
+    group = learner.method.needs.group_size
 
     def run(steps: int) -> None:
         # what `prepare` does once a round is on as many samples as a step has, so that its share
         # of the time is about what it is in a round of a pass or two
-        few = trained and replace(trained, samples=trained.samples.select(torch.arange(rows)))
+        few = trained and replace(trained, samples=_grouped(trained.samples, rows, group))
         learner.settings = replace(
             stated, steps=steps, batch_size=rows, accumulation=1, corpus_rows=corpus_rows
         )
         learner.update(few)
 
     return per_step(run) / share
+
+
+def _grouped(samples: Samples, rows: int, group: int) -> Samples:
+    """The first rows, as if each prompt had been drawn as often as a method compares: `check` draws
+    each once, and a method could find nothing to train on."""
+    few = samples.select(torch.arange(rows))
+    return few if group == 1 else replace(few, prompt_index=torch.arange(len(few)) // group)
 
 
 def _measuring(prepared: Prepared, scored: Scored, measured: int) -> float:

@@ -1,0 +1,37 @@
+"""What a method asks of a run, in words, as `tiltune check` says it."""
+
+from tiltune.config import ResolvedConfig
+from tiltune.methods.base import Needs
+
+_LAWS = {
+    "snapshot": "completions of the policy of each round",
+    "reference": "completions of the reference",
+    "none": "no completions",
+}
+_VALUES = {
+    "none": "no values",
+    "prefix": "values of every next token, fitted each round",
+    "state": "a value of every prefix, by a second copy of the policy that trains beside it",
+}
+
+
+def needs_told(needs: Needs, config: ResolvedConfig) -> str:
+    """Whose completions, which values, what is asked of the constraint.
+
+    Args:
+        needs: the method's.
+        config: of the run.
+    """
+    told = [_LAWS[needs.law], _VALUES[needs.values]]
+    if needs.group_size > 1:
+        told.append(f"{needs.group_size} completions of each prompt")
+    if needs.tempered:
+        low, high = needs.temperatures
+        told.append(
+            f"{needs.tempered:.0%} of them at temperatures from {low:g} to {high:g}, which are not "
+            "measured"
+        )
+    if needs.prefix_labels:
+        most = config.sampler.samples_per_round * config.sampler.max_new_tokens
+        told.append(f"a score of every prefix, {most:,} a round at most")
+    return f"method {config.method.kind} needs: " + "; ".join(told)
