@@ -19,9 +19,9 @@ from tiltune.config import ConstraintConfig, EvaluateConfig
 from tiltune.errors import RunError
 from tiltune.evaluation.generations import JsonRow, as_generated, read_lines
 from tiltune.evaluation.metrics.base import Generated
-from tiltune.records.files import write_atomically
+from tiltune.records.files import damaged, write_atomically
 from tiltune.records.lock import Lock
-from tiltune.records.measurements import Measurement
+from tiltune.records.measurements import NO_NUMBER, Measurement
 
 MANIFEST = "manifest.json"
 _LIST = TypeAdapter(list[Measurement])
@@ -46,7 +46,8 @@ class StoredGroup(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What an evaluation was made of; `measured` are files, in the order of the table."""
+    """What an evaluation was made of; `measured` are files, in the order of the table, and `read`
+    digests of what it read; see `Evaluation`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -57,6 +58,7 @@ class Manifest(BaseModel):
     config: EvaluateConfig
     groups: dict[str, StoredGroup]
     measured: tuple[str, ...] = ()
+    read: dict[str, str] = {}
 
 
 def make_folder(folder: Path) -> None:
@@ -118,7 +120,8 @@ def read_manifest(folder: Path) -> Manifest:
             "`tiltune evaluate` wrote"
         ) from None
     except ValueError as error:  # of the encoding, of JSON, or of what it holds
-        raise RunError(f"{path}: not of this version of Tiltune: {error}") from error
+        remedy = "remove it, and start `tiltune evaluate` again: what else is there is kept"
+        raise damaged(path, error, remedy=remedy) from error
 
 
 def measured_before(folder: Path, manifest: Manifest) -> tuple[str, ...]:
@@ -129,13 +132,19 @@ def measured_before(folder: Path, manifest: Manifest) -> tuple[str, ...]:
     except RunError:  # none, or of another version: it is written anew
         return ()
     asked = [
-        (each.digest, each.groups, each.config.utility, _law(each)) for each in (earlier, manifest)
+        (each.digest, each.groups, each.config.utility, _law(each), _read(each))
+        for each in (earlier, manifest)
     ]
     return earlier.measured if asked[0] == asked[1] else ()
 
 
 def _law(manifest: Manifest) -> dict[str, Any]:
-    return manifest.config.protocol.model_dump(exclude={"allow_training_scorer", "before"})
+    return manifest.config.protocol.model_dump(exclude=set(NO_NUMBER))
+
+
+def _read(manifest: Manifest) -> dict[str, str]:
+    """Digests of what measurements without scorers read."""
+    return {name: each for name, each in manifest.read.items() if not name.startswith("scorer ")}
 
 
 def stored_rows(folder: Path, group: StoredGroup) -> list[JsonRow]:
@@ -171,5 +180,7 @@ def measured_once(
 def read_measured(path: Path) -> list[Measurement]:
     try:
         return _LIST.validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise RunError(f"{path}: cannot be read ({error}); remove it, it is made again") from error
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise damaged(path, error, remedy="remove it, it is made again") from error

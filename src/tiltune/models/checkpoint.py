@@ -19,6 +19,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from tiltune.errors import RunError
+from tiltune.records.rounds import cut_short, read_records
 from tiltune.records.run_folder import is_run_folder
 
 KEPT = 2
@@ -161,6 +162,34 @@ def latest_checkpoint(root: Path) -> Path | None:
     """The newest complete checkpoint."""
     found = _checkpoints(root)
     return found[-1] if found else None
+
+
+def checkpoint_of(run: Path) -> tuple[Path | None, list[str]]:
+    """Where a resumed run goes on, and what its user has to know of that.
+
+    It is the newest complete checkpoint; or one before it, where the record of the round between
+    is lost. None: nothing is saved yet.
+
+    Raises:
+        RunError: a line of the records is damaged, or every checkpoint has trained on a round whose
+            record is lost.
+    """
+    records, found = run / "records.jsonl", _checkpoints(run / "checkpoints")
+    if not found:
+        return None, []
+    recorded = {row.round for row in read_records(records) if not row.closing}
+    told = [cut] if (cut := cut_short(records)) else []
+    for folder in reversed(found):
+        rounds = set(range(int(folder.name.removeprefix("round-")) + 1))
+        if rounds <= recorded:
+            if folder != found[-1]:
+                told.append(f"{records}: lacks rounds after {folder.name}, which are done again")
+            return folder, told
+        lost = ", ".join(map(str, sorted(rounds - recorded)))
+    raise RunError(
+        f"{records}: lacks what every checkpoint has trained on, of round {lost}; put the file "
+        "back as it was, or start the run again with run.overwrite = true"
+    )
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

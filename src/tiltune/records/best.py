@@ -1,7 +1,9 @@
 """Which round's policy is kept: two versions' records, compared."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from tiltune.records.files import damaged
 from tiltune.records.rounds import RoundRecord
 
 COMPARED = {
@@ -61,6 +63,20 @@ class Aim:
         if _wholly_above(new, kept) or _wholly_above(kept, new):
             return _wholly_above(new, kept)
         return _as_likely(new, kept)
+
+
+def read_best(folder: Path) -> RoundRecord | None:
+    """The numbers beside the best weights so far; None: there are none yet.
+
+    Raises:
+        RunError: they are damaged.
+    """
+    path = folder / "state.json"
+    try:
+        return RoundRecord.model_validate_json(path.read_bytes()) if path.exists() else None
+    except ValueError as error:
+        remedy = f"remove {folder}, and the best of the rounds from here on takes its place"
+        raise damaged(path, error, remedy=remedy) from None
 
 
 def _wholly_above(one: RoundRecord, other: RoundRecord) -> bool:

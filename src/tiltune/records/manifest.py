@@ -5,15 +5,16 @@ import json
 import platform
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tiltune.config import ConstraintConfig, RunConfig
 from tiltune.config.constraint import tables
 from tiltune.config.constraint_section import ConstraintSection
 from tiltune.errors import ConfigError, RunError
 from tiltune.records.base_model import base_facts
-from tiltune.records.files import write_json
+from tiltune.records.files import damaged, read_object, write_json
 
+RESTORE = "put it back as it was, or start the run again with run.overwrite = true"
 PACKAGES = ("tiltune", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
 
 
@@ -61,11 +62,14 @@ def check_unchanged(manifest: Path, config: RunConfig, *, next_round: int) -> li
         Which of "constraint" and "method" have changed.
 
     Raises:
-        RunError: names what else has changed.
+        RunError: names what else has changed; or the manifest is missing or damaged.
     """
-    content = json.loads(manifest.read_text("utf-8"))
-    stored, found = content["sha256"], hashes(config)
-    changed = [name for name, value in found.items() if stored.get(name) != value]
+    content, found = read_manifest(manifest), hashes(config)
+    stored = kept_hashes(manifest.parent)
+    if stored is None:
+        told = ValueError("it does not say what the run has read")
+        raise damaged(manifest, told, remedy=RESTORE)
+    changed = differing(stored, found)
     mendable = {"method"}
     if any(table.mendable for _, table in tables(config.constraint)):
         mendable.add("constraint")
@@ -79,6 +83,28 @@ def check_unchanged(manifest: Path, config: RunConfig, *, next_round: int) -> li
     if changed:
         write_json(manifest, content | {"sha256": found})
     return changed
+
+
+def kept_hashes(run: Path) -> dict[str, str] | None:
+    """SHA-256 by setting of what the run in this folder has read; None: it kept none, as one of an
+    earlier version.
+
+    Raises:
+        RunError: the manifest is damaged.
+    """
+    path = run / "manifest.json"
+    stored: Any = read_manifest(path).get("sha256") if path.exists() else None
+    return cast(dict[str, str], stored) if isinstance(stored, dict) else None
+
+
+def differing(stored: dict[str, str], found: dict[str, str]) -> list[str]:
+    """Settings whose SHA-256 is another one now."""
+    return [name for name, value in found.items() if stored.get(name) != value]
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """A run's `manifest.json`; raises RunError if it is missing or damaged."""
+    return read_object(path, remedy=RESTORE)
 
 
 def check_apart(config: RunConfig) -> None:

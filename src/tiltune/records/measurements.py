@@ -11,10 +11,13 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from tiltune.errors import RunError
-from tiltune.records.files import write_atomically
+from tiltune.records.files import damaged, write_atomically
 from tiltune.records.intervals import Interval
 
 Kind = TypeVar("Kind", bound=BaseModel)
+
+NO_NUMBER = ("before", "allow_training_scorer")
+"""Settings of a protocol that no measurement depends on."""
 
 Better = Literal["higher", "lower", "neither"]
 Aspect = Literal["control", "utility", "quality", "cost"]
@@ -75,6 +78,9 @@ class Evaluation(BaseModel):
         notes: what a reader of its numbers has to know.
         examples: a few completions for side-by-side reading, the same prompts in every evaluation.
         seconds: of each phase: "generating", "scoring", "waiting_for_scores", "utility".
+        read: SHA-256 of prompts, scorers, utilities and models beside its own, by table: two
+            evaluations whose protocols and these are equal asked the same. Empty in one of an
+            earlier version.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -88,6 +94,18 @@ class Evaluation(BaseModel):
     notes: tuple[str, ...] = ()
     examples: tuple[Excerpt, ...] = ()
     seconds: dict[str, float] = {}
+    read: dict[str, str] = {}
+
+    def asks_as(self, other: "Evaluation") -> bool:
+        """Whether both are known to have measured the same things in the same way."""
+        own, its = (
+            (
+                {name: each.protocol[name] for name in each.protocol if name not in NO_NUMBER},
+                {name: each.read[name] for name in each.read if name != "protocol.before"},
+            )
+            for each in (self, other)
+        )
+        return bool(own[1]) and own == its
 
 
 class CurvePoint(BaseModel):
@@ -196,4 +214,5 @@ def _read(kind: type[Kind], path: Path) -> Kind:
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:  # of the encoding, of JSON, or of what it holds
-        raise RunError(f"{path}: not of this version of Tiltune: {error}") from error
+        remedy = "remove it, and make it again by the command that wrote it"
+        raise damaged(path, error, remedy=remedy) from error

@@ -12,6 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from tiltune.errors import RunError, counted
+from tiltune.records.files import damaged, read_object
 from tiltune.records.report.card import CARD, card, place
 from tiltune.records.report.folder import read_folder
 
@@ -69,7 +70,7 @@ def pack(folder: Path, repo: str) -> Parcel:
             f"{repo!r} is no id of the Hub ({_line(error)}); give one such as me/polite-model"
         ) from None
     here = model / CARD
-    text = here.read_text("utf-8") if here.is_file() else card(run)  # which may have been edited
+    text = _edited(here) if here.is_file() else card(run)
     text = text.replace(json.dumps(place(run)), json.dumps(repo))
     files: dict[str, Path | bytes] = {CARD: text.encode()}
     left: list[str] = []
@@ -148,13 +149,22 @@ def _explained(error: BaseException) -> str:
     )
 
 
+def _edited(path: Path) -> str:
+    """A card as its owner has left it."""
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise damaged(path, error, remedy="save it as UTF-8") from None
+
+
 def _is_model_s(path: Path) -> bool:
     return any(fnmatch(path.name, pattern) for pattern in PUSHED)
 
 
 def _without_places(path: Path, manifest: dict[str, Any]) -> bytes:
     """The adapter's settings, whose base is named by its id, or by no more than its name."""
-    settings: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    remedy = "`tiltune fit run.toml --resume` with more rounds writes it again"
+    settings = read_object(path, remedy=remedy)
     base = str(settings.get("base_model_name_or_path") or "")
     hub_id = (manifest.get("base") or {}).get("hub_id")
     settings["base_model_name_or_path"] = hub_id or Path(base).name

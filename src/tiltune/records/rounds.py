@@ -10,14 +10,16 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tiltune.errors import RunError
-from tiltune.records.files import write_atomically
+from tiltune.records.files import damaged, write_atomically
 from tiltune.records.intervals import Interval
 from tiltune.records.steps import StepRecord
+
+Row = TypeVar("Row", bound=BaseModel)
 
 
 class CalibrationBin(BaseModel):
@@ -229,26 +231,48 @@ def append_step(path: Path, step: StepRecord) -> None:
 
 
 def read_records(path: Path) -> list[RoundRecord]:
-    """The rounds of a run so far; an absent file holds none."""
-    return [RoundRecord.model_validate_json(row) for row in _rows(path) if not _of_step(row)]
+    """The rounds of a run so far; an absent file holds none.
+
+    Raises:
+        RunError: a line is no record; names it.
+    """
+    rows = _rows(path)
+    return [_record(RoundRecord, path, n, row) for n, row in rows if not _of_step(row)]
 
 
 def read_steps(path: Path) -> list[StepRecord]:
     """The steps within them, and within a round that is under way; of an earlier version's run
-    there are none."""
-    return [StepRecord.model_validate_json(row) for row in _rows(path) if _of_step(row)]
+    there are none. Raises RunError as `read_records` does."""
+    return [_record(StepRecord, path, n, row) for n, row in _rows(path) if _of_step(row)]
 
 
-def _rows(path: Path) -> list[str]:
-    """The file's lines; a last one that a full disk cut short is none."""
+def cut_short(path: Path) -> str | None:
+    """What a reader of a `records.jsonl` has to know whose last line a kill or a full disk cut."""
+    end = path.read_bytes()[-1:] if path.exists() else b""
+    if end in (b"", b"\n"):
+        return None
+    return f"{path}: the last line was cut short while it was written, and is left out"
+
+
+def _rows(path: Path) -> list[tuple[int, bytes]]:
+    """The file's lines, numbered from 1; a last one that was cut short is none."""
     if not path.exists():
         return []
-    return [line for line in path.read_text("utf-8").split("\n")[:-1] if line]
+    lines = enumerate(path.read_bytes().split(b"\n")[:-1], start=1)
+    return [(number, line) for number, line in lines if line]
 
 
-def _of_step(row: str) -> bool:
+def _record(kind: type[Row], path: Path, number: int, row: bytes) -> Row:
+    try:
+        return kind.model_validate_json(row)
+    except ValidationError as error:
+        remedy = "put the line back as it was, or take it out to go on without it"
+        raise damaged(path, error, remedy=remedy, line=number) from None
+
+
+def _of_step(row: bytes) -> bool:
     try:
         found: Any = json.loads(row)
-    except json.JSONDecodeError:  # which is told where a row is read
+    except ValueError:  # which is told where a row is read
         return False
     return isinstance(found, dict) and cast(dict[str, Any], found).get("kind") == "step"

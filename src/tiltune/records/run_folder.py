@@ -4,18 +4,20 @@ A run folder is one whose `config.json` is a run's configuration. Any other fold
 else's, and nothing in it is read, replaced or resumed.
 """
 
-import json
 from itertools import chain, count
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from tiltune.config import RunConfig
 from tiltune.config.method import FORMER
 from tiltune.errors import RunError
+from tiltune.records.files import damaged, read_object
 from tiltune.records.lock import Lock
 
 FINISHED = "finished.json"
+FINISH = "remove it, and `tiltune fit --resume` makes the run's end again"
 
 
 def read_config(folder: Path) -> RunConfig:
@@ -79,7 +81,7 @@ def set_aside_evaluation(folder: Path) -> None:
     finished, evaluation = folder / FINISHED, folder / "evaluation"
     if not finished.exists() or not evaluation.is_dir():
         return
-    version = json.loads(finished.read_text("utf-8")).get("policy_version")
+    version = read_object(finished, remedy=FINISH).get("policy_version")
     endings = chain([""], map("-{}".format, count(2)))
     names = (f"evaluation-version-{version}{again}" for again in endings)
     evaluation.rename(next(folder / name for name in names if not (folder / name).exists()))
@@ -88,4 +90,13 @@ def set_aside_evaluation(folder: Path) -> None:
 def finished_rounds(folder: Path) -> int:
     """The rounds a finished run was asked for; 0 for one that is not finished or does not exist."""
     path = folder / FINISHED
-    return int(json.loads(path.read_text("utf-8"))["rounds_asked"]) if path.exists() else 0
+    return int(_finished(path)["rounds_asked"]) if path.exists() else 0
+
+
+def _finished(path: Path) -> dict[str, Any]:
+    """What `finished.json` says, the number `rounds_asked` at least."""
+    found = read_object(path, remedy=FINISH)
+    if not isinstance(found.get("rounds_asked"), int):
+        told = ValueError("rounds_asked: it does not say how many rounds the run was asked for")
+        raise damaged(path, told, remedy=FINISH)
+    return found

@@ -7,13 +7,11 @@ What a checkpoint does not know of is written again on resume. A run that is ove
 aside, as `RUN.replaced`, until the new one has a checkpoint.
 """
 
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,8 +19,8 @@ from tiltune.config import RunConfig
 from tiltune.constraints.base import TextConstraint
 from tiltune.models import hub
 from tiltune.models.checkpoint import (
-    STATE,
     Saved,
+    checkpoint_of,
     drop_replaced,
     latest_checkpoint,
     publish,
@@ -36,8 +34,8 @@ from tiltune.models.checkpoint import (
     write_folder,
 )
 from tiltune.records.alarms import find_alarms
-from tiltune.records.best import COMPARED, Aim
-from tiltune.records.files import write_json
+from tiltune.records.best import COMPARED, Aim, read_best
+from tiltune.records.files import write_json, write_lines
 from tiltune.records.lock import Lock
 from tiltune.records.manifest import check_unchanged, make_manifest
 from tiltune.records.progress import Progress, StepRows, silent, within
@@ -98,17 +96,16 @@ class OpenRun:
         self._stale = False  # whether records.jsonl may hold what a resume dropped, or half a row
         self.next_round = 0
         self.changed: list[str] = []
-        self.changes: list[str] = []
         self._pending: tuple[dict[str, torch.Tensor], int] | None = None
         if resume:
             recover(self.folder)
-        checkpoint = latest_checkpoint(self.folder / "checkpoints") if resume else None
+        checkpoint, self.changes = checkpoint_of(self.folder) if resume else (None, list[str]())
         if checkpoint is not None:
             self._load(read_folder(checkpoint))
             self.changed = check_unchanged(
                 self.folder / "manifest.json", self.config, next_round=self.next_round
             )
-            self.changes = changes(read_config(self.folder), self.config)
+            self.changes += changes(read_config(self.folder), self.config)
             set_aside_evaluation(self.folder)
             (self.folder / FINISHED).unlink(missing_ok=True)  # until it is so again
             self._save_config()  # it may ask for more rounds than before
@@ -156,6 +153,14 @@ class OpenRun:
         finally:
             actor.close()
         self._finish()
+
+    def news(self) -> list[str]:
+        """What a run that is gone on with has that it was not started with."""
+        mended = [
+            f"the {changed} has changed; rounds from this one on go by it"
+            for changed in self.changed
+        ]
+        return [*mended, *self.changes]
 
     def told(self) -> list[str]:
         """What was chosen for this machine and corpus, and a warning where that is called for."""
@@ -269,10 +274,9 @@ class OpenRun:
         folder = self.folder / "best"
         if record.policy_version == 0:
             return
-        if (folder / STATE).exists():
-            kept = RoundRecord.model_validate_json((folder / STATE).read_text("utf-8"))
-            if not self._aim().prefers(record, kept):
-                return
+        kept = read_best(folder)
+        if kept is not None and not self._aim().prefers(record, kept):
+            return
         numbers = record.model_dump(mode="json", include=COMPARED)
         write_folder(folder, Saved({"weights": pair.policy.state()}, numbers))
 
@@ -357,12 +361,6 @@ class OpenRun:
             write_report(self.folder)
             write_card(replace(read_run(self.folder), version=best.state["policy_version"]))
             write_json(self.folder / FINISHED, asked | version)
-
-
-def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Rows as JSON lines."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
 
 
 def open_run(

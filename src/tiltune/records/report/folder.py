@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tiltune.errors import RunError
+from tiltune.records.files import damaged
 from tiltune.records.measurements import Evaluation, read_evaluation
 from tiltune.records.rounds import ConstraintRecord, RoundRecord, read_records, read_steps
 from tiltune.records.steps import StepRecord
@@ -18,6 +19,9 @@ CONTENTS = (
     "config.json, manifest.json, constraint.json, records.jsonl, samples/, checkpoints/, model/, "
     "value/"
 )
+
+EVALUATION, EVALUATION_OF_BASE = "evaluation", "evaluation-base"
+"""Folders of a run whose evaluations its page, or its model's card, tells of."""
 
 
 @dataclass(frozen=True)
@@ -85,14 +89,13 @@ def read_folder(path: Path) -> RunFolder:
     config = _read_object(path / "config.json")
     if not isinstance(config.get("run"), dict):
         raise RunError(f"{path}: its config.json is not that of a run; a run folder is expected")
-    samples, measured = path / "samples", path / "evaluation" / "evaluation.json"
+    samples, measured = path / "samples", path / EVALUATION / "evaluation.json"
     rounds = sorted(samples.glob("round-*.jsonl"))
-    records, steps = _read_records(path / "records.jsonl")
     return RunFolder(
         path=path,
         config=config,
         manifest=_read_object(path / "manifest.json"),
-        records=records,
+        records=read_records(path / "records.jsonl"),
         before=_read_samples(samples / "before.jsonl"),
         after=_read_samples(samples / "after.jsonl"),
         # The first and the last tell the story; a long run's others would drown it.
@@ -100,16 +103,9 @@ def read_folder(path: Path) -> RunFolder:
         tables=_read_tables(path / "tables.json"),
         evaluation=read_evaluation(measured) if measured.exists() else None,
         constraint=_read_constraint(path / "constraint.json"),
-        steps=steps,
+        steps=read_steps(path / "records.jsonl"),
         version=_read_object(path / "finished.json").get("policy_version"),
     )
-
-
-def _read_records(path: Path) -> tuple[list[RoundRecord], list[StepRecord]]:
-    try:
-        return read_records(path), read_steps(path)
-    except (ValidationError, UnicodeDecodeError) as error:
-        raise RunError(f"{path}: not the records of this version of Tiltune: {error}") from None
 
 
 def _read_constraint(path: Path) -> ConstraintRecord | None:
@@ -118,14 +114,16 @@ def _read_constraint(path: Path) -> ConstraintRecord | None:
     try:
         return ConstraintRecord.model_validate_json(_read_text(path))
     except ValidationError as error:
-        raise RunError(f"{path}: not a constraint of this version of Tiltune: {error}") from None
+        raise damaged(path, error, remedy="put it back, or remove it: the page lacks it") from None
 
 
-def _read_json(text: str, where: str) -> Any:
+def _read_json(text: str, path: Path, line: int | None = None) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise RunError(f"{where}: not JSON ({error}); restore the file or remove it") from None
+        remedy = "put it back as it was"
+        remedy += ", or remove it: a page can be without" if path.name != "config.json" else ""
+        raise damaged(path, error, remedy=remedy, line=line) from None
 
 
 def _read_text(path: Path) -> str:
@@ -136,7 +134,7 @@ def _read_text(path: Path) -> str:
 def _read_object(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
-    value = _read_json(_read_text(path), str(path))
+    value = _read_json(_read_text(path), path)
     if not isinstance(value, dict):
         raise RunError(f"{path}: holds {type(value).__name__}, not a JSON object")
     return value
@@ -145,7 +143,7 @@ def _read_object(path: Path) -> dict[str, Any]:
 def _read_tables(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
-    tables = _read_json(_read_text(path), str(path))
+    tables = _read_json(_read_text(path), path)
     if not isinstance(tables, list):
         raise RunError(f"{path}: holds {type(tables).__name__}, not a list of tables")
     for place, table in enumerate(tables):
@@ -159,7 +157,7 @@ def _read_samples(path: Path) -> list[Sample]:
         return []
     # Not splitlines(): model text may hold U+2028, which ends no line of JSONL.
     lines = enumerate(_read_text(path).split("\n"), start=1)
-    return [_sample(_read_json(line, f"{path}:{n}"), f"{path}:{n}") for n, line in lines if line]
+    return [_sample(_read_json(line, path, n), f"{path}:{n}") for n, line in lines if line]
 
 
 def _sample(row: Any, where: str) -> Sample:
