@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -300,6 +301,29 @@ def test_evaluate_prints_a_table_and_renews_the_report(
     assert "attribute.dogs.satisfaction_rate" in captured.out and "report: " in captured.err
     assert "attribute.dogs.satisfaction_rate" in (finished / "report.html").read_text("utf-8")
     assert set(before.measurements) < set(read_evaluation(path).measurements)
+
+
+def test_the_base_stands_on_the_card_where_it_was_asked_the_same(
+    finished: Path, tmp_path: Path
+) -> None:
+    toml = evaluation_files(tmp_path)
+    dogs = tmp_path / "dogs.toml"
+    dogs.write_text("[constraint]\nkind = 'lexicon'\nwords = ['dog']\n", "utf-8")
+    own, base = (str(finished / name) for name in ("evaluation", "evaluation-base"))
+    stands = "| measurement | base model | this model |"
+
+    def there(*command: str) -> bool:
+        assert tiny.tiltune(*command) == 0
+        return stands in (finished / "model" / "README.md").read_text("utf-8")
+
+    assert not there("evaluate", str(finished), str(toml))
+    assert there("evaluate", str(finished), str(toml), "--base")
+    assert not there("rescore", own, "--scorer", str(dogs))
+    assert there("rescore", base, "--scorer", str(dogs))
+    tiny.write_rows(tmp_path / "prompts.jsonl", [{"prompt": "the dog"}])
+    assert not there("evaluate", str(finished), str(toml))
+    shutil.rmtree(own)
+    shutil.rmtree(base)
 
 
 def test_evaluate_names_its_folder_after_the_way_of_decoding(

@@ -9,13 +9,12 @@ from tiltune.cli.progress import shown
 from tiltune.cli.terminal import say, show_evaluation, stdout_for_rows
 from tiltune.config import ScorerSection, load_constraint_config
 from tiltune.errors import ConfigError
-from tiltune.records.run_folder import is_run_folder
 
 
 def score(
     constraint: Annotated[Path, typer.Argument(metavar="constraint.toml")],
     completions: Annotated[
-        Path, typer.Argument(help="JSON lines or Parquet.", metavar="completions.jsonl")
+        Path, typer.Argument(help="Rows of any format of data.", metavar="completions.jsonl")
     ],
 ) -> None:
     """Score rows {prompt, text, …}: one JSON object a line on stdout, in order."""
@@ -59,10 +58,10 @@ def rescore(
             raise typer.Exit(130) from None
     show_evaluation(done)
     say(f"evaluation: {folder / EVALUATION}")
-    if folder.name == "evaluation" and is_run_folder(folder.parent):
-        from tiltune.records.report.page import write_report
+    from tiltune.records.report.page import write_report_of
 
-        say(f"report: {write_report(folder.parent)}")
+    if page := write_report_of(folder):
+        say(f"report: {page}")
 
 
 def train_classifier(

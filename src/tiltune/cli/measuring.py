@@ -57,10 +57,10 @@ def evaluate(
             raise typer.Exit(130) from None
     show_evaluation(done)
     say(f"evaluation: {folder / EVALUATION}")
-    if is_run and folder == model / "evaluation":
-        from tiltune.records.report.page import write_report
+    from tiltune.records.report.page import write_report_of
 
-        say(f"report: {write_report(model)}")
+    if page := write_report_of(folder):
+        say(f"report: {page}")
 
 
 def compare(
@@ -91,6 +91,9 @@ def report(
     """Remake RUN/report.html, or a comparison's table and page, from the records alone."""
     from tiltune.records.report.comparison import write_comparison_report
     from tiltune.records.report.page import write_report
+    from tiltune.records.rounds import cut_short
 
     compared = (run / "comparison.json").exists()
     say(str(write_comparison_report(run) if compared else write_report(run)))
+    if cut := cut_short(run / "records.jsonl"):
+        say(("warning: ", "yellow"), cut)

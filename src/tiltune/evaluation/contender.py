@@ -138,16 +138,21 @@ def open_contender(
         chooser = constraint or build_constraint(run.constraint)
         decoding.append(constraint_digest(run.constraint))
     return Contender(
-        name=name or path.resolve().name,
+        name=_text(name or path.resolve().name),
         loaded=loaded,
         values=values,
         best_of=best_of,
         chooser=chooser,
         digest=hashlib.sha256("\n".join([weights, *decoding]).encode()).hexdigest(),
-        path=str(path),
+        path=_text(str(path)),
         trained_by=trained_by,
         limit=run.sampler.max_new_tokens if run is not None and values is not None else None,
     )
+
+
+def _text(name: str) -> str:
+    """A name as a file of ours can hold it, which those of folders need not be."""
+    return name.encode("utf-8", "replace").decode()
 
 
 def _run(folder: Path) -> RunConfig | None:

@@ -38,7 +38,7 @@ from tiltune.evaluation.generations import (
 from tiltune.evaluation.judging import Judges
 from tiltune.evaluation.metrics.base import Generated, Scores
 from tiltune.evaluation.metrics.degeneration import degeneration
-from tiltune.evaluation.table import Subject, check_named, control, pieces
+from tiltune.evaluation.table import Subject, check_named, control, digests, pieces
 from tiltune.records.measurements import (
     Evaluation,
     Excerpt,
@@ -238,6 +238,7 @@ def compose(folder: Path, manifest: Manifest, texts: Texts) -> Evaluation:
         notes=training_notes(config, manifest.trained_by),
         examples=tuple(each for name in texts.generated for each in _examples(texts, name)),
         seconds=texts.seconds,
+        read=manifest.read,
     )
     write_evaluation(folder / EVALUATION, evaluation)
     return evaluation
@@ -277,6 +278,7 @@ def _manifest(
         digest=contender.digest,
         trained_by=contender.trained_by,
         config=config,
+        read=digests(config),
         groups={
             plan.group.name: StoredGroup(
                 file=str(generation_path(folder, plan).relative_to(folder)),

@@ -8,6 +8,7 @@ from tiltune.evaluation.evaluate import Texts, compose, refuse
 from tiltune.evaluation.folder import alone, read_manifest, stored_rows, write_manifest
 from tiltune.evaluation.generations import as_generated
 from tiltune.evaluation.judging import Judges
+from tiltune.evaluation.table import scorer_digests
 from tiltune.records.measurements import Evaluation
 from tiltune.records.progress import Progress, silent
 
@@ -59,6 +60,8 @@ def rescore(
             "scoring": judges.scoring_seconds,
             "waiting_for_scores": judges.waiting_seconds,
         }
-        manifest = manifest.model_copy(update={"config": config})
+        # what was read to draw them may be another by now, and is not read again
+        read = manifest.read and manifest.read | scorer_digests(config.scorer)
+        manifest = manifest.model_copy(update={"config": config, "read": read})
         write_manifest(folder, manifest)
         return compose(folder, manifest, texts)

@@ -20,6 +20,7 @@ from tiltune.config import (
     ScorerSection,
     TasksConfig,
 )
+from tiltune.config.parse import Section
 from tiltune.data.encode import prompt_list
 from tiltune.data.rows import on_hub, read_rows
 from tiltune.errors import DataError
@@ -38,7 +39,7 @@ from tiltune.evaluation.metrics.preference import preference
 from tiltune.evaluation.metrics.toxicity import toxicity
 from tiltune.models import hub
 from tiltune.models.sources import check_source, named
-from tiltune.records.manifest import digest
+from tiltune.records.manifest import constraint_digest, digest
 from tiltune.records.measurements import Measurement, read_evaluation
 from tiltune.records.progress import Progress, silent
 
@@ -107,6 +108,29 @@ def check_named(config: EvaluateConfig) -> None:
             read_manifest(_evaluation_folder(section.against))
         if section.kind == "tasks":
             read_tasks(section)
+
+
+def digests(config: EvaluateConfig) -> dict[str, str]:
+    """SHA-256 of all that an evaluation reads beside its model, by table: settings and contents.
+
+    Two evaluations whose digests are equal asked the same; of a service and of the hub the settings
+    alone are known.
+    """
+    protocol = config.protocol
+    found = {f"prompts {each.name!r}": _digest(each, [each.path]) for each in config.prompts}
+    found |= scorer_digests(config.scorer)
+    found |= {f"utility {each.kind} {each.name!r}": _of_utility(each) for each in config.utility}
+    if protocol.reference is not None:
+        found["protocol.reference"] = _folder(protocol.reference)
+    if protocol.before is not None:
+        before = read_evaluation(Path(protocol.before)).model_dump_json(exclude={"seconds"})
+        found["protocol.before"] = digest([], before)
+    return found
+
+
+def scorer_digests(scorers: Sequence[ScorerSection]) -> dict[str, str]:
+    """SHA-256 of each scorer, by table."""
+    return {f"scorer {each.name!r}": constraint_digest(each.constraint) for each in scorers}
 
 
 def pieces(subject: Subject, utilities: Sequence[Any]) -> Iterator[Piece]:
@@ -230,9 +254,29 @@ def _load(path: str) -> hub.Loaded:
 
 def _files(section: Any) -> list[str]:
     """SHA-256 of every file and folder that a `[[utility]]` names."""
+    return [_folder(path) for path in _named(section)]
+
+
+def _named(section: Any) -> list[str]:
+    """Files and folders that a `[[utility]]` reads."""
     named = [getattr(section, name, None) for name in ("path", "reference", "judge", "against")]
     rows = row_files(section) if section.kind == "tasks" else []
-    return [_folder(path) for path in (*named, *rows) if path is not None]
+    return [path for path in (*named, *rows) if path is not None]
+
+
+def _of_utility(section: Any) -> str:
+    """SHA-256 of a `[[utility]]`, and of the completions that it compares with."""
+    if section.kind != "preference":
+        return _digest(section, _named(section))
+    groups = read_manifest(_evaluation_folder(section.against)).groups
+    against = "".join(groups[name].digest for name in sorted(groups))
+    return _digest(section, [section.judge], against)
+
+
+def _digest(section: Section, paths: Sequence[str], more: str = "") -> str:
+    """SHA-256 of a table's settings and of the files that it names."""
+    there = [Path(path) for path in paths if Path(path).exists()]
+    return digest(there, section.model_dump_json() + more)
 
 
 def _folder(path: str) -> str:

@@ -93,7 +93,7 @@ def test_what_it_was_tuned_on_by_names_and_counts(tmp_path: Path) -> None:
         assert private not in text
 
 
-def measured(name: str, value: float, *, protocol: int = 1) -> Evaluation:
+def measured(name: str, value: float, *, protocol: int = 1, prompts: str = "p") -> Evaluation:
     numbers = Measurement(
         key="satisfaction.kind",
         aspect="control",
@@ -105,20 +105,32 @@ def measured(name: str, value: float, *, protocol: int = 1) -> Evaluation:
         count=40,
     )
     return Evaluation(
-        name=name, model="m", digest="d", protocol={"seed": protocol}, measurements=(numbers,)
+        name=name,
+        model="m",
+        digest="d",
+        protocol={"seed": protocol, "before": name},
+        measurements=(numbers,),
+        read={"prompts 'g'": prompts, "protocol.before": name} if prompts else {},
     )
 
 
-@pytest.mark.parametrize("same", [True, False])
-def test_an_evaluation_stands_beside_the_base_s_of_the_same_protocol(
-    tmp_path: Path, same: bool
+@pytest.mark.parametrize(
+    ("asked", "same"),
+    [
+        ({}, True),
+        ({"protocol": 2}, False),
+        ({"prompts": "q"}, False),  # other ones, or others of the same name
+        ({"prompts": ""}, False),  # of an earlier version, which did not say
+    ],
+)
+def test_an_evaluation_stands_beside_the_base_s_of_the_same_question(
+    tmp_path: Path, asked: dict[str, Any], same: bool
 ) -> None:
     run = finished(tmp_path)
     assert "## Measurements" not in written(run)
-    for folder, value, protocol in (("evaluation", 0.75, 1), ("evaluation-base", 0.5, 2 - same)):
+    for folder, value, changes in (("evaluation", 0.75, {}), ("evaluation-base", 0.5, asked)):
         (run / folder).mkdir()
-        evaluation = measured(folder, value, protocol=protocol)
-        write_evaluation(run / folder / "evaluation.json", evaluation)
+        write_evaluation(run / folder / "evaluation.json", measured(folder, value, **changes))
     own = ["0.75 [0.650, 0.850]", "share", "40"]
     before = ["0.5 [0.400, 0.600]"] if same else []
     assert rows(written(run))["`satisfaction.kind@a\\|b`"] == [*before, *own]

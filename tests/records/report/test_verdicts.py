@@ -61,6 +61,17 @@ def test_only_those_that_reach_the_least_control_are_rivals() -> None:
     assert best == ["firm"]
 
 
+def test_the_order_goes_by_the_value_and_the_words_by_the_interval() -> None:
+    doubtful, firm, below = (
+        entry("doubtful", 0.91, 0.5),
+        entry("firm", 0.97, 2.0),
+        entry("below", 0.895, 0.1),
+    )
+    rows = made(below, firm, doubtful, least_control=0.9)
+    assert [row.entry.method for row in rows] == ["doubtful", "firm", "below"]
+    assert [row.outcome for row in rows] == ["undecided", "pass", "undecided"]
+
+
 @pytest.mark.parametrize(
     ("better", "interval", "found"),
     [

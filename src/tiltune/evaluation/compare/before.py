@@ -10,6 +10,7 @@ from tiltune.data.rows import stream_rows
 from tiltune.errors import ConfigError, DataError, TiltuneError
 from tiltune.evaluation.compare.choice import check_names
 from tiltune.evaluation.compare.plan import Planned
+from tiltune.evaluation.compare.training import check_finished
 from tiltune.evaluation.compare.world import DISTANCE, DISTINCT, DIVERGENCE, SATISFACTION
 from tiltune.evaluation.evaluate import refuse
 from tiltune.evaluation.foreseen import Foreseen, foreseen
@@ -80,6 +81,7 @@ def _check_entry(planned: Planned, checked: set[str]) -> None:
     if planned.trains:
         check_settings(config)
         check_folder(config, resume=True)
+        check_finished(planned)
         for part in ("learner", "actor"):
             hub.device_named(getattr(config, part).device, part)
     elif folder.exists():

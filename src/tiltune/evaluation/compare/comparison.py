@@ -7,9 +7,10 @@ The folder holds `runs/<entry>`, `evaluations/<entry>/evaluation.json`, and `com
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from tiltune.config import CompareConfig, EvaluateConfig
+from tiltune.config.parse import module_files
 from tiltune.errors import ConfigError, TiltuneError
 from tiltune.evaluation.compare.before import Foresee, check_before, names
 from tiltune.evaluation.compare.choice import check_axes, choose
@@ -18,9 +19,10 @@ from tiltune.evaluation.compare.evaluator import open_planned
 from tiltune.evaluation.compare.plan import Planned, base_run, plan_entries, with_base
 from tiltune.evaluation.compare.training import Say, train
 from tiltune.evaluation.compare.world import WorldJudge
+from tiltune.evaluation.table import digests
 from tiltune.records.files import write_json
 from tiltune.records.lock import Lock
-from tiltune.records.manifest import digest
+from tiltune.records.manifest import constraint_digest, digest
 from tiltune.records.measurements import (
     Comparison,
     Entry,
@@ -155,7 +157,8 @@ def _evaluated(
         "run": planned.config.model_dump(mode="json", exclude={"track"}),
         "n": planned.n,
     }
-    if _read(folder / ASKED) == asked | {"made": _made(planned, folder)}:
+    read = _read_by(planned, config, judge)
+    if _still_holds(planned, folder, asked, read, say):
         kept = read_evaluation(folder / "evaluation.json")
         if not _lacks_scores(kept):
             return kept
@@ -177,8 +180,44 @@ def _evaluated(
             write_evaluation(folder / "evaluation.json", evaluation)
     except TiltuneError as error:
         raise type(error)(f"method '{planned.method.name}': {error}") from error
-    write_json(folder / ASKED, asked | {"made": _made(planned, folder)})
+    write_json(folder / ASKED, asked | {"made": _made(planned, folder), "sha256": read})
     return evaluation
+
+
+def _still_holds(
+    planned: Planned, folder: Path, asked: dict[str, Any], read: dict[str, str], say: Say
+) -> bool:
+    """Whether the evaluation in the folder was asked for the same, and of the same contents."""
+    kept = _read(folder / ASKED)
+    before = kept.pop("sha256", None)
+    if kept != asked | {"made": _made(planned, folder)}:
+        return False
+    if not isinstance(before, dict):
+        say(
+            f"{planned.name}: its evaluation is of a version that kept no digests of the files it "
+            f"read, so it is taken as it is; remove {folder} to have it made again"
+        )
+        return True
+    if changed := [name for name in read if before.get(name) != read[name]]:
+        say(
+            f"{planned.name}: {', '.join(changed)} changed since it was evaluated; it is evaluated "
+            "again"
+        )
+    return not changed
+
+
+def _read_by(planned: Planned, config: CompareConfig, judge: WorldJudge | None) -> dict[str, str]:
+    """SHA-256 of what the entry's evaluation reads and its run's manifest does not hold."""
+    found = digests(config.evaluate)
+    if not planned.trains:
+        path = planned.config.model.path
+        found["model.path"] = digest([Path(path)], path)
+    if planned.method.chooses:
+        found["constraint"] = constraint_digest(planned.config.constraint)
+    if judge is not None and config.world is not None:
+        found["world"] = digest(module_files(config.world), "")
+        found["constraint of the world"] = constraint_digest(judge.config.constraint)
+    return found
 
 
 def _made(planned: Planned, folder: Path) -> str:
@@ -208,5 +247,10 @@ def _evaluate(
     )
 
 
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text("utf-8")) if path.exists() else None
+def _read(path: Path) -> dict[str, Any]:
+    """What was asked for; nothing where that is not there, or damaged: it is asked for anew."""
+    try:
+        found: Any = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return cast(dict[str, Any], found) if isinstance(found, dict) else {}

@@ -15,7 +15,7 @@ from tiltune.errors import RunError, counted
 from tiltune.records.base_model import LICENSE
 from tiltune.records.files import write_atomically
 from tiltune.records.measurements import Evaluation, find_measurement, named, read_evaluation
-from tiltune.records.report.folder import RunFolder
+from tiltune.records.report.folder import EVALUATION_OF_BASE, RunFolder
 from tiltune.records.report.formats import MISSING, bounds, estimate, number
 from tiltune.records.rounds import RoundRecord
 
@@ -181,7 +181,7 @@ def _shown(record: RoundRecord | None, field: str, interval: str) -> str:
 
 
 def _measured(run: RunFolder) -> str:
-    """The evaluation, beside the base model's where that was evaluated by the same protocol."""
+    """The evaluation, beside the base model's where that was asked the same."""
     if run.evaluation is None:
         return ""
     base = _evaluation_of_base(run)
@@ -201,9 +201,9 @@ def _measured(run: RunFolder) -> str:
 
 
 def _evaluation_of_base(run: RunFolder) -> Evaluation | None:
-    path = run.path / "evaluation-base" / "evaluation.json"
+    path = run.path / EVALUATION_OF_BASE / "evaluation.json"
     base = read_evaluation(path) if path.exists() else None
-    same = base is not None and run.evaluation and base.protocol == run.evaluation.protocol
+    same = base is not None and run.evaluation is not None and base.asks_as(run.evaluation)
     return base if same else None
 
 

@@ -9,7 +9,12 @@ from tiltune.records.report.card import write_card
 from tiltune.records.report.constraint import constraint_shown
 from tiltune.records.report.curves import calibration_shown, round_figures
 from tiltune.records.report.evaluation import evaluation_shown
-from tiltune.records.report.folder import RunFolder, read_folder
+from tiltune.records.report.folder import (
+    EVALUATION,
+    EVALUATION_OF_BASE,
+    RunFolder,
+    read_folder,
+)
 from tiltune.records.report.formats import MISSING, plain, setting
 from tiltune.records.report.headline import headline
 from tiltune.records.report.heat import scale
@@ -17,6 +22,7 @@ from tiltune.records.report.rendering import render
 from tiltune.records.report.rounds import round_tables
 from tiltune.records.report.samples import pairs, turned
 from tiltune.records.report.text_table import TextTable
+from tiltune.records.run_folder import is_run_folder
 
 
 def write_report(run_dir: Path) -> Path:
@@ -39,6 +45,23 @@ def write_report(run_dir: Path) -> Path:
         raise RunError(f"{page}: cannot be written: {error.strerror}; make room") from error
     write_card(run)
     return page
+
+
+def write_report_of(evaluation: Path) -> Path | None:
+    """Remake the page of a run, and its model's card, which tell of an evaluation that was made.
+
+    Args:
+        evaluation: folder of the evaluation.
+
+    Returns:
+        Path of the page; None where no run's page or card tells of this evaluation.
+
+    Raises:
+        RunError: see `write_report`.
+    """
+    place = evaluation if evaluation.name else evaluation.resolve()
+    told_of = place.name in (EVALUATION, EVALUATION_OF_BASE) and is_run_folder(place.parent)
+    return write_report(place.parent) if told_of else None
 
 
 def run_page(run: RunFolder) -> str:

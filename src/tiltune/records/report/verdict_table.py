@@ -76,8 +76,8 @@ def sorted_by(comparison: Comparison) -> str:
     if comparison.least_control is None:
         return "Sorted by control."
     return (
-        f"Those that reach a control of {number(comparison.least_control)} come first, sorted by "
-        "utility; then the others by control."
+        f"Those whose control is {number(comparison.least_control)} or better come first, sorted "
+        "by utility; then the others by control. Whether one reaches it is told by its interval."
     )
 
 

@@ -50,8 +50,8 @@ class Verdicts:
 def verdicts(comparison: Comparison) -> dict[str, Verdicts]:
     """Budget -> its verdicts.
 
-    Those that reach the least control come first, by utility; then, or where none is asked for,
-    the others by control.
+    Those whose control has the value that was asked for come first, by utility; then, or where none
+    is asked for, the others by control. The words of each go by its interval, see `outcome`.
     """
     columns, shown = verdict_columns(comparison)
     return {
