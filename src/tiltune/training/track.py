@@ -14,7 +14,6 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -25,7 +24,7 @@ from uuid import uuid4
 
 from tiltune.config import RunConfig
 from tiltune.errors import ConfigError
-from tiltune.records.files import write_json
+from tiltune.records.files import read_object, write_json
 from tiltune.records.rounds import RoundRecord
 
 PATIENCE = 60.0
@@ -285,23 +284,25 @@ class _Thread:
 
 @dataclass
 class _Feed:
-    """One tracker, and how far it has got: its last round, and that round's keys."""
+    """One tracker, and how far it has got: its last round, and that round's numbers."""
 
     name: str
     folder: Path
     tracker: Tracker | None = None
     run: str = ""
     last: int = -1
-    keys: set[str] = field(default_factory=set[str])
+    numbers: dict[str, float] = field(default_factory=dict[str, float])
 
     @property
     def _file(self) -> Path:
         return self.folder / "track" / f"{self.name}.json"
 
     def open(self, settings: dict[str, Any]) -> None:
-        with suppress(FileNotFoundError):
-            kept = json.loads(self._file.read_text("utf-8"))
-            self.run, self.last, self.keys = kept["run"], kept["round"], set(kept["keys"])
+        if self._file.exists():
+            remedy = "remove it, and the tracker gets the whole run anew"
+            kept = read_object(self._file, remedy=remedy)
+            self.run, self.last = str(kept.get("run", "")), int(kept.get("round", -1))
+            self.numbers = dict(kept.get("numbers", {}))  # an earlier version kept their keys alone
         self.tracker = TRACKERS[self.name](Start(self.folder, settings, self.run))
         self.run = self.tracker.run
         self._save()
@@ -309,19 +310,20 @@ class _Feed:
     def log(self, records: Sequence[RoundRecord]) -> None:
         """What the tracker has not got yet.
 
-        A closing row and the round that a longer run makes of it are one round, whose numbers are
-        logged once.
+        A closing row and the round that a longer run makes of it are one round: what that measures
+        again is logged again, and stands last, as the run's own records have it.
         """
         assert self.tracker is not None
         for record in records:
             if record.round < self.last:
                 continue
-            got = self.keys if record.round == self.last else set[str]()
-            new = {key: each for key, each in numbers_of(record).items() if key not in got}
+            got = self.numbers if record.round == self.last else {}
+            found = numbers_of(record)
+            new = {key: each for key, each in found.items() if got.get(key) != each}
             if new:
                 self.tracker.log(record.round, new)
-            self.last, self.keys = record.round, got | set(new)
-        self._save()
+            self.last, self.numbers = record.round, got | found
+            self._save()  # now, since the next one may fail
 
     def close(self, *, done: bool) -> None:
         assert self.tracker is not None
@@ -329,7 +331,7 @@ class _Feed:
 
     def _save(self) -> None:
         self._file.parent.mkdir(exist_ok=True)
-        write_json(self._file, {"run": self.run, "round": self.last, "keys": sorted(self.keys)})
+        write_json(self._file, {"run": self.run, "round": self.last, "numbers": self.numbers})
 
 
 class Tracking:
