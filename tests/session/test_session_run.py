@@ -82,11 +82,43 @@ def test_it_goes_on_where_it_stopped(finished: Run, tmp_path: Path) -> None:
         next(run.fit(say=quiet))
     again = Run.load(run.folder, constraint=lambda c: polite(c) or False)
     told: list[str] = []
-    assert len(list(again.fit(resume=True, say=told.append))) == 2
-    assert any("the constraint is another one" in line for line in told)
+    phases: set[str] = set()
+
+    def progress(phase: str, *_: Any, **__: Any) -> None:
+        phases.add(phase)
+
+    assert len(list(again.fit(resume=True, say=told.append, progress=progress))) == 2
+    assert {"round 1: completions", "round 1: policy update"} <= phases
+    assert any("the constraint has changed" in line for line in told)
     assert tiny.outcome(run.folder) == tiny.outcome(finished.folder)
     manifest = json.loads((run.folder / "manifest.json").read_text("utf-8"))
     assert manifest["constraint_changed_at_rounds"] == [1]
+
+
+def test_of_a_finished_run_there_is_no_round_to_come(finished: Run) -> None:
+    before = {path: path.read_bytes() for path in finished.folder.rglob("*") if path.is_file()}
+    told: list[str] = []
+    assert list(finished.fit(resume=True, say=told.append)) == []
+    assert told == [
+        f"{finished.folder}: finished already, nothing to do; a higher method.rounds goes on"
+    ]
+    assert before == {p: p.read_bytes() for p in finished.folder.rglob("*") if p.is_file()}
+
+
+def test_a_check_says_what_the_command_says_and_touches_no_run(tmp_path: Path) -> None:
+    run = Run(
+        model=tmp_path / "model",
+        data=tiny.corpus_rows(),
+        constraint=lambda completion: polite(completion),
+        dir=tmp_path / "mine",
+        **small(tmp_path),
+    )
+    told: list[str] = []
+    run.check(say=told.append)
+    verdict = [line.split()[0] for line in told if not line.startswith((" ", "loading", "drawing"))]
+    assert verdict[:5] == ["meets", "costs", "exact", "wrong", "next"]
+    assert any(line.startswith("next") and line.endswith("run.fit()") for line in told)
+    assert not run.folder.exists()
 
 
 def test_another_process_is_told_that_the_function_is_not_there(

@@ -84,7 +84,7 @@ def test_a_scorer_that_stopped_the_run_can_be_mended(
     monkeypatch.delitem(sys.modules, "mended")
     assert tiny.tiltune("fit", str(toml), "--resume") == 0
     said = capsys.readouterr().err
-    assert "starting at round 1" in said and "the constraint's file has changed" in said
+    assert "starting at round 1" in said and "the constraint has changed" in said
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text("utf-8"))
     assert manifest["constraint_changed_at_rounds"] == [1]
 

@@ -97,15 +97,9 @@ def fit(
 
         with shown() as progress:
             run = open_run(given, resume=resume, progress=progress)
-            for line in run.prepared.loaded.told:
-                say(line)
             if resume:
                 say(f"{folder}: starting at round {run.next_round}")
-                for changed in run.changed:
-                    say(f"the {changed}'s file has changed; rounds from this one on go by it")
-                for change in run.changes:
-                    say(change)
-            for line in run.told():
+            for line in (*run.prepared.loaded.told, *run.news(), *run.told()):
                 say(line)
             for record in run.rounds(progress):
                 say(describe(record))

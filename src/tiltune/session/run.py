@@ -21,6 +21,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, Self, Unpack, cast, final
 
+from rich.console import Console
+
 from tiltune.config import EvaluateConfig, RunConfig, load_config, parse_config
 from tiltune.config.evaluate import load_evaluate_config
 from tiltune.constraints.base import TextConstraint
@@ -31,11 +33,13 @@ from tiltune.evaluation.evaluate import evaluate as run_evaluation
 from tiltune.records.manifest import is_chat
 from tiltune.records.measurements import Evaluation
 from tiltune.records.progress import Progress, silent
-from tiltune.records.report.page import write_report
+from tiltune.records.report.page import write_report_of
+from tiltune.records.resume import is_finished
 from tiltune.records.rounds import RoundRecord, read_records
 from tiltune.records.run_folder import check_free, is_run_folder, read_config
 from tiltune.serving.complete import Request, complete
 from tiltune.session.functions import ConstraintLike, is_of_session, read_constraint
+from tiltune.session.lines import Lines
 from tiltune.session.objects import ModelLike, RowsLike, read_rows_given
 from tiltune.session.settings import (
     EvaluateOptions,
@@ -46,12 +50,15 @@ from tiltune.session.settings import (
     keys,
     model_table,
 )
+from tiltune.training.check.check import check_run
 from tiltune.training.run import open_run
 
 Say = Callable[[str], object]
 WAYS: dict[str, Any] = {"guided": False, "round": None, "best_of": 1, "base": False}
 """How a model decodes, if nothing else is asked for."""
 SOURCE = "tiltune.Run"
+WIDTH = 100
+"""Columns of what `check` says."""
 
 
 class _File(Protocol):
@@ -167,26 +174,56 @@ class Run:
     @property
     def records(self) -> list[RoundRecord]:
         """A row a round, as far as the run has come."""
-        path = self.folder / "records.jsonl"
-        return read_records(path) if path.exists() else []
+        return read_records(self.folder / "records.jsonl")
 
     @property
     def constraint(self) -> TextConstraint:
         """Built now, where it is not there yet; raises ConstraintError if it cannot be."""
         return self._built or build_constraint(self.config.constraint)
 
+    def check(self, *, say: Say = print, every: bool = False, progress: Progress = silent) -> None:
+        """Before any training: how often the model meets the constraint, what the run will cost,
+        what is known exactly and what is wrong; as `tiltune check` says it. The run's folder is not
+        touched.
+
+        Args:
+            say: takes it, a line each.
+            every: list every setting, too, and what it means.
+            progress: told how far a long phase is, see `tiltune.records.progress`.
+
+        Raises:
+            TiltuneError: whatever is wrong with settings, files, model or constraint.
+        """
+        self._write_files(again=is_run_folder(self.folder))
+        console = Console(file=Lines(say), width=WIDTH, force_jupyter=False, force_terminal=False)
+        check_run(
+            self._to_fit(overwrite=False),
+            console,
+            arguments=None,
+            every=every,
+            constraint=self._built,
+            progress=progress,
+        )
+
     def fit(
-        self, *, resume: bool = False, overwrite: bool = False, say: Say = print
+        self,
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
+        say: Say = print,
+        progress: Progress = silent,
     ) -> Iterator[RoundRecord]:
         """Fine-tune; yields a record a round, when it is safely on disk. Nothing happens before the
         first is asked for.
 
         Args:
-            resume: go on from the last saved round. Whether a function that no file names is the
-                one that the run was started with cannot be known; if it is seen to be another one,
-                this is said, and the rounds from there on go by it.
+            resume: go on from the last saved round; of a finished run there is none to come, unless
+                more rounds are asked for. Whether a function that no file names is the one that the
+                run was started with cannot be known; if it is seen to be another one, this is said,
+                and the rounds from there on go by it.
             overwrite: replace the run that the folder holds.
             say: takes what is worth knowing, a sentence each.
+            progress: told how far a long phase is, see `tiltune.records.progress`.
 
         Raises:
             TiltuneError: whatever is wrong with settings, files, model, constraint or folder.
@@ -194,25 +231,28 @@ class Run:
         config = self._to_fit(overwrite=overwrite)
         if self.folder.exists() and not resume:
             check_free(self.folder, overwrite=config.run.overwrite)
-        for file in self._files:
-            file.write(again=resume and is_run_folder(self.folder))
+        if resume and is_finished(self.folder, config):
+            say(f"{self.folder}: finished already, nothing to do; a higher method.rounds goes on")
+            return
+        self._write_files(again=resume and is_run_folder(self.folder))
         self._opened = None
-        run = open_run(config, resume=resume, constraint=self._built)
+        run = open_run(config, resume=resume, constraint=self._built, progress=progress)
         if resume:
             say(f"{self.folder}: starting at round {run.next_round}")
-            for changed in run.changed:
-                say(f"the {changed} is another one; rounds from this one on go by it")
-            for change in run.changes:
-                say(change)
-        for line in (*run.prepared.loaded.told, *run.told()):
+        for line in (*run.prepared.loaded.told, *run.news(), *run.told()):
             say(line)
-        for record in run.rounds():
+        for record in run.rounds(progress):
             for line in (run.cap(record), *(f"alarm: {alarm}" for alarm in record.alarms)):
                 if line is not None:
                     say(line)
             self._opened = None  # of an earlier round
             yield record
         self._opened = None
+
+    def _write_files(self, *, again: bool) -> None:
+        """What was given as objects, where the run reads it; `again`: see `GivenModel`."""
+        for file in self._files:
+            file.write(again=again)
 
     def _to_fit(self, *, overwrite: bool) -> RunConfig:
         config = self.config
@@ -305,8 +345,7 @@ class Run:
             say=cast(Callable[[str], None], say),
             progress=progress,
         )
-        if not suffix:
-            write_report(self.folder)
+        write_report_of(folder)
         return done
 
     def _evaluation(

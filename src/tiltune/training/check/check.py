@@ -51,9 +51,10 @@ def check_run(
     given: RunConfig,
     console: Console,
     *,
-    arguments: str = "run.toml",
+    arguments: str | None = "run.toml",
     against: ConstraintConfig | None = None,
     every: bool = False,
+    constraint: TextConstraint | None = None,
     progress: Progress = silent,
 ) -> None:
     """Everything `fit` would do before its first round, and a miniature of that round, in memory.
@@ -61,9 +62,11 @@ def check_run(
     Args:
         given: the run.
         console: where everything is said.
-        arguments: the run's file and the settings beside it, as they were typed.
+        arguments: the run's file and the settings beside it, as they were typed; None: the run is
+            an object of Python.
         against: another constraint, to say how far the two agree.
         every: list all settings at the end, not only those that differ or were chosen.
+        constraint: of `given.constraint`, where it is built already.
         progress: told how far the corpus is scored and completions are drawn.
 
     Raises:
@@ -73,7 +76,7 @@ def check_run(
     other = build_constraint(against) if against is not None else None
     page = Page(console)
     page.note(f"loading {given.model.path} …")
-    prepared = prepare(given, to_train=False, progress=progress)
+    prepared = prepare(given, to_train=False, constraint=constraint, progress=progress)
     with page.verdict_first():
         scored = _judge(prepared, arguments, page, progress)
     if other is not None:
@@ -81,7 +84,7 @@ def check_run(
     _say_settings(given, prepared, page, every=every)
 
 
-def _judge(prepared: Prepared, arguments: str, page: Page, progress: Progress) -> Scored:
+def _judge(prepared: Prepared, arguments: str | None, page: Page, progress: Progress) -> Scored:
     """The verdict, and the findings that it rests on; the samples that were drawn for it."""
     actor, learner = make_actor(prepared), make_learner(prepared)
     device = prepared.loaded.policy.device  # the miniature is this process's alone

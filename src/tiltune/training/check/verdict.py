@@ -74,19 +74,24 @@ def wrong(warnings: Sequence[str]) -> str:
     return cut(warnings[0].partition("; ")[0], ROOM - len(more)) + more
 
 
-def following(arguments: str, gravest: Gravity | None) -> str:
+def following(arguments: str | None, gravest: Gravity | None) -> str:
     """The command to type next.
 
     Args:
-        arguments: the run's file and the settings given beside it, as typed.
+        arguments: the run's file and the settings given beside it, as typed; None: the run is an
+            object of Python.
         gravest: of what is wrong; None: nothing is.
     """
+    check, fit = (
+        f"tiltune {verb} {arguments}" if arguments is not None else f"run.{verb}()"
+        for verb in ("check", "fit")
+    )
     match gravest:
         case None:
-            return f"tiltune fit {arguments}"
+            return fit
         case Gravity.REFUSED:
-            return f"mend that, then again: tiltune check {arguments}"
+            return f"mend that, then again: {check}"
         case Gravity.IN_THE_WAY:
-            return f"mend that, then: tiltune fit {arguments}"
+            return f"mend that, then: {fit}"
         case _:
-            return f"mend that, or go on: tiltune fit {arguments}"
+            return f"mend that, or go on: {fit}"
