@@ -66,7 +66,7 @@ def reader(request: Any) -> tuple[str, Callable[[Path], Any], Any]:
 
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_utf_8_is_read_marked_or_not_with_any_line_ends(
     tmp_path: Path, reader: tuple[str, Callable[[Path], Any], Any], mark: str, end: str
 ) -> None:

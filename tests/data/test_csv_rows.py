@@ -70,7 +70,7 @@ def test_a_cell_may_be_long(tmp_path: Path):
         (b"text\na\x00b\n", (":2: it is UTF-16 without a byte-order mark, or no text",)),
         (b"text\n\xe9\n", (":2: not UTF-8 text",)),
         ("text\na\n".encode("utf-16"), (":1: it is UTF-16 and not UTF-8 text; save it as UTF-8",)),
-        (b"text\ra\rb\r", (":1: no row of ','-separated values",)),
+        (b'text\ra\r"b"c"\r', (":3: no row of ','-separated values", "written twice")),
         (b"", ("the file is empty",)),
         (b"text\n", ("the file is empty",)),
     ],

@@ -25,6 +25,15 @@ def test_json_lines_keep_their_line_numbers(tmp_path: Path):
     ]
 
 
+def test_a_carriage_return_alone_ends_a_line_and_beside_a_line_feed_is_part_of_it(
+    tmp_path: Path,
+):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"a": 1}\r{"a": 2}\r\n{"a": 3}\r\r\n{"a": 4}\n{"a": 5}\r')
+    places = [(row.location, row.fields["a"]) for row in read_rows(path, setting="s")]
+    assert places == [(f"{path}:{n}", n) for n in range(1, 6)]
+
+
 def test_json_and_parquet_hold_the_same_rows(tmp_path: Path):
     fields = [{"text": "a", "n": 1}, {"text": None, "n": 2}]
     lines, table = tmp_path / "rows.json", tmp_path / "rows.parquet"

@@ -1,6 +1,7 @@
 """Datasets of the hub as data: names, places, and what is said without extra or network."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,19 @@ def test_a_name_is_taken_apart(
         Row(f"{place}:row 2", {"text": "b", "n": 1}),
     ]
     assert asked == [dict(zip(("path", "revision", "name", "split"), told, strict=True))]
+
+
+def test_a_row_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some data sets are read, and their pictures decoded, only when a row is asked for."""
+
+    def rows(**_: Any) -> Iterator[dict[str, Any]]:
+        yield {"text": "a"}
+        raise OSError("truncated file")
+
+    monkeypatch.setattr(module, "load_dataset", rows)
+    with pytest.raises(DataError) as error:
+        read_rows("hub:a/b:train", setting="data.corpus")
+    message(error, "data.corpus: hub:a/b:train:row 2: cannot be read: OSError: truncated file")
 
 
 @pytest.mark.parametrize("name", ["a/b", "", ":train", "a/b:", "a/b:c:d:e", "a/b:train["])

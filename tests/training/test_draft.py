@@ -188,6 +188,22 @@ def test_a_wrong_answer_that_was_given_ends_it(place: Path) -> None:
     assert command("init", "--model", "nowhere", "--data", "x", "--hold", "x") == 2
 
 
+@pytest.mark.parametrize("option", ["out", "--model", "--data", "--hold"])
+def test_a_name_that_is_no_text_is_refused_before_anything(
+    place: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the command line gives it: a byte that is no UTF-8 is half a surrogate pair."""
+    tiny.make_model(place / "model")
+    data = write(place / "rows.jsonl", tiny.corpus_rows())
+    given = {"--model": "model", "--data": data, "--hold": "no-words=a", "out": "x.toml"}
+    given[option] += "caf\udce9"
+    out = given.pop("out")
+    assert command("init", out, *(word for pair in given.items() for word in pair)) == 2
+    assert r"caf\xe9: it is not UTF-8" in capsys.readouterr().err.replace("\n", " ")
+    assert not list(place.glob("*.toml*"))
+    assert command("fit", "x.toml", "--set", "run.dir=caf\udce9") == 2
+
+
 def test_the_page_lists_every_kind() -> None:
     page = (ROOT / "docs" / "init.md").read_text("utf-8")
     listed = re.findall(r"^\| `([\w-]+)", page, re.M)

@@ -8,6 +8,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from tiltune.cli.terminal import say
+from tiltune.config.parse import check_utf8
 from tiltune.errors import ConfigError, TiltuneError
 
 Answer = TypeVar("Answer")
@@ -29,6 +30,7 @@ def init(
     ] = None,
 ) -> None:
     """Write a commented run.toml: asks for model, data and what must hold, or takes them."""
+    check_utf8(str(out), "the file to write,")
     if out.exists():
         raise ConfigError(f"{out}: exists, and is not overwritten; name another file")
     asked = sys.stdin.isatty()
@@ -58,9 +60,12 @@ def init(
 def _read(given: str | None, question: str, read: Callable[[str], Answer]) -> Answer:
     """The answer that was given, or the first one asked for that can be."""
     if given is not None:
+        check_utf8(given, question)
         return read(given)
     while True:
         try:
-            return read(typer.prompt(question, err=True))
+            answer = typer.prompt(question, err=True)
+            check_utf8(answer, question)
+            return read(answer)
         except TiltuneError as error:
             say(("error: ", "red"), str(error))

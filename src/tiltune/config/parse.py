@@ -62,7 +62,28 @@ def parse_config(kind: type[Parsed], tree: dict[str, Any], *, source: str) -> Pa
         raise ConfigError("\n".join(f"{source}: {line}" for line in lines)) from None
 
 
+def check_utf8(text: str, what: str) -> None:
+    """Refuse what was given on the command line and is no text, as a file's name need not be one:
+    no file of ours can hold it.
+
+    Args:
+        text: with surrogates in the place of such bytes, as Python reads them.
+        what: it is, such as "--model".
+
+    Raises:
+        ConfigError: it is not UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        name = os.fsencode(text).decode("utf-8", "backslashreplace")
+        raise ConfigError(
+            f"{what} {name}: it is not UTF-8, and a run's files are; rename what it names"
+        ) from None
+
+
 def apply_override(tree: dict[str, Any], override: str) -> None:
+    check_utf8(override, "--set")
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"--set {override}: expected key=value, such as --set method.beta=2")

@@ -27,8 +27,8 @@ def train_linear_classifier(path: Path, out: Path, *, label_field: str | None) -
     file gives the same classifier. Probabilities hold for the file's label shares.
 
     Args:
-        path: JSON lines or Parquet, or a pipe; rows {text, label}; labels are strings, integers or
-            booleans.
+        path: of any format of data, or a pipe of JSON lines; rows {text, label}; labels are
+            strings, integers or booleans.
         out: a folder that is absent or empty.
         label_field: the field of the label; None: "label", else the only field of 0 and 1.
 

@@ -75,7 +75,7 @@ def _records(path: Path) -> Iterator[tuple[str, list[str]]]:
 def _text(path: Path) -> Iterator[str]:
     for number, line in numbered_lines(path):
         try:
-            yield decoded(line).replace("\r\n", "\n")
+            yield decoded(line).replace("\r\n", "\n").replace("\r", "\n")
         except ValueError as error:
             raise DataError(f"{path}:{number}: {error}") from None
 

@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 from datasets import load_dataset as _load_dataset  # typed in part
@@ -37,12 +38,25 @@ def hub_rows(place: str) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         dataset = load_dataset(**found.groupdict())
     except Exception as error:  # its makers' code, which raises whatever it meets
-        told = " ".join(str(error).split())[:400]
         raise DataError(
-            f"{place}: the dataset cannot be had: {type(error).__name__}: {told}; it must be "
-            f"{FORM}, and reachable, or kept by `datasets` from before"
+            f"{place}: the dataset cannot be had: {_told(error)}; it must be {FORM}, and "
+            "reachable, or kept by `datasets` from before"
         ) from error
     finally:
         logging.disable(before)
-    for number, record in enumerate(dataset, start=1):
+    records = iter(dataset)
+    for number in count(1):
+        try:
+            record = next(records, None)
+        except Exception as error:  # a picture that cannot be decoded, a file that is damaged
+            raise DataError(
+                f"{place}:row {number}: cannot be read: {_told(error)}; ask for another split or "
+                "for rows before it, such as train[:100], or load the dataset anew"
+            ) from error
+        if record is None:
+            return
         yield f"{place}:row {number}", record
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
