@@ -179,6 +179,7 @@ def checkpoint_of(run: Path) -> tuple[Path | None, list[str]]:
         return None, []
     recorded = {row.round for row in read_records(records) if not row.closing}
     told = [cut] if (cut := cut_short(records)) else []
+    lost = ""
     for folder in reversed(found):
         rounds = set(range(int(folder.name.removeprefix("round-")) + 1))
         if rounds <= recorded:
