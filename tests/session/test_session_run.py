@@ -88,7 +88,7 @@ def test_it_goes_on_where_it_stopped(finished: Run, tmp_path: Path) -> None:
         phases.add(phase)
 
     assert len(list(again.fit(resume=True, say=told.append, progress=progress))) == 2
-    assert {"round 1: completions", "round 1: policy update"} <= phases
+    assert "round 1: policy update" in phases and "round 0: policy update" not in phases
     assert any("the constraint has changed" in line for line in told)
     assert tiny.outcome(run.folder) == tiny.outcome(finished.folder)
     manifest = json.loads((run.folder / "manifest.json").read_text("utf-8"))
@@ -115,7 +115,8 @@ def test_a_check_says_what_the_command_says_and_touches_no_run(tmp_path: Path) -
     )
     told: list[str] = []
     run.check(say=told.append)
-    verdict = [line.split()[0] for line in told if not line.startswith((" ", "loading", "drawing"))]
+    notes = ("loading", "drawing")
+    verdict = [line.split()[0] for line in told if line and not line.startswith(notes)]
     assert verdict[:5] == ["meets", "costs", "exact", "wrong", "next"]
     assert any(line.startswith("next") and line.endswith("run.fit()") for line in told)
     assert not run.folder.exists()
