@@ -68,7 +68,7 @@ def test_what_was_cut_is_stated(kind: str, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(quick_module, "forecast", slow)
     chosen = quick(given)
     config = chosen.config
-    assert config.run.dir == str(tmp_path / "run-quick") and config.run.overwrite
+    assert config.run == given.run
     assert config.method.rounds == 2
     assert config.sampler.samples_per_round == 16  # of 32, no fewer
     assert config.learner.steps_per_round == 2
@@ -78,20 +78,58 @@ def test_what_was_cut_is_stated(kind: str, tmp_path: Path, monkeypatch: pytest.M
     assert "longer than ten minutes" in chosen.told[1]
 
 
+def fit(path: Path, capsys: pytest.CaptureFixture[str], *options: str, code: int = 0) -> str:
+    """What the command says."""
+    with pytest.raises(SystemExit) as ended:
+        main(lambda: app(["fit", str(path), *options]))
+    assert (ended.value.code or 0) == code
+    return " ".join(capsys.readouterr().err.split())
+
+
 def test_it_stands_beside_the_run_and_can_be_gone_on_with(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tree = tiny.workplace(tmp_path, method={"rounds": 3}, value_model={"warm_start": 2})
     path = tiny.write_toml(tree, tmp_path / "run.toml")
-
-    def fit(*options: str) -> str:
-        with pytest.raises(SystemExit) as ended:
-            main(lambda: app(["fit", str(path), *options]))
-        assert not ended.value.code
-        return " ".join(capsys.readouterr().err.split())
-
-    assert "quick: rounds 2, completions a round 32" in fit("--quick")
+    assert "quick: rounds 2, completions a round 32" in (told := fit(path, capsys, "--quick"))
+    assert told.count("scoring the corpus") == 2  # of the miniature, too
     folder = tmp_path / "run-quick"
     assert read_config(folder).method.rounds == 2 and not (tmp_path / "run").exists()
-    assert "finished already" in fit("--quick", "--resume")
-    fit("--quick")  # its own folder is no obstacle to it
+    again = ("--quick", "--resume")
+    assert "finished already" in fit(path, capsys, *again)
+    other = ("--set", "method.beta=7")
+    assert "method.beta is 7.0" in fit(path, capsys, *again, *other, code=2)
+    fewer = ("--set", "sampler.samples_per_round=16")
+    assert "samples_per_round is 16" in fit(path, capsys, *again, *fewer, code=2)
+    more = ("--set", "method.rounds=3", "--set", "learner.accumulation=2")
+    assert "starting at round 2" in (told := fit(path, capsys, *again, *more))
+    assert "learner.accumulation is 2 from here on" in told and "quick:" not in told
+    assert read_config(folder).method.rounds == 3
+    assert read_config(folder).sampler.samples_per_round == 32
+
+
+def test_what_stands_in_its_folder_is_refused_before_anything_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run's, of that name, is not overwritten, but where the user says so."""
+    tree = tiny.workplace(tmp_path, method={"rounds": 1})
+    path = tiny.write_toml(tree, tmp_path / "run.toml")
+    tiny.finish(tiny.changed(tree, run={"dir": str(tmp_path / "run-quick")}))
+    before = (tmp_path / "run-quick" / "manifest.json").read_bytes()
+    with monkeypatch.context() as without:
+        without.setattr(quick_module, "prepare", lambda *_, **__: pytest.fail("loaded"))
+        assert "run-quick: exists" in fit(path, capsys, "--quick", code=2)
+    assert (tmp_path / "run-quick" / "manifest.json").read_bytes() == before
+    assert "model:" in fit(path, capsys, "--quick", "--set", "run.overwrite=true")
+
+
+def test_an_interrupt_while_it_is_timed_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tiny.write_toml(tiny.workplace(tmp_path), tmp_path / "run.toml")
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(quick_module, "prepare", interrupted)
+    assert "stopped before anything was saved" in fit(path, capsys, "--quick", code=130)

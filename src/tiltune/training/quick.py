@@ -7,10 +7,10 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from tiltune.config import ResolvedConfig, RunConfig
+from tiltune.records.progress import Progress, silent
 from tiltune.training.actor import on_device
 from tiltune.training.assemble import Prepared, make_actor, make_learner, prepare
 from tiltune.training.check.forecast import FEW, Forecast, forecast
@@ -37,18 +37,22 @@ class Quick:
     told: Sequence[str]
 
 
-def quick(given: RunConfig) -> Quick:
+def quick(given: RunConfig, progress: Progress = silent) -> Quick:
     """Load the model, time a miniature round, and leave out what does not fit.
+
+    Args:
+        given: the run, in the folder where it will stand.
+        progress: told of the corpus, as it is scored, and of the miniature's completions.
 
     Raises:
         TiltuneError: see `prepare`.
     """
     started = time.perf_counter()
-    prepared = prepare(given)
+    prepared = prepare(given, progress=progress)
     loading = time.perf_counter() - started
     most = SAMPLES if prepared.loaded.parameters < LARGE else SAMPLES_OF_LARGE
     config = shrunk(prepared.config, min(1.0, most / prepared.config.sampler.samples_per_round))
-    measured = _timed(replace(prepared, config=config))
+    measured = _timed(replace(prepared, config=config), progress)
     left = (SECONDS - (time.perf_counter() - started) - loading) * MARGIN
     rounds, share = fitting(measured.seconds, config.method.rounds, left)
     chosen = shrunk(_with(config, method={"rounds": rounds}), share)
@@ -57,12 +61,6 @@ def quick(given: RunConfig) -> Quick:
     total = sum(each * (1.0 if name == FIXED else share) for name, each in seconds.items())
     stated = _stated(given, prepared, chosen)
     return Quick(stated, _told(stated, chosen, total))
-
-
-def quick_folder(given: RunConfig) -> Path:
-    """Where a quick run of this configuration is written, so that it is in no other's way."""
-    folder = Path(given.run.dir)
-    return folder.with_name(f"{folder.name}-quick")
 
 
 def fitting(seconds: Mapping[str, float], rounds: int, left: float) -> tuple[int, float]:
@@ -118,21 +116,21 @@ def _with(config: Any, **tables: dict[str, Any]) -> Any:
     )
 
 
-def _timed(prepared: Prepared) -> Forecast:
+def _timed(prepared: Prepared, progress: Progress) -> Forecast:
     """A miniature round, which leaves nothing but time behind."""
     actor, learner = make_actor(prepared), make_learner(prepared)
     device = prepared.loaded.policy.device
     actor.sampler.generator = on_device(actor.sampler.generator, device)
     count = max(FEW, actor.plan.group_size)
-    scored = actor.sampler.draw(prepared.loaded.policy, count, policy_version=0)
+    policy = prepared.loaded.policy
+    scored = actor.sampler.draw(policy, count, policy_version=0, progress=progress)
     return forecast(prepared, actor, learner, scored)
 
 
 def _stated(given: RunConfig, prepared: Prepared, chosen: ResolvedConfig) -> RunConfig:
-    """What was given, with what is fewer than it would be as settings, in a folder of its own."""
+    """What was given, with what is fewer than it would be as settings; see `records.quick.CUT`."""
     needs, learner = prepared.method.needs, chosen.learner
     tables: dict[str, dict[str, Any]] = {
-        "run": {"dir": str(quick_folder(given)), "overwrite": True},
         "method": {"rounds": chosen.method.rounds},
         "sampler": {"samples_per_round": chosen.sampler.samples_per_round},
         "learner": {"steps_per_round": learner.steps_per_round},
@@ -152,8 +150,7 @@ def _told(stated: RunConfig, config: ResolvedConfig, seconds: float) -> list[str
     lines = [
         f"quick: rounds {method}, completions a round {config.sampler.samples_per_round}, steps a "
         f"round {policy}; about {seconds / 60:.1f} minutes by what a miniature round took. It "
-        f"shows that the model moves, no result; it is written to {stated.run.dir}, where it "
-        "stands in no other run's way"
+        f"shows that the model moves, no result; it is written to {stated.run.dir}"
     ]
     if seconds > SECONDS:
         lines.append(
