@@ -16,24 +16,30 @@ from tiltune.training.quick import fewer_rounds, fitting, quick, shrunk
 
 
 def test_a_run_that_fits_stays_as_it_is() -> None:
-    assert fitting({"sampling": 10.0, "policy": 30.0, "measuring": 20.0}, 2, 60.0) == (2, 1.0)
+    assert fitting({"sampling": 10.0, "policy": 30.0, "validation": 20.0}, 2, 60.0) == (2, 1.0)
 
 
-def test_what_shrinks_is_shrunk_to_what_measuring_leaves() -> None:
-    rounds, share = fitting({"sampling": 100.0, "policy": 300.0, "measuring": 20.0}, 2, 120.0)
+def test_what_shrinks_is_shrunk_to_what_validation_leaves() -> None:
+    rounds, share = fitting({"sampling": 100.0, "policy": 300.0, "validation": 20.0}, 2, 120.0)
     assert rounds == 2 and share == pytest.approx(100 / 400)
 
 
-def test_where_measuring_takes_most_there_is_one_round() -> None:
-    seconds = {"sampling": 100.0, "warm start": 40.0, "measuring": 90.0}
+def test_where_validation_takes_most_there_is_one_round() -> None:
+    seconds = {"sampling": 100.0, "warm start": 40.0, "validation": 90.0}
     rounds, share = fitting(seconds, 2, 120.0)
     assert rounds == 1 and share == pytest.approx((120 - 60) / (50 + 40))
-    assert fewer_rounds(seconds, 2, 1) == {"sampling": 50, "warm start": 40, "measuring": 60}
+    assert fewer_rounds(seconds, 2, 1) == {"sampling": 50, "warm start": 40, "validation": 60}
+    assert fewer_rounds({"measuring": 90.0}, 2, 1) == {"measuring": 60}
+
+
+def test_what_is_measured_of_completions_shrinks_with_them() -> None:
+    rounds, share = fitting({"sampling": 100.0, "measuring": 300.0}, 2, 100.0)
+    assert rounds == 2 and share == pytest.approx(100 / 400)
 
 
 def test_where_nothing_is_left_a_few_of_each_are(tmp_path: Path) -> None:
     config = resolved(tmp_path, method={"kind": "grpo", "group_size": 6, "rounds": 5})
-    assert fitting({"measuring": 900.0, "policy": 1.0}, 1, 120.0) == (1, 0.0)
+    assert fitting({"validation": 900.0, "policy": 1.0}, 1, 120.0) == (1, 0.0)
     few = shrunk(config, 0.0)
     assert few.method.rounds == 2
     assert few.sampler.samples_per_round == 18  # whole groups, enough to time a step
@@ -66,7 +72,9 @@ def test_what_was_cut_is_stated(kind: str, tmp_path: Path, monkeypatch: pytest.M
         return Forecast({"sampling": 4 * quick_module.SECONDS * quick_module.MARGIN}, 0)
 
     monkeypatch.setattr(quick_module, "forecast", slow)
-    chosen = quick(given)
+    phases: list[str] = []
+    chosen = quick(given, lambda phase, *_: phases.append(phase))
+    assert {"scoring the corpus", "drawing"} <= {*phases}
     config = chosen.config
     assert config.run == given.run
     assert config.method.rounds == 2
@@ -74,7 +82,7 @@ def test_what_was_cut_is_stated(kind: str, tmp_path: Path, monkeypatch: pytest.M
     assert config.learner.steps_per_round == 2
     assert config.value_model.steps_per_round == (2 if kind == "tilt" else None)
     assert config.learner.learning_rate == given.learner.learning_rate
-    assert "completions a round 16" in chosen.told[0] and "no result" in chosen.told[0]
+    assert "completions a round 16" in chosen.told[0] and "mostly chance" in chosen.told[0]
     assert "longer than ten minutes" in chosen.told[1]
 
 
@@ -91,8 +99,7 @@ def test_it_stands_beside_the_run_and_can_be_gone_on_with(
 ) -> None:
     tree = tiny.workplace(tmp_path, method={"rounds": 3}, value_model={"warm_start": 2})
     path = tiny.write_toml(tree, tmp_path / "run.toml")
-    assert "quick: rounds 2, completions a round 32" in (told := fit(path, capsys, "--quick"))
-    assert told.count("scoring the corpus") == 2  # of the miniature, too
+    assert "quick: rounds 2, completions a round 32" in fit(path, capsys, "--quick")
     folder = tmp_path / "run-quick"
     assert read_config(folder).method.rounds == 2 and not (tmp_path / "run").exists()
     again = ("--quick", "--resume")

@@ -77,7 +77,7 @@ def fit(
         bool,
         typer.Option(
             "--quick",
-            help="Ten minutes at most, to see it move: fewer completions and steps, in a folder of "
+            help="About ten minutes, to see it move: fewer completions and steps, in a folder of "
             "its own, RUN-quick.",
         ),
     ] = False,

@@ -25,8 +25,10 @@ SAMPLES = 256
 LARGE = 50_000_000
 SAMPLES_OF_LARGE = 128
 """Likewise for models of this size and above."""
-FIXED = "measuring"
+FIXED = "validation"
 """The phase whose time does not shrink with completions and steps."""
+SEEN = 64
+"""Completions a round from which on a change may be more than chance."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def fitting(seconds: Mapping[str, float], rounds: int, left: float) -> tuple[int
         left: seconds.
 
     Returns:
-        One round where measuring, which nothing makes shorter, would take more than half of it.
+        One round where validation, which nothing makes shorter, would take more than half of it.
     """
     if seconds.get(FIXED, 0.0) > left / 2:
         seconds, rounds = fewer_rounds(seconds, rounds, 1), 1
@@ -83,7 +85,8 @@ def fitting(seconds: Mapping[str, float], rounds: int, left: float) -> tuple[int
 
 def fewer_rounds(seconds: Mapping[str, float], rounds: int, asked: int) -> dict[str, float]:
     """The phases of a run of `asked` rounds; a run of n measures n + 1 times, and warms up once."""
-    scales = {FIXED: (asked + 1) / (rounds + 1), "warm start": 1.0}
+    often = (asked + 1) / (rounds + 1)
+    scales = {FIXED: often, "measuring": often, "warm start": 1.0}
     return {name: each * scales.get(name, asked / rounds) for name, each in seconds.items()}
 
 
@@ -147,10 +150,16 @@ def _stated(given: RunConfig, prepared: Prepared, chosen: ResolvedConfig) -> Run
 
 def _told(stated: RunConfig, config: ResolvedConfig, seconds: float) -> list[str]:
     method, policy = config.method.rounds, config.learner.steps_per_round
+    completions = config.sampler.samples_per_round
+    shows = (
+        "It shows that the model moves, no result"
+        if completions >= SEEN
+        else "So little shows that everything works; what moves is mostly chance"
+    )
     lines = [
-        f"quick: rounds {method}, completions a round {config.sampler.samples_per_round}, steps a "
-        f"round {policy}; about {seconds / 60:.1f} minutes by what a miniature round took. It "
-        f"shows that the model moves, no result; it is written to {stated.run.dir}"
+        f"quick: rounds {method}, completions a round {completions}, steps a round {policy}; about "
+        f"{seconds / 60:.1f} minutes by what a miniature round took on this machine, as busy as it "
+        f"is now. {shows}; it is written to {stated.run.dir}"
     ]
     if seconds > SECONDS:
         lines.append(
