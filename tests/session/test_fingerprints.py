@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ class Judge(abc.ABC):
 
     @staticmethod
     def still(c):
-        return one(c)
+        return not one(c)
 
     def __call__(self, c):
         return one(c)
@@ -99,6 +100,7 @@ print(json.dumps({name: fingerprint(each) for name, each in CASES.items()}))
 """
 
 
+@cache
 def told(seed: int, code: str = SPOKEN) -> dict[str, str]:
     done = subprocess.run(
         [sys.executable, "-c", code + TOLD],

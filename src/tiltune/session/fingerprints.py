@@ -5,6 +5,7 @@ deep as that goes. Objects count by what pickle would keep of them; what pickle 
 a lock or an open file, by its type alone.
 """
 
+import copyreg
 import dis
 import hashlib
 import sys
@@ -116,7 +117,8 @@ def _kept(value: Any) -> tuple[str, Iterable[Any]]:
     """What pickle would keep of an object; of one that it cannot keep, the attributes."""
     named = f"object {type(value).__module__} {type(value).__qualname__}"
     try:
-        kept = value.__reduce_ex__(4)
+        reduce = copyreg.dispatch_table.get(type(value))  # as that of compiled patterns
+        kept: Any = reduce(value) if reduce else value.__reduce_ex__(4)
         if isinstance(kept, str):
             return f"{named} {kept}", ()
         maker, given, *more = kept
