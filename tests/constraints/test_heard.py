@@ -40,7 +40,7 @@ def test_what_was_warned_of_before_an_error_is_heard() -> None:
 
 
 def test_it_is_told_once_and_under_the_filters_here() -> None:
-    told: dict[str, dict[object, object]] = {}
+    told: set[Warned] = set()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         warnings.simplefilter("ignore", FutureWarning)

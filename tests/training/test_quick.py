@@ -73,7 +73,7 @@ def test_what_was_cut_is_stated(kind: str, tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(quick_module, "forecast", slow)
     phases: list[str] = []
-    chosen = quick(given, lambda phase, *_: phases.append(phase))
+    chosen = quick(given, lambda phase, *_, **__: phases.append(phase))
     assert {"scoring the corpus", "drawing"} <= {*phases}
     config = chosen.config
     assert config.run == given.run
@@ -108,9 +108,9 @@ def test_it_stands_beside_the_run_and_can_be_gone_on_with(
     assert "method.beta is 7.0" in fit(path, capsys, *again, *other, code=2)
     fewer = ("--set", "sampler.samples_per_round=16")
     assert "samples_per_round is 16" in fit(path, capsys, *again, *fewer, code=2)
-    more = ("--set", "method.rounds=3", "--set", "learner.accumulation=2")
+    more = ("--set", "method.rounds=3", "--set", "learner.batch_size=2")
     assert "starting at round 2" in (told := fit(path, capsys, *again, *more))
-    assert "learner.accumulation is 2 from here on" in told and "quick:" not in told
+    assert "learner.batch_size is 2 from here on" in told and "quick:" not in told
     assert read_config(folder).method.rounds == 3
     assert read_config(folder).sampler.samples_per_round == 32
 

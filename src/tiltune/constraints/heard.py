@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -33,21 +32,17 @@ def listened() -> Generator[list[Warned]]:
             heard += map(_crossing, caught)
 
 
-def told_again(heard: Sequence[Warned], told: dict[str, dict[Any, Any]]) -> None:
+def told_again(heard: Sequence[Warned], told: set[Warned]) -> None:
     """Warn of it here.
 
     Args:
         heard: in another process.
-        told: by file, what of it was shown; filled, so that what comes again is shown once.
+        told: what was told before, and is not again; filled.
     """
     for each in heard:
-        warnings.warn_explicit(
-            each.text,
-            each.category,
-            each.filename,
-            each.line,
-            registry=told.setdefault(each.filename, {}),
-        )
+        if each not in told:
+            told.add(each)
+            warnings.warn_explicit(each.text, each.category, each.filename, each.line)
 
 
 def _crossing(caught: warnings.WarningMessage) -> Warned:

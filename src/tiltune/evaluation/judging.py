@@ -106,7 +106,7 @@ class Judges:
         self.completions = completions
         self.scoring_seconds = 0.0
         self.waiting_seconds = 0.0
-        self._told: dict[str, dict[Any, Any]] = {}
+        self._told: set[Warned] = set()
         self._constraints = {
             each.name: built.get(each.name) or _built(each.constraint, folder) for each in scorers
         }

@@ -63,7 +63,7 @@ class RemoteActor:
     ) -> None:
         self.actor = actor
         self._progress = progress
-        self._told: dict[str, dict[Any, Any]] = {}
+        self._told: set[Warned] = set()
         self._submitted: tuple[dict[str, Tensor], int] | None = None
         # by name: handles would be duplicated for every tensor, which a spawn refuses
         torch_multiprocessing.set_sharing_strategy("file_system")
