@@ -15,8 +15,8 @@ from tiltune.data.samples import Samples, SamplingLaw
 from tiltune.decoding.draw import Ending, draw
 from tiltune.models import hub
 from tiltune.models.lm import LanguageModel
-from tiltune.training.check.forecast import _device_bytes
 from tiltune.training.assemble import make_actor, make_learner, prepare
+from tiltune.training.check.forecast import _device_bytes
 from tiltune.training.learner import Trained
 from tiltune.training.run import OpenRun
 from tiltune.values.fit import ValueLearner, ValueSettings

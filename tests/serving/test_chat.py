@@ -155,7 +155,11 @@ ANSWERED = [{"role": "user", "content": "the"}, {"role": "assistant", "content":
 @pytest.mark.parametrize(
     ("fields", "expected", "asked"),
     [
-        ({"instruction": "the", "input": "and", "output": "ran"}, "cat the\n\nand dog", "the\n\nand"),
+        (
+            {"instruction": "the", "input": "and", "output": "ran"},
+            "cat the\n\nand dog",
+            "the\n\nand",
+        ),
         ({"instruction": "the"}, "cat the dog", "the"),
         ({"conversations": [{"from": "human", "value": "the"}]}, "cat the dog", "the"),
         ({"messages": ANSWERED}, "cat the dog", "the"),

@@ -132,9 +132,7 @@ def test_a_fingerprint_is_the_same_in_another_process() -> None:
         ("date(2020", "date(2021", "rule"),
     ],
 )
-def test_what_a_function_rests_on_moves_it_and_nothing_else(
-    old: str, new: str, moved: str
-) -> None:
+def test_what_a_function_rests_on_moves_it_and_nothing_else(old: str, new: str, moved: str) -> None:
     before, after = told(1), told(1, SPOKEN.replace(old, new))
     assert {name for name in before if before[name] != after[name]} == set(moved.split())
 

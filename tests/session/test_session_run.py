@@ -230,6 +230,13 @@ def test_mistakes_are_told_before_anything_is_loaded(given: Any, message: str) -
         Run(**{"model": "m", "data": ["a"], "constraint": polite} | given)
 
 
+def test_a_run_is_loaded_from_within_its_folder(
+    finished: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(finished.folder)
+    assert Run.load(".").folder == finished.folder.resolve()
+
+
 def test_a_run_is_loaded_from_its_file(tmp_path: Path) -> None:
     tree = tiny.workplace(tmp_path)
     run = Run.load(tiny.write_toml(tree, tmp_path / "run.toml"))

@@ -139,7 +139,8 @@ class Run:
             config = source
         elif is_run_folder(Path(source)):
             config = read_config(Path(source))
-            here = Path(source) if Path(source).name else Path(source).resolve()  # "." is named, too
+            here = Path(source)
+            here = here.resolve() if here.name in ("", "..") else here  # which names what is beside
             moved = config.run.model_copy(update={"dir": str(here)})
             config = config.model_copy(update={"run": moved})
         else:

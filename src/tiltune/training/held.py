@@ -16,9 +16,7 @@ from tiltune.errors import ConfigError, ConstraintError
 
 Table = dict[str, Any]
 
-BOUNDS = re.compile(
-    r"(?:(\d+)|(\d+)?\s*-\s*(\d+)?)\s*(character|word|line|sentence)s?", re.ASCII
-)
+BOUNDS = re.compile(r"(?:(\d+)|(\d+)?\s*-\s*(\d+)?)\s*(character|word|line|sentence)s?", re.ASCII)
 
 
 @dataclass(frozen=True)
