@@ -75,11 +75,12 @@ def read_rows_given(
     """
     if isinstance(given, str | Path):
         return str(given)
-    given = _rows_of_frame(given)
-    if not isinstance(cast(object, given), Iterable):
+    found: Any = _rows_of_frame(given)
+    if not isinstance(found, Iterable):
         raise DataError(f"{setting} = {shown(given)}: give a path, a list of rows or of texts")
+    rows = cast(Iterable[object], found)
     lines = [
-        _line(row, f"{setting}: row {number}", texts) for number, row in enumerate(given, start=1)
+        _line(row, f"{setting}: row {number}", texts) for number, row in enumerate(rows, start=1)
     ]
     if not lines:
         raise DataError(f"{setting}: there are no rows; give at least one")
@@ -109,10 +110,9 @@ def _line(row: object, place: str, texts: str | None) -> str:
     try:
         return json.dumps(fields, allow_nan=False) + "\n"
     except (TypeError, ValueError):
-        wrong = next((name for name, value in fields.items() if not _written(value)), None)
-        found = f"{shown(wrong)}: {shown(fields.get(wrong))}"
+        wrong = {name: value for name, value in fields.items() if not _written(value)}
         raise DataError(
-            f"{place} holds {found}; give what JSON can: texts, finite numbers, True, False, None "
+            f"{place} holds {shown(wrong)}; give what JSON can: texts, finite numbers, True, False, None "
             "where a value is missing, lists and dictionaries of these"
         ) from None
 

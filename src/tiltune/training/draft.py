@@ -59,7 +59,8 @@ class Data:
 
 def read_model(path: str) -> Model:
     """Raises ModelError for what is no causal language model."""
-    return Model(path, hub.parameter_count(path), hub.load_tokenizer(path))
+    tokenizer: Any = hub.load_tokenizer(path)
+    return Model(path, hub.parameter_count(path), tokenizer)
 
 
 def read_data(path: str, tokenizer: Tokenizer) -> Data:
