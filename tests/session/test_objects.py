@@ -47,7 +47,7 @@ def test_a_missing_cell_of_pandas_is_null(tmp_path: Path) -> None:
     assert lines(pandas.Series(["a", "b"]), tmp_path) == [{"text": "a"}, {"text": "b"}]
     with pytest.raises(DataError, match="row 2 is None; give a text"):
         lines(pandas.Series(["a", None]), tmp_path)
-    with pytest.raises(DataError, match="row 1 holds {'n': inf}; give what JSON can"):
+    with pytest.raises(DataError, match=r"row 1 holds \{'n': inf\}; give what JSON can"):
         lines(pandas.DataFrame({"text": ["a"], "n": [float("inf")]}), tmp_path)
 
 
@@ -87,9 +87,9 @@ def test_other_rows_are_another_file_and_a_path_is_a_path(tmp_path: Path) -> Non
         (["a", 3], "row 2 is 3"),
         (
             [{"text": "a", "words": {1, 2}}],
-            r"row 1 holds \{'words': \{1, 2\}\}; give what JSON can",
+            r"row 1 holds \{'words': \{1, 2\}\}; give",
         ),
-        ([{"score": float("nan")}], "row 1 holds {'score': nan}; give what JSON can"),
+        ([{"score": float("nan")}], r"row 1 holds \{'score': nan\}; give what"),
         (["a", float("nan")], "row 2 is nan; give a text"),
         (3, "give a path, a list of rows"),
     ],
