@@ -112,8 +112,8 @@ def _line(row: object, place: str, texts: str | None) -> str:
     except (TypeError, ValueError):
         wrong = {name: value for name, value in fields.items() if not _written(value)}
         raise DataError(
-            f"{place} holds {shown(wrong)}; give what JSON can: texts, finite numbers, True, False, "
-            "None where a value is missing, lists and dictionaries of these"
+            f"{place} holds {shown(wrong)}; give what JSON can: texts, finite numbers, True, "
+            "False, None where a value is missing, lists and dictionaries of these"
         ) from None
 
 
