@@ -22,10 +22,10 @@ PLAIN = (str, bool, int, float, complex, type(None), type(Ellipsis))
 
 def fingerprint(function: object) -> str:
     """Twelve digits that change with its code, its defaults and the data it refers to."""
-    return _Reader().digest(function)[:12]
+    return _Outline().digest(function)[:12]
 
 
-class _Reader:
+class _Outline:
     """Reads every object once, so that what refers to itself has an end."""
 
     def __init__(self) -> None:
@@ -39,14 +39,14 @@ class _Reader:
             return hashlib.sha256(value).hexdigest()
         if id(value) not in self._read:
             self._read[id(value)] = (value, "itself")
-            label, inside = self._outline(value)
+            label, inside = self._parts(value)
             digests = [self.digest(each) for each in inside]
             if isinstance(value, set | frozenset | dict):  # whose order may be another one
                 digests.sort()
             self._read[id(value)] = (value, _hash(" ".join((label, *digests))))
         return self._read[id(value)][1]
 
-    def _outline(self, value: Any) -> tuple[str, Iterable[Any]]:
+    def _parts(self, value: Any) -> tuple[str, Iterable[Any]]:
         """A text and further objects, which together tell all of it."""
         kind = type(value)
         if kind in (list, tuple, set, frozenset):
