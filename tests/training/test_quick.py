@@ -110,7 +110,7 @@ def test_it_stands_beside_the_run_and_can_be_gone_on_with(
     assert "samples_per_round is 16" in fit(path, capsys, *again, *fewer, code=2)
     more = ("--set", "method.rounds=3", "--set", "learner.batch_size=2")
     assert "starting at round 2" in (told := fit(path, capsys, *again, *more))
-    assert "learner.batch_size is 2 from here on" in told and "quick:" not in told
+    assert "learner.batch_size is 2 from here on" in told and "miniature" not in told
     assert read_config(folder).method.rounds == 3
     assert read_config(folder).sampler.samples_per_round == 32
 
