@@ -31,14 +31,18 @@ CONTEXT = 24
 Tree = dict[str, dict[str, Any]]
 
 
-def make_model(folder: Path, *, eos: str | None = "</s>", pad: str | None = None) -> Path:
-    """A model folder: two layers of width 16, random weights of a fixed seed, words as tokens."""
+def make_tokenizer(*, eos: str | None = "</s>", pad: str | None = None) -> Any:
+    """Words as tokens; any other word is a full stop."""
     words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="."))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=words, bos_token="<s>", eos_token=eos, pad_token=pad
     )
-    tokenizer.save_pretrained(folder)
+
+
+def make_model(folder: Path, *, eos: str | None = "</s>", pad: str | None = None) -> Path:
+    """A model folder: two layers of width 16, random weights of a fixed seed, words as tokens."""
+    make_tokenizer(eos=eos, pad=pad).save_pretrained(folder)
     torch.manual_seed(0)
     model = hub.build_llama(
         vocab_size=len(WORDS),

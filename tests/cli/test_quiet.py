@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tiltune.cli.quiet import from_library
+from tiltune.cli.quiet import _nobodys
 
 LIBRARY = Path(sysconfig.get_path("purelib")) / "sklearn" / "base.py"
 SPOKEN = """
@@ -35,9 +35,9 @@ def test_whose_line_it_is(tmp_path: Path) -> None:
     import tiltune
 
     for theirs in (LIBRARY, json.__file__, tiltune.__file__, "<frozen importlib._bootstrap>"):
-        assert from_library(str(theirs))
+        assert _nobodys(str(theirs))
     for mine in (tmp_path / "judge.py", "<stdin>", "judge.py"):
-        assert not from_library(str(mine))
+        assert not _nobodys(str(mine))
 
 
 def spoken(folder: Path, *arguments: str, python: tuple[str, ...] = ()) -> tuple[str, str]:

@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 import time
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,19 @@ def test_a_process_scores_as_a_thread_does(tmp_path: Path, apart: None) -> None:
 def test_a_scoring_process_that_dies(tmp_path: Path, apart: None) -> None:
     with pytest.raises(RunError, match=r"a scoring process died .* the same command goes on"):
         judged(tmp_path, scorer("kills_its_process"), batch=3)
+
+
+def warns(completions: list[Completion]) -> list[float]:
+    warnings.warn(f"said by {os.getpid()}", stacklevel=1)
+    return by_place(completions)
+
+
+@pytest.mark.slow
+def test_what_a_scorer_warns_of_in_a_process_is_told_here(tmp_path: Path, apart: None) -> None:
+    with pytest.warns(UserWarning, match="said by") as told:
+        judged(tmp_path, scorer("warns"), batch=3)
+    assert {each.filename for each in told} == {__file__}
+    assert str(os.getpid()) not in str(told[0].message)
 
 
 def dies_on_the_second_batch(completions: list[Completion]) -> list[float]:

@@ -16,6 +16,7 @@ from tiltune.decoding.draw import Ending, draw
 from tiltune.models import hub
 from tiltune.models.lm import LanguageModel
 from tiltune.training.assemble import make_actor, make_learner, prepare
+from tiltune.training.check.forecast import _device_bytes
 from tiltune.training.learner import Trained
 from tiltune.training.run import OpenRun
 from tiltune.values.fit import ValueLearner, ValueSettings
@@ -133,6 +134,8 @@ def test_a_value_fit_learns(kind: str, autocast: bool) -> None:
 def test_a_learner_step_nears_the_target(adapter: str, kind: str, tmp_path: Path) -> None:
     prepared = prepare(config(tmp_path, "sequential", adapter, kind))
     actor, learner = make_actor(prepared), make_learner(prepared)
+    weights = sum(each.nbytes for each in prepared.loaded.policy.module.parameters())
+    assert (_device_bytes(DEVICE) or 0) >= weights
     assert learner.policy.autocast == (DEVICE.type == "cuda")
     actor.submit(learner.policy.state(), 0)
     pair = actor.collect()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import tiny
+from tiltune.cli.asking import _asked
 from tiltune.data.rows import Row
 from tiltune.errors import DataError
 from tiltune.serving.complete import Answers, Request, Talk, complete
@@ -145,6 +146,43 @@ def test_several_prompts_of_any_shape(runs: dict[str, Path]) -> None:
     assert prompts[2].row == {"topic": "x"}
     found = [row["prompt"] for row in answers.complete(prompts)]
     assert found == [p for p in ("cat the dog", "cat and dog", "cat the </s> dog") for _ in "ab"]
+
+
+ANSWERED = [{"role": "user", "content": "the"}, {"role": "assistant", "content": "ran"}]
+
+
+@pytest.mark.parametrize("chat", [None, True])
+@pytest.mark.parametrize(
+    ("fields", "expected", "asked"),
+    [
+        (
+            {"instruction": "the", "input": "and", "output": "ran"},
+            "cat the\n\nand dog",
+            "the\n\nand",
+        ),
+        ({"instruction": "the"}, "cat the dog", "the"),
+        ({"conversations": [{"from": "human", "value": "the"}]}, "cat the dog", "the"),
+        ({"messages": ANSWERED}, "cat the dog", "the"),
+        ({"prompt": ANSWERED[:1], "chosen": ANSWERED, "rejected": []}, "cat the dog", "the"),
+        ({"prompt": "the", "chosen": "ran", "rejected": "sat"}, "cat the dog", "the"),
+    ],
+)
+def test_prompts_of_other_shapes_are_read_as_in_a_run(
+    runs: dict[str, Path], fields: dict[str, Any], expected: str, asked: str, chat: bool | None
+) -> None:
+    row = Row("1", fields)
+    assert Answers(runs["chat"], Request(chat=chat), pytest.fail).prompt(row).text == expected
+    assert _asked(row) == asked
+
+
+def test_a_file_of_instructions_is_answered(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "asked.csv").write_text("instruction,input\nthe,\nand,cat\n", "utf-8")
+    command = ("sample", str(runs["chat"]), "--chat", "--prompts", str(tmp_path / "asked.csv"))
+    assert tiny.tiltune(*command) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["prompt"] for row in rows] == ["cat the dog", "cat and\n\ncat dog"]
 
 
 def typed(monkeypatch: pytest.MonkeyPatch, *lines: str, end: type[BaseException]) -> None:

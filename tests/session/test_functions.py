@@ -1,14 +1,11 @@
 """A constraint given in Python: a table where one says it all, else a name with a fingerprint."""
 
 import pickle
-import subprocess
-import sys
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from conftest import ROOT
 from tiltune import Completion, Score, TextConstraint, build_constraint, combine, from_trl, mean
 from tiltune.config import (
     AllConfig,
@@ -19,7 +16,7 @@ from tiltune.config import (
     PythonConfig,
 )
 from tiltune.errors import ConfigError, ConstraintError
-from tiltune.session.functions import fingerprint, is_of_session, read_constraint
+from tiltune.session.functions import is_of_session, read_constraint
 
 pytestmark = pytest.mark.quick
 
@@ -131,58 +128,47 @@ def test_a_wrong_table_is_refused_as_in_a_file() -> None:
         read_constraint({"kind": "lexicon", "wrds": ["a"]})
 
 
-def made(words: list[str], least: int = 1) -> Callable[[Completion], bool]:
-    return lambda c: sum(word in c.text for word in words) >= least
+RUDE = build_constraint(LEXICON)
 
 
-def test_a_fingerprint_tells_code_and_data_apart() -> None:
-    functions = [
-        made(["a"]),
-        made(["b"]),
-        made(["a"], 2),
-        lambda c: c.text == "a",
-        lambda c: c.text == "b",
-        lambda c: c.prompt == "a",
-        lambda c, word="a": c.text == word,
-        lambda c, word="b": c.text == word,
-        lambda c, *, word="b": c.text == word,
-        lambda c, *, word="a": c.text == word,
-        polite,
-        lambda c: polite(c),
-        object(),
-        object(),
-    ]
-    assert len({fingerprint(each) for each in functions}) == len(functions)
-    assert fingerprint(made(["a"])) == fingerprint(made(["a"]))
+@pytest.mark.parametrize(
+    ("given", "table"),
+    [
+        (replace(RUDE, threshold=0.7), {"kind": "lexicon", "words": ("rude",), "threshold": 0.7}),
+        (
+            replace(RUDE, text="prompt+completion"),
+            {"kind": "lexicon", "words": ("rude",), "text": "prompt+completion"},
+        ),
+        (
+            replace(mean((RUDE, build_constraint(SHORT))), threshold=0.9),
+            {"kind": "mean", "parts": [LEXICON, SHORT], "threshold": 0.9},
+        ),
+    ],
+)
+def test_what_was_changed_after_it_was_built_is_in_the_table(given: Any, table: Any) -> None:
+    config, built = read_constraint(given)
+    assert built is None
+    assert config == type(config).model_validate(table)
+    assert build_constraint(config).rule() is not None
 
 
-WORDS = ["rude"]
+def test_another_scorer_is_of_this_session_and_has_no_rule_of_the_first() -> None:
+    given = replace(RUDE, scorer=lambda batch: [0.6 for _ in batch])
+    config, built = read_constraint(given)
+    assert built is given and is_of_session(config)
+    assert values(given) == [0.6, 0.6, 0.6]
+    assert given.rule() is None and given.without_rule() == "it was changed after it was built"
+    assert RUDE.rule() is not None
+    with pytest.raises((pickle.PicklingError, AttributeError), match="lambda"):
+        pickle.dumps(given)
 
 
-def test_a_fingerprint_sees_what_a_generator_looks_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    def judge(completion: Completion) -> bool:
-        return all(word not in WORDS for word in completion.text.split())
-
-    before = fingerprint(judge)
-    monkeypatch.setitem(globals(), "WORDS", ["other"])
-    assert fingerprint(judge) != before
+def test_a_combination_has_no_text_of_its_own() -> None:
+    with pytest.raises(ConfigError, match="its text is that of its parts"):
+        read_constraint(replace(RUDE & build_constraint(SHORT), text="prompt+completion"))
 
 
-def test_a_fingerprint_is_the_same_in_another_process() -> None:
-    code = (
-        "from tiltune.session.functions import fingerprint\n"
-        "WORDS = {'rude', 'bad', 'sorry'}\n"
-        "def inner(c): return not WORDS & set(c.text.split())\n"
-        "print(fingerprint(lambda c: inner(c)))"
-    )
-    runs = [
-        subprocess.run(
-            [sys.executable, "-c", code],
-            env={"PYTHONHASHSEED": str(seed), "PYTHONPATH": str(ROOT / "src")},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        for seed in (1, 2)
-    ]
-    assert runs[0].stdout == runs[1].stdout != ""
+def test_a_rule_holds_for_what_it_was_made_for() -> None:
+    whole = mean((RUDE, build_constraint(SHORT)))
+    assert whole.rule() is not None and replace(whole, threshold=0.9).rule() is None
+    assert replace(whole, threshold=0.9).grammars() == ()

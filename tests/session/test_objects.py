@@ -37,6 +37,39 @@ def test_a_table_of_pandas_is_its_rows(tmp_path: Path) -> None:
     assert lines(pandas.DataFrame({"text": ["a", "b"]}), tmp_path) == [{"text": "a"}, {"text": "b"}]
 
 
+def test_a_missing_cell_of_pandas_is_null(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    columns = {"text": ["a", None], "n": [1.5, float("nan")], "label": [1, 2]}
+    assert lines(pandas.DataFrame(columns), tmp_path) == [
+        {"text": "a", "n": 1.5, "label": 1},
+        {"text": None, "n": None, "label": 2},
+    ]
+    assert lines(pandas.Series(["a", "b"]), tmp_path) == [{"text": "a"}, {"text": "b"}]
+    with pytest.raises(DataError, match="row 2 is None; give a text"):
+        lines(pandas.Series(["a", None]), tmp_path)
+    with pytest.raises(DataError, match=r"row 1 holds \{'n': inf\}; give what JSON can"):
+        lines(pandas.DataFrame({"text": ["a"], "n": [float("inf")]}), tmp_path)
+
+
+class Frame:
+    """What polars' tables are asked for."""
+
+    columns = ("text", "n")
+
+    def to_dict(self, *, as_series: bool = True) -> Any:
+        raise AssertionError("columns, not rows")
+
+    def iter_rows(self, *, named: bool) -> Any:
+        assert named
+        yield {"text": "a", "n": 1}
+        yield {"text": None, "n": None}
+
+
+def test_a_table_of_polars_is_its_rows(tmp_path: Path) -> None:
+    given: Any = Frame()
+    assert lines(given, tmp_path) == [{"text": "a", "n": 1}, {"text": None, "n": None}]
+
+
 def test_other_rows_are_another_file_and_a_path_is_a_path(tmp_path: Path) -> None:
     one, same, other = (
         read_rows_given([text], tmp_path, setting="a/b", texts="text") for text in ("a", "a", "b")
@@ -52,8 +85,12 @@ def test_other_rows_are_another_file_and_a_path_is_a_path(tmp_path: Path) -> Non
     [
         ([], "there are no rows"),
         (["a", 3], "row 2 is 3"),
-        ([{"text": {1, 2}}], "row 1 cannot be written as JSON"),
-        ([{"score": float("nan")}], "row 1 cannot be written as JSON"),
+        (
+            [{"text": "a", "words": {1, 2}}],
+            r"row 1 holds \{'words': \{1, 2\}\}; give",
+        ),
+        ([{"score": float("nan")}], r"row 1 holds \{'score': nan\}; give what"),
+        (["a", float("nan")], "row 2 is nan; give a text"),
         (3, "give a path, a list of rows"),
     ],
 )

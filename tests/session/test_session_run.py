@@ -142,8 +142,44 @@ def test_samples_are_those_of_the_command_line_and_scored(finished: Run) -> None
     for row, plain in zip(rows, complete(finished.folder, given, quiet), strict=True):
         assert row["text"] == plain["text"]
         assert row["satisfied"] == polite(tiltune.Completion("", row["text"]))
-    with pytest.raises(ConfigError, match="unknown number; there are: chat, n"):
-        finished.sample("the cat", **{"number": 2})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"number": 2}, "sample: unknown key `number`"),
+        ({"n": 0}, "sample: `n` is 0: .*greater than or equal to 1"),
+        ({"temperature": 0}, "sample: `temperature` is 0: .*greater than 0"),
+        ({"temperature": float("nan")}, "sample: `temperature` is nan"),
+        ({"top_p": 0}, "sample: `top_p` is 0: .*greater than 0"),
+        ({"top_p": 1.5}, "sample: `top_p` is 1.5: .*less than or equal to 1"),
+        ({"max_new_tokens": 0}, "sample: `max_new_tokens` is 0"),
+        ({"round": -1}, "sample: `round` is -1"),
+        ({"prompt": ["the", "cat"]}, "sample: `prompt` is .*valid string"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(
+    finished: Run, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        finished.sample(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"best_of": 0}, "evaluate: `best_of` is 0: .*greater than or equal to 1"),
+        ({"round": -1}, "evaluate: `round` is -1"),
+        ({"k": 0}, "evaluate: `protocol.k` is 0"),
+        ({"temperature": 0}, "evaluate: `protocol.temperature` is 0"),
+        ({"top_p": 0}, "evaluate: `protocol.top_p` is 0"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused(
+    finished: Run, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        finished.evaluate(["the cat"], **options)
 
 
 def test_an_evaluation_scores_by_what_it_is_given(finished: Run) -> None:
@@ -215,11 +251,23 @@ def test_a_function_of_a_session_cannot_go_to_another_process(finished: Run) -> 
         ({"run": {"dir": "x"}, "dir": "y"}, "both given"),
         ({"model": {"pth": "x"}}, "did you mean `path`"),
         ({"constraint": 3}, "constraint = 3"),
+        ({"dir": "."}, "tiltune.Run: `dir`.*'.' names no folder of the run's own; give one"),
+        ({"dir": ""}, "'' names no folder"),
+        ({"dir": Path("a/..")}, "names no folder"),
+        ({"run": {"dir": "/"}}, "'/' names no folder"),
+        ({"dir": 5}, "`dir` is 5: .*valid string"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_loaded(given: Any, message: str) -> None:
     with pytest.raises(tiltune.TiltuneError, match=message):
         Run(**{"model": "m", "data": ["a"], "constraint": polite} | given)
+
+
+def test_a_run_is_loaded_from_within_its_folder(
+    finished: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(finished.folder)
+    assert Run.load(".").folder == finished.folder.resolve()
 
 
 def test_a_run_is_loaded_from_its_file(tmp_path: Path) -> None:

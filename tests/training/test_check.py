@@ -100,7 +100,7 @@ def test_the_estimate_counts_every_completion_that_a_run_draws(
 def test_the_estimate_names_every_phase(tmp_path: Path) -> None:
     told = said(tiny.workplace(tmp_path, method={"anchor": "reference"}))
     line = told[told.index("estimated minutes") :].splitlines()[0]
-    for phase in ("sampling", "scoring", "values", "policy", "measuring"):
+    for phase in ("sampling", "scoring", "values", "policy", "measuring", "validation"):
         assert phase in line
 
 

@@ -57,7 +57,7 @@ def test_ten_rows_are_judged_in_five_lines_and_no_name_breaks_at_80_columns(
     found = answers(lines)
     assert list(found) == QUESTIONS
     assert " of 256 samples of the model: " in found["meets"] and "%]" in found["meets"]
-    assert found["costs"] == "about 0.2 minutes, 0.45 GB of memory"
+    assert found["costs"] == "about 0.2 minutes, over 0.45 GB of memory"
     assert found["exact"].startswith("dead ends and what is certain, by an automaton of ")
     assert found["wrong"] == "too few: 7 rows to train on, 1 satisfying row to validate on"
     assert found["next"] == "mend that, or go on: tiltune fit run.toml"
@@ -106,7 +106,10 @@ def test_a_folder_in_the_way_comes_before_all_that_only_worries(
 def test_answers_by_hand() -> None:
     assert meets(Count(192, 256)) == "192 of 256 samples of the model: 75.0% [69.4%, 79.9%]"
     measured = Forecast({"sampling": 60.0, "policy": 90.0}, 1_250_000_000)
-    assert costs(measured) == "about 2.5 minutes, 1.25 GB of memory"
+    assert costs(measured) == "about 2.5 minutes, over 1.25 GB of memory"
+    there = costs(Forecast({"policy": 30_000.0}, 10_250_000_000, 101_000_000_000))
+    assert there.endswith("over 10 GB of memory, 101 GB on the GPU")
+    assert len(there) <= ROOM
     assert duration(590) == "9.8 minutes" and duration(5340) == "89 minutes"
     assert duration(5400) == "90 minutes (1.5 hours)"
 

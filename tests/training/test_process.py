@@ -166,6 +166,35 @@ def test_a_scorer_that_raises_there_is_explained_here(
     assert not multiprocessing.active_children()
 
 
+SPEAKING = """
+import os, warnings
+
+def score(completions):
+    warnings.warn(f"said by {os.getpid()}")
+    return [1.0 for _ in completions]
+"""
+
+
+def test_what_a_scorer_warns_of_there_is_told_here(
+    tmp_path: Path, forked: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("speaking_there.py").write_text(SPEAKING, "utf-8")
+    tree = tiny.workplace(
+        tmp_path,
+        data={"corpus": None},
+        constraint={"kind": "python", "path": "speaking_there:score", "words": None},
+    )
+    with pytest.warns(UserWarning, match=f"said by {os.getpid()}"):
+        prepared = prepare(tiny.config(tree))
+    far = RemoteActor(make_actor(prepared), threads=1, device=CPU)
+    far.submit(prepared.loaded.policy.state(), 0)
+    with pytest.warns(UserWarning, match=f"said by {far._process.pid}$") as told:
+        far.collect()
+    far.close()
+    assert {each.filename for each in told} == {str(tmp_path / "speaking_there.py")}
+
+
 def test_what_cannot_be_sent_is_said(tmp_path: Path, forked: None) -> None:
     prepared = prepare(tiny.config(tiny.workplace(tmp_path)))
     actor = make_actor(prepared)

@@ -2,13 +2,15 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from tiltune.cli.terminal import log, say, stdout_for_rows
 from tiltune.data.rows import Row, read_rows
+from tiltune.data.shapes import as_read_here
 from tiltune.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -98,10 +100,10 @@ def _talk(answers: "Answers", *, plain: bool) -> None:
 
 def _asked(row: Row) -> str:
     """What a row asks, in its own words."""
-    messages: Any = row.fields.get("messages")
-    if isinstance(messages, list) and messages:
-        return str(messages[-1].get("content", ""))
-    return str(row.fields.get("prompt", ""))
+    fields = as_read_here(row.fields, chat=True, answered=False)
+    messages = cast(Sequence[dict[str, Any]], fields.get("messages") or ())
+    said = [str(each.get("content")) for each in messages if each.get("role") == "user"]
+    return said[-1] if said else str(fields.get("prompt") or "")
 
 
 def _shown(completion: dict[str, Any], *, asked: str = "") -> str:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -41,7 +42,8 @@ def init(
     from tiltune.training.held import KINDS
 
     found_model = _read(model, "The model (a folder, a .gguf file or a hub id)", read_model)
-    found_data = _read(data, "The data (rows to train on, or prompts)", read_data)
+    by_model = partial(read_data, tokenizer=found_model.tokenizer)
+    found_data = _read(data, "The data (rows to train on, or prompts)", by_model)
     if hold is None:
         say("What must hold of a completion:")
         for kind in KINDS.values():

@@ -7,18 +7,17 @@ A user cannot mend a library's deprecation, and its bars are not about the comma
 import logging
 import os
 import sys
-import sysconfig
 import warnings
-from pathlib import Path
 from typing import TextIO
 
 from rich.logging import RichHandler
 
 from tiltune.cli.terminal import log, say
+from tiltune.constraints.whose import from_library, from_package
 
 SILENT = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "PYTHONWARNINGS": "ignore",  # of child processes: the actor's, and those that score
+    "PYTHONWARNINGS": "ignore",  # of child processes; what a scorer says there is told again here
     "TOKENIZERS_PARALLELISM": "false",  # else it warns of a fork
     "TORCH_CPP_LOG_LEVEL": "ERROR",
     "TQDM_DISABLE": "1",
@@ -26,10 +25,6 @@ SILENT = {
     "TRANSFORMERS_VERBOSITY": "error",
 }
 """What libraries look for as they are imported; where a user has set one, theirs holds."""
-_LIBRARIES = tuple(
-    Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")
-)
-_PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def settle(*, debug: bool) -> None:
@@ -53,19 +48,16 @@ def _show(
     line: str | None = None,
 ) -> None:
     """A warning of the user's own module, such as a scorer, in one line."""
-    if not from_library(filename):
+    if not _nobodys(filename):
         say(("warning: ", "yellow"), f"{category.__name__}: {message} ({filename}, line {lineno})")
 
 
 def _theirs(record: logging.LogRecord) -> bool:
     ours = record.name == "tiltune" or record.name.startswith("tiltune.")
-    return not ours and from_library(record.pathname)
+    return not ours and _nobodys(record.pathname)
 
 
-def from_library(filename: str) -> bool:
-    """Whether a line of code is the interpreter's, a library's, or ours, where a library warns of
-    how it was called: nobody's whom a user could ask to mend their own."""
-    if filename.startswith("<frozen ") or filename == "sys":
-        return True
-    path = Path(filename).resolve()
-    return any(path.is_relative_to(folder) for folder in (_PACKAGE, *_LIBRARIES))
+def _nobodys(filename: str) -> bool:
+    """Whether a line is nobody's whom a user could ask to mend their own: a library's, or ours,
+    where a library warns of how it was called."""
+    return from_library(filename) or from_package(filename)

@@ -9,8 +9,9 @@ import typer
 from tiltune.cli.progress import shown
 from tiltune.cli.terminal import describe, log, say
 from tiltune.config import RunConfig, load_config, load_constraint_config
+from tiltune.records.quick import as_quick
 from tiltune.records.resume import check_early, is_finished
-from tiltune.records.run_folder import is_run_folder, read_config
+from tiltune.records.run_folder import is_run_folder
 
 ConfigPath = Annotated[Path, typer.Argument(help="The run's TOML file.", metavar="run.toml")]
 Settings = Annotated[
@@ -76,7 +77,7 @@ def fit(
         bool,
         typer.Option(
             "--quick",
-            help="Ten minutes at most, to see it move: fewer completions and steps, in a folder of "
+            help="About ten minutes, to see it move: fewer completions and steps, in a folder of "
             "its own, RUN-quick.",
         ),
     ] = False,
@@ -84,7 +85,7 @@ def fit(
     """Fine-tune; writes the run folder that `run.dir` names."""
     given = load_config(config, tuple(settings or ()))
     if quick:
-        given = _quick(given, resume=resume)
+        given = as_quick(given, settings or [], resume=resume)
     folder = Path(given.run.dir)
     if resume and is_finished(folder, given):
         say(f"{folder}: finished already, nothing to do; a higher method.rounds goes on")
@@ -92,6 +93,8 @@ def fit(
     check_early(given, resume=resume)
     run = None
     try:
+        if quick and not (resume and is_run_folder(folder)):
+            given = _quick(given)
         say(f"loading {given.model.path} …")
         from tiltune.training.run import open_run
 
@@ -120,15 +123,13 @@ def fit(
     say(f"model: {folder / 'model'}   report: {folder / 'report.html'}")
 
 
-def _quick(given: RunConfig, *, resume: bool) -> RunConfig:
-    """The run of ten minutes; one that is gone on with is the one that was begun."""
-    from tiltune.training.quick import quick, quick_folder
-
-    folder = quick_folder(given)
-    if resume and is_run_folder(folder):
-        return read_config(folder)
+def _quick(given: RunConfig) -> RunConfig:
+    """The run of ten minutes."""
     say("quick: timing a miniature round …")
-    chosen = quick(given)
+    from tiltune.training.quick import quick
+
+    with shown() as progress:
+        chosen = quick(given, progress)
     for line in chosen.told:
         say(line)
     return chosen.config

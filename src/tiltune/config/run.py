@@ -7,7 +7,7 @@ chooses from facts about the model and gives a `ResolvedConfig`, whose choices c
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from tiltune.config.constraint import ConstraintConfig
 from tiltune.config.method import MethodConfig, TiltSection
@@ -20,6 +20,15 @@ class RunSection(Section):
         default=0, ge=0, lt=2**60, description="Seed of every random generator of the run."
     )
     overwrite: bool = Field(default=False, description="Replace an existing run folder.")
+
+    @field_validator("dir")
+    @classmethod
+    def _is_of_its_own(cls, value: str) -> str:
+        if Path(value).name in ("", ".."):
+            raise ValueError(
+                f"{value!r} names no folder of the run's own; give one, such as 'runs/first'"
+            )
+        return value
 
 
 class ModelSection(Section):

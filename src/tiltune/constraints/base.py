@@ -1,12 +1,10 @@
 """What a constraint is: a callable from completions to scores in [0, 1]; text in, numbers out."""
 
-import sysconfig
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from pathlib import Path
-from typing import Any, Literal, Protocol, SupportsFloat, final
+from typing import Any, Literal, Protocol, SupportsFloat, cast, final
 
 from tiltune.config.constraint_section import JudgedText
 from tiltune.constraints.combination import Combination, Kind
@@ -19,6 +17,7 @@ from tiltune.constraints.scores import (
     ScoreFunction,
     judged_text,
 )
+from tiltune.constraints.whose import from_library, from_package
 from tiltune.errors import ConstraintError, ScorerUnavailable, TiltuneError, counted
 
 
@@ -32,10 +31,6 @@ class Constraint(Protocol):
     def label(self, score: Score) -> float: ...
 
 
-_PACKAGE = str(Path(__file__).resolve().parents[1])
-_LIBRARIES = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
-
-
 @final
 @dataclass(frozen=True)
 class TextConstraint:
@@ -46,7 +41,7 @@ class TextConstraint:
         scorer: from a batch of completions to one number in [0, 1], or `Score`, for each.
         text: the judged text.
         threshold: a score at or above it satisfies; "none" keeps raw scores as labels.
-        recipe: builds the same constraint again, in the actor's own process.
+        recipe: builds the same constraint again, in the actor's own process; see `by_recipe`.
         forgiving: what scores for `score_or_missing`, where `scorer` itself stops at the first
             failure instead of trying the other texts; none: `scorer` does both.
         make_rule: the automaton behind the constraint; none: only texts tell.
@@ -57,6 +52,7 @@ class TextConstraint:
             completion is judged by itself.
         stop: ends scoring that another thread is in as soon as it can; what is not asked by then
             fails. Where scoring waits for nothing it does nothing.
+        made: what it was when its recipe was written; see `by_recipe`.
     """
 
     name: str
@@ -71,10 +67,22 @@ class TextConstraint:
     cost: int = field(default=1, compare=False)
     share: tuple[float, float] | None = None
     stop: Callable[[], None] = field(default=lambda: None, compare=False)
+    made: tuple[object, ...] | None = field(default=None, compare=False, repr=False)
 
     def __reduce__(self) -> Any:
         """A constraint with a recipe crosses to another process as its recipe."""
-        return super().__reduce__() if self.recipe is None else (self.recipe, ())
+        as_recipe = self.recipe is not None and self.as_made
+        return (self.recipe, ()) if as_recipe else super().__reduce__()
+
+    @property
+    def as_made(self) -> bool:
+        """Whether nothing that its recipe and its rule rest on was changed, by `replace`."""
+        return self.made in (None, self.outline)
+
+    @property
+    def outline(self) -> tuple[object, ...]:
+        """What it judges by."""
+        return self.name, self.scorer, self.text, self.threshold, self.share
 
     def __and__(self, other: "TextConstraint") -> "TextConstraint":
         """Both are satisfied."""
@@ -121,16 +129,19 @@ class TextConstraint:
         """The automaton of "a text satisfies"; None: there is none, or the threshold has no use
         for one (0 is reached by every score).
         """
-        return None if self.make_rule is None or self.threshold == 0 else self.make_rule()
+        unknown = self.make_rule is None or self.threshold == 0 or not self.as_made
+        return None if unknown else cast(Callable[[], Rule | None], self.make_rule)()
 
     def grammars(self) -> tuple[Grammar, ...]:
         """Grammars of which every text that satisfies is a sentence; none at threshold 0."""
-        return () if self.threshold == 0 else self.within
+        return () if self.threshold == 0 or not self.as_made else self.within
 
     def without_rule(self) -> str:
         """Why `rule` gives none, in words."""
         if self.threshold == 0:
             return "every score reaches its threshold, 0"
+        if not self.as_made:
+            return "it was changed after it was built"
         return "only whole texts tell" if self.why_no_rule is None else self.why_no_rule()
 
     def _results(
@@ -183,6 +194,14 @@ class TextConstraint:
         return Score(value, str(score.reason), score.span, str(score.feedback))
 
 
+def by_recipe(
+    constraint: TextConstraint, recipe: Callable[[], TextConstraint], *, cost: int | None = None
+) -> TextConstraint:
+    """The constraint with what builds it again, for as long as nothing of it is changed."""
+    cost = constraint.cost if cost is None else cost
+    return replace(constraint, recipe=recipe, cost=cost, made=constraint.outline)
+
+
 def combine(
     kind: Kind,
     parts: Sequence[TextConstraint],
@@ -221,12 +240,11 @@ def combine(
             "part, above 0"
         )
     combination = Combination(kind, tuple(parts), tuple(shares))
-    return TextConstraint(
+    whole = TextConstraint(
         f"{kind} constraint ({counted(len(parts), 'part')})",
         combination.scores,
         combination.text,
         threshold,
-        recipe=partial(combine, kind, tuple(parts), weights, threshold=threshold),
         forgiving=combination.scores_or_missing,
         make_rule=cache(partial(combination.rule, threshold)),
         why_no_rule=partial(combination.without_rule, threshold),
@@ -234,6 +252,7 @@ def combine(
         cost=max(part.cost for part in parts),
         stop=combination.stop,
     )
+    return by_recipe(whole, partial(combine, kind, tuple(parts), weights, threshold=threshold))
 
 
 def mean(
@@ -277,8 +296,8 @@ def describe_error(error: BaseException) -> str:
     there are no others, since what a user can mend is the line that called the library.
     """
     frames = traceback.extract_tb(error.__traceback__)
-    outside = [frame for frame in frames if not _within(frame.filename, (_PACKAGE,))]
-    users = [frame for frame in outside if not _within(frame.filename, _LIBRARIES)]
+    outside = [frame for frame in frames if not from_package(frame.filename)]
+    users = [frame for frame in outside if not from_library(frame.filename)]
     try:
         told = str(error)
     except Exception:  # an exception of the user's whose own text is broken
@@ -311,11 +330,3 @@ def _is_span(span: object, length: int) -> bool:
         return False
     start, end = span
     return isinstance(start, int) and isinstance(end, int) and 0 <= start <= end <= length
-
-
-def _within(filename: str, folders: tuple[str, ...]) -> bool:
-    # "<frozen importlib._bootstrap>" is the interpreter's; "<stdin>" and "<string>" are a user's
-    path = str(Path(filename).resolve())
-    return filename.startswith("<frozen ") or any(
-        Path(path).is_relative_to(folder) for folder in folders
-    )

@@ -1,12 +1,11 @@
 """The `[constraint]` section -> a constraint; every built-in kind is listed here, by name."""
 
-from dataclasses import replace
 from functools import partial
 from pkgutil import resolve_name
 
 from tiltune.config import ConstraintConfig
 from tiltune.config.constraint import tables
-from tiltune.constraints.base import TextConstraint
+from tiltune.constraints.base import TextConstraint, by_recipe
 
 BUILDERS = {
     "lexicon": "tiltune.constraints.lexicon:build_lexicon",
@@ -42,8 +41,8 @@ def build_constraint(config: ConstraintConfig) -> TextConstraint:
     Raises:
         ConstraintError: a word list, pattern, classifier, callable or service cannot be had.
     """
-    return replace(
+    return by_recipe(
         resolve_name(BUILDERS[config.kind])(config),
-        recipe=partial(build_constraint, config),
+        partial(build_constraint, config),
         cost=max(table.cost for _, table in tables(config)),
     )

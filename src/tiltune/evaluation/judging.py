@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, final
@@ -25,6 +25,7 @@ from tiltune.config import ConstraintConfig, HttpConfig, ScorerSection
 from tiltune.config.constraint import tables
 from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.build import build_constraint
+from tiltune.constraints.heard import Warned, listened, told_again
 from tiltune.constraints.scores import Completion, Failure
 from tiltune.errors import RunError
 from tiltune.evaluation.generations import JsonRow, as_completions, keep_whole, slug
@@ -42,10 +43,11 @@ _BUILT: dict[str, TextConstraint] = {}
 
 @dataclass(frozen=True)
 class Judged:
-    """What one scorer said about a batch, and how long that took."""
+    """What one scorer said about a batch, how long that took, and what it warned of elsewhere."""
 
     rows: list[JsonRow]
     seconds: float
+    heard: Sequence[Warned] = ()
 
 
 @dataclass
@@ -104,6 +106,7 @@ class Judges:
         self.completions = completions
         self.scoring_seconds = 0.0
         self.waiting_seconds = 0.0
+        self._told: set[Warned] = set()
         self._constraints = {
             each.name: built.get(each.name) or _built(each.constraint, folder) for each in scorers
         }
@@ -177,6 +180,7 @@ class Judges:
         places, future = stream.waiting[0]
         with _alive():
             judged = future.result()
+        told_again(judged.heard, self._told)
         stream.keep(places, judged.rows)
         stream.waiting.popleft()  # a batch that failed stays first: no later one takes its places
         self.scoring_seconds += judged.seconds
@@ -270,7 +274,9 @@ def _serve(constraints: dict[str, ConstraintConfig]) -> None:
 def _judge_apart(
     name: str, completions: Sequence[Completion], places: Sequence[tuple[int, int]]
 ) -> Judged:
-    return judge(_BUILT[name], completions, places)
+    with listened() as heard:
+        judged = judge(_BUILT[name], completions, places)
+    return replace(judged, heard=heard)
 
 
 def _follow_parent() -> None:

@@ -106,7 +106,8 @@ class Answers:
             )
 
     def prompt(self, row: Row, *, setting: str = "--prompt") -> Prompt:
-        """A row as the model reads it: its text, or a user's turn, as the request's `chat` says.
+        """A row as the model reads it, of any shape: a text, or a user's turn, as the request's
+        `chat` says; a dialogue is one whatever that says.
 
         Raises:
             DataError: a row that is no prompt, or one longer than the model's context allows;
@@ -123,16 +124,14 @@ class Answers:
         if chat:
             self.require_dialogue()
         plain = read(row.fields)
-        if "messages" in row.fields:
+        if plain.chat:
             return plain
-        text = row.fields.get("prompt")
         if chat is None:
-            asked = bool(text) and tokenizer.chat_template is not None and is_chat(self.run)
+            asked = bool(plain.text) and tokenizer.chat_template is not None and is_chat(self.run)
             chat = asked and not in_format(plain, tokenizer)
         if not chat:
             return plain
-        rest = {key: of for key, of in row.fields.items() if key not in ("prompt", "completion")}
-        return read({**rest, "messages": [{"role": "user", "content": text}]})
+        return read({**plain.row, "messages": [{"role": "user", "content": plain.text}]})
 
     def complete(self, prompts: Sequence[Prompt]) -> Iterator[dict[str, Any]]:
         """Rows {prompt, text, score, satisfied, reason, ended, log_probability_nats}.

@@ -6,23 +6,21 @@ holds a name with a fingerprint, by which another function is told from this one
 the session that was given it can score with it.
 """
 
-import hashlib
-import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
-from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any, cast
 
 from tiltune.config import ConstraintConfig, PythonConfig, load_constraint_config, parse_config
 from tiltune.config.constraint_section import ConstraintSection
 from tiltune.config.run import ConstraintFile
-from tiltune.constraints.base import TextConstraint, combine, shown
+from tiltune.constraints.base import TextConstraint, by_recipe, combine, shown
 from tiltune.constraints.build import build_constraint
 from tiltune.constraints.python import one_by_one
 from tiltune.constraints.scores import Completion, Score
 from tiltune.errors import ConfigError
+from tiltune.session.fingerprints import fingerprint
 
 Function = Callable[[Completion], "bool | float | Score"]
 """Of one completion: whether it satisfies, or how far."""
@@ -32,8 +30,6 @@ ConstraintLike = Function | TextConstraint | ConstraintSection | Mapping[str, An
 SOURCE = "tiltune.Run"
 OF_BATCHES = "tiltune.constraints.adapters"
 """The module of `from_trl` and `from_verifiers`, whose functions take all completions at once."""
-DEEP = 9
-"""Levels of what a function refers to that its fingerprint reads."""
 
 
 def read_constraint(given: object) -> tuple[ConstraintConfig, TextConstraint | None]:
@@ -82,16 +78,23 @@ def _read_table(table: dict[str, Any]) -> tuple[ConstraintConfig, TextConstraint
         return config, None
     name = f"constraint {named.partition('@')[0].removeprefix('__main__:')}"
     scorer: Any = one_by_one(function, name) if config.takes == "completion" else function
-    recipe = partial(build_constraint, config)  # which in another process tells what to do
-    return config, TextConstraint(name, scorer, config.text, config.threshold, recipe)
+    found = TextConstraint(name, scorer, config.text, config.threshold)
+    # which in another process tells what to do
+    return config, by_recipe(found, partial(build_constraint, config))
 
 
 def _table(constraint: TextConstraint) -> ConstraintConfig:
-    """What it was built from, or a table that names it."""
-    recipe = constraint.recipe
-    if isinstance(recipe, partial) and recipe.func is build_constraint:
-        return recipe.args[0]
-    if isinstance(recipe, partial) and recipe.func is combine:
+    """What it was built from, with what has been changed since, or a table that names it."""
+    recipe, same = constraint.recipe, _same_scorer(constraint)
+    if same and isinstance(recipe, partial) and recipe.func is build_constraint:
+        config = recipe.args[0]
+        if not (changed := _changed(constraint)):
+            return config
+        table = config.model_dump(exclude_unset=True) | changed
+        return parse_config(ConstraintFile, {"constraint": table}, source=SOURCE).constraint
+    if same and isinstance(recipe, partial) and recipe.func is combine:
+        if "text" in _changed(constraint):
+            raise ConfigError(f"{constraint.name}: its text is that of its parts; change theirs")
         kind, parts = recipe.args[:2]
         weights = recipe.args[2] if len(recipe.args) > 2 else None
         table = {
@@ -108,6 +111,21 @@ def _table(constraint: TextConstraint) -> ConstraintConfig:
     )
 
 
+def _changed(constraint: TextConstraint) -> dict[str, Any]:
+    """Settings of its table that were changed after it was built."""
+    now = {"text": constraint.text, "threshold": constraint.threshold}
+    before = now if constraint.made is None else dict(zip(now, constraint.made[2:4], strict=True))
+    return {name: value for name, value in now.items() if value != before[name]}
+
+
+def _same_scorer(constraint: TextConstraint) -> bool:
+    """Whether its recipe builds what it scores by, if maybe under another threshold or text."""
+    if constraint.made is None:
+        return True
+    _, scorer, _, _, share = constraint.made
+    return (constraint.scorer, constraint.share) == (scorer, share)
+
+
 def name_of(function: Callable[..., Any]) -> str:
     """'module:attribute' where that finds it, else a name that nobody finds, with a fingerprint."""
     module = getattr(function, "__module__", None) or "__main__"
@@ -120,49 +138,3 @@ def name_of(function: Callable[..., Any]) -> str:
             pass
         name = f"<{name}>"
     return f"{module}:{name}@{fingerprint(function)}"
-
-
-def fingerprint(function: object) -> str:
-    """Twelve digits that change with its code, its defaults and the data it refers to.
-
-    What is no code and no plain data counts as another thing in another process.
-    """
-    return hashlib.sha256(_outline(function, DEEP).encode()).hexdigest()[:12]
-
-
-def _outline(value: Any, depth: int) -> str:
-    """Text that differs where the value does."""
-    if isinstance(value, str | bytes | bool | int | float | complex | None):
-        return repr(value)
-    if isinstance(value, CodeType):
-        inside = [_outline(each, depth) for each in value.co_consts]
-        return f"code {value.co_code!r} {value.co_names} {inside}"
-    if isinstance(value, ModuleType):
-        return f"module {value.__name__}"
-    if depth and isinstance(value, list | tuple):
-        return f"{type(value).__name__} {[_outline(each, depth - 1) for each in value]}"
-    if depth and isinstance(value, set | frozenset):
-        return f"set {sorted(_outline(each, depth - 1) for each in value)}"
-    if depth and isinstance(value, dict):
-        return f"dict {[_outline(pair, depth - 1) for pair in value.items()]}"
-    if depth and isinstance(value, FunctionType):
-        cells = [_content(cell) for cell in value.__closure__ or ()]
-        names = _names(value.__code__)
-        used = {n: value.__globals__[n] for n in names if n in value.__globals__}
-        known = (value.__code__, value.__defaults__, value.__kwdefaults__, cells, used)
-        return f"function {[_outline(each, depth - 1) for each in known]}"
-    return f"{type(value).__qualname__} {id(value)} of process {os.getpid()}"
-
-
-def _names(code: CodeType) -> list[str]:
-    """What the code looks up, the code of its comprehensions and inner functions too."""
-    inner = [name for each in code.co_consts if isinstance(each, CodeType) for name in _names(each)]
-    return [*dict.fromkeys((*code.co_names, *inner))]
-
-
-def _content(cell: CellType) -> Any:
-    """None: nothing yet."""
-    try:
-        return cell.cell_contents
-    except ValueError:
-        return None

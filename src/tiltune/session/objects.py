@@ -75,13 +75,12 @@ def read_rows_given(
     """
     if isinstance(given, str | Path):
         return str(given)
-    frame: Any = given
-    if hasattr(frame, "columns") and hasattr(frame, "to_dict"):  # pandas, whose rows are columns
-        given = cast(list[dict[str, Any]], frame.to_dict("records"))
-    if not isinstance(cast(object, given), Iterable):
+    found: Any = _rows_of_frame(given)
+    if not isinstance(found, Iterable):
         raise DataError(f"{setting} = {shown(given)}: give a path, a list of rows or of texts")
+    rows = cast(Iterable[object], found)
     lines = [
-        _line(row, f"{setting}: row {number}", texts) for number, row in enumerate(given, start=1)
+        _line(row, f"{setting}: row {number}", texts) for number, row in enumerate(rows, start=1)
     ]
     if not lines:
         raise DataError(f"{setting}: there are no rows; give at least one")
@@ -91,16 +90,39 @@ def read_rows_given(
     return GivenRows(folder / f"{name}-{short}.jsonl", content)
 
 
+def _rows_of_frame(given: Any) -> Any:
+    """The rows of a data frame, a missing cell as null; of anything else itself."""
+    if hasattr(given, "iter_rows") and hasattr(given, "columns"):  # of polars, which has nulls
+        return given.iter_rows(named=True)
+    if hasattr(given, "to_dict") and hasattr(given, "isna"):  # of pandas, where NaN says so
+        kept = given.astype(object).where(given.notna(), None)
+        return kept.to_dict("records") if hasattr(given, "columns") else list(kept)
+    return given
+
+
 def _line(row: object, place: str, texts: str | None) -> str:
     if isinstance(row, str):
         chat = {"messages": [{"role": "user", "content": row}]}
         row = chat if texts is None else {texts: row}
     if not isinstance(row, Mapping):
         raise DataError(f"{place} is {shown(row)}; give a text, or fields and their values")
+    fields = dict(cast(Mapping[str, Any], row))
     try:
-        return json.dumps(dict(cast(Mapping[str, Any], row)), allow_nan=False) + "\n"
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{place} cannot be written as JSON: {error}") from None
+        return json.dumps(fields, allow_nan=False) + "\n"
+    except (TypeError, ValueError):
+        wrong = {name: value for name, value in fields.items() if not _written(value)}
+        raise DataError(
+            f"{place} holds {shown(wrong)}; give what JSON can: texts, finite numbers, True, "
+            "False, None where a value is missing, lists and dictionaries of these"
+        ) from None
+
+
+def _written(value: object) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def read_model_given(given: ModelLike, folder: Path) -> str | GivenModel:

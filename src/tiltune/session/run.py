@@ -25,6 +25,7 @@ from rich.console import Console
 
 from tiltune.config import EvaluateConfig, RunConfig, load_config, parse_config
 from tiltune.config.evaluate import load_evaluate_config
+from tiltune.config.run import RunSection
 from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.build import build_constraint
 from tiltune.errors import ConfigError, RunError
@@ -42,10 +43,12 @@ from tiltune.session.functions import ConstraintLike, is_of_session, read_constr
 from tiltune.session.lines import Lines
 from tiltune.session.objects import ModelLike, RowsLike, read_rows_given
 from tiltune.session.settings import (
+    Drawing,
     EvaluateOptions,
     SampleOptions,
     Settings,
     Table,
+    Way,
     data_table,
     keys,
     model_table,
@@ -54,7 +57,7 @@ from tiltune.training.check.check import check_run
 from tiltune.training.run import open_run
 
 Say = Callable[[str], object]
-WAYS: dict[str, Any] = {"guided": False, "round": None, "best_of": 1, "base": False}
+WAYS: dict[str, Any] = Way().model_dump()
 """How a model decodes, if nothing else is asked for."""
 SOURCE = "tiltune.Run"
 WIDTH = 100
@@ -107,16 +110,18 @@ class Run:
         stated = tree.get("run", {}).get("dir")
         if dir is not None and stated is not None:
             raise ConfigError(f"{SOURCE}: dir and run['dir'] are both given; give one")
-        if (place := dir or stated) is None:
+        if (place := stated if dir is None else dir) is None:
             temporary = tempfile.mkdtemp(prefix="tiltune-")
             weakref.finalize(self, shutil.rmtree, temporary, ignore_errors=True)
             place = Path(temporary) / "run"
-        beside = Path(place).with_name(f"{Path(place).name}.given")
+        place = str(place) if isinstance(place, Path) else place
+        folder = Path(parse_config(RunSection, {"dir": place}, source=SOURCE).dir)
+        beside = folder.with_name(f"{folder.name}.given")
         table, self._built = read_constraint(constraint)
         found_model, found_data = model_table(model, beside), data_table(data, beside)
         self._files: list[_File] = []
         tree |= {
-            "run": tree.get("run", {}) | {"dir": str(place)},
+            "run": tree.get("run", {}) | {"dir": str(folder)},
             "model": self._named(found_model),
             "data": self._named(found_data),
             "constraint": table.model_dump(exclude_unset=True),
@@ -141,7 +146,9 @@ class Run:
             config = source
         elif is_run_folder(Path(source)):
             config = read_config(Path(source))
-            moved = config.run.model_copy(update={"dir": str(source)})
+            here = Path(source)
+            here = here.resolve() if here.name in ("", "..") else here  # which names what is beside
+            moved = config.run.model_copy(update={"dir": str(here)})
             config = config.model_copy(update={"run": moved})
         else:
             config = load_config(source)
@@ -292,10 +299,8 @@ class Run:
             TiltuneError: the run is not finished, or an option cannot be.
         """
         self._check_begun()
-        if unknown := options.keys() - SampleOptions.__annotations__.keys():
-            known = ", ".join(SampleOptions.__annotations__)
-            raise ConfigError(f"sample: unknown {', '.join(sorted(unknown))}; there are: {known}")
-        request = Request(prompt, **options)
+        asked = parse_config(Drawing, {**options, "prompt": prompt}, source="sample")
+        request = Request(**asked.model_dump())
         way = {"guided": request.guided, "round": request.round}
         opened = self._contender(way)
         warn = cast(Callable[[str], None], say)
@@ -327,7 +332,8 @@ class Run:
         """
         self._check_begun()
         rest: dict[str, Any] = dict(options)
-        way = {name: rest.pop(name, usual) for name, usual in WAYS.items()}
+        given = {name: rest.pop(name) for name in Way.model_fields if name in rest}
+        way = parse_config(Way, given, source="evaluate").model_dump()
         config, built = self._evaluation(prompts, scorers or {}, rest)
         words = [
             name.replace("_", "-") + (f"-{asked}" if name in ("round", "best_of") else "")

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
+from tiltune.config.parse import Section
 from tiltune.errors import ConfigError
 from tiltune.session.objects import read_model_given, read_rows_given
 
@@ -38,6 +39,29 @@ class SampleOptions(TypedDict, total=False):
     top_p: float
     max_new_tokens: int | None
     seed: int
+
+
+class Drawing(Section):
+    """What `sample` is asked for."""
+
+    prompt: str = Field(default="", description="What is completed.")
+    chat: bool | None = Field(default=None, description="Whether it is a user's turn.")
+    n: int = Field(default=1, ge=1, description="Completions.")
+    guided: bool = Field(default=False, description="Add the learnt values while decoding.")
+    round: int | None = Field(default=None, ge=0, description="0: the base model's pair.")
+    temperature: float = Field(default=1.0, gt=0, description="1: the model's own law.")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus; 1: no truncation.")
+    max_new_tokens: int | None = Field(default=None, ge=1, description="None: the run's.")
+    seed: int = Field(default=0, ge=0, lt=2**60, description="Of the draws.")
+
+
+class Way(Section):
+    """How a model decodes, for `evaluate`."""
+
+    guided: bool = Field(default=False, description="Add the learnt values.")
+    round: int | None = Field(default=None, ge=0, description="Of the values; none: the last.")
+    best_of: int = Field(default=1, ge=1, description="Completions drawn for each that is kept.")
+    base: bool = Field(default=False, description="The model before training.")
 
 
 class EvaluateOptions(TypedDict, total=False):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,28 +11,29 @@ from typing import Any
 from tiltune.config import ConstraintConfig, parse_config
 from tiltune.config.run import ConstraintFile
 from tiltune.constraints.build import build_constraint
+from tiltune.data.encode import Example, Tokenizer, corpus_examples, prompt_list
 from tiltune.data.rows import Row, read_rows
+from tiltune.errors import DataError
 from tiltune.models import hub
 from tiltune.training.held import read_held
 
 LARGE = 50_000_000
 """Parameters from which an adapter is trained and not all weights."""
 LOOKED_AT = 200
-"""Rows that a completion's length is judged by."""
-LETTERS = 4
-"""Of a token, about."""
+"""Rows that tell what all are, and how long a completion is."""
 TOKENS = (24, 64)
 """Of a completion, at least and at most: longer ones cost as much more."""
-FIELDS = ("completion", "text", "messages")
-"""Of a row to train on, any of these."""
+ASKING = {"prompt", "messages", "conversations", "instruction", "chosen"}
+"""Fields of which a prompt may be made; `text` has none."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A path, and how large the model there is."""
+    """A path, how large the model there is, and how it reads text."""
 
     path: str
     parameters: int
+    tokenizer: Tokenizer
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Data:
         count: of its rows.
         fields: of the first.
         prompts: whether they are prompts alone, with nothing to train on.
+        chat: whether they are dialogues, or become such by the model's chat template.
         tokens: of a completion, at most, so that most of the rows' would not be cut.
     """
 
@@ -50,20 +53,55 @@ class Data:
     count: int
     fields: tuple[str, ...]
     prompts: bool
+    chat: bool
     tokens: int
 
 
 def read_model(path: str) -> Model:
     """Raises ModelError for what is no causal language model."""
-    return Model(path, hub.parameter_count(path))
+    tokenizer: Any = hub.load_tokenizer(path)
+    return Model(path, hub.parameter_count(path), tokenizer)
 
 
-def read_data(path: str) -> Data:
-    """Raises DataError for what are no rows."""
+def read_data(path: str, tokenizer: Tokenizer) -> Data:
+    """What its rows are, as `fit` would read them: to train on, or where none can be, prompts.
+
+    Raises:
+        DataError: no rows, or a row that `fit` would refuse.
+        ModelError: the tokenizer has no EOS.
+    """
     rows = read_rows(path, setting="data")
     few = rows[:: max(1, len(rows) // LOOKED_AT)]
-    answers = [text for row in few if (text := _answer(row)) is not None]
-    return Data(path, len(rows), tuple(rows[0].fields), not answers, _tokens(answers))
+    examples = _trained(few, tokenizer)
+    prompts = [] if examples else prompt_list(few, tokenizer, limit=sys.maxsize, setting="data")
+    return Data(
+        path,
+        len(rows),
+        tuple(rows[0].fields),
+        prompts=not examples,
+        chat=any(each.chat for each in (*examples, *prompts)),
+        tokens=_tokens(examples),
+    )
+
+
+def _trained(rows: Sequence[Row], tokenizer: Tokenizer) -> list[Example]:
+    """The rows as what is trained on; none: each of them is a prompt alone.
+
+    Raises:
+        DataError: some can be trained on, and others cannot; or none can, and they ask nothing.
+    """
+    examples: list[Example] = []
+    refused: list[DataError] = []
+    for row in rows:
+        try:
+            examples += corpus_examples(
+                [row], tokenizer, ends=(), max_tokens=sys.maxsize, setting="data"
+            )
+        except DataError as error:
+            refused.append(error)
+    if refused and (examples or not any(ASKING & row.fields.keys() for row in rows)):
+        raise refused[0]
+    return examples
 
 
 def read_constraint(held: str) -> dict[str, Any]:
@@ -133,8 +171,7 @@ def _data_lines(data: Data) -> list[str]:
             f"prompts = {quoted(data.path)}  # {held}, to be completed",
             '# corpus = "corpus.jsonl"  # text that should become likely; without it control alone',
         ]
-    chat = "messages" in data.fields
-    prompts = "what stands before the last answers" if chat else "the corpus's own"
+    prompts = "what stands before the last answers" if data.chat else "the corpus's own"
     return [
         "[data]",
         f"corpus = {quoted(data.path)}  # {held}, to be trained on",
@@ -165,23 +202,10 @@ def _free_folder(out: Path) -> Path:
     return next(path for name in names if not (path := Path("runs") / name).exists())
 
 
-def _answer(row: Row) -> str | None:
-    """What the model would have written; None: the row is a prompt alone."""
-    fields = row.fields
-    messages: Any = fields.get("messages")
-    if isinstance(messages, list) and messages:
-        last: Any = messages[-1]
-        answered = isinstance(last, dict) and last.get("role") == "assistant"
-        return str(last.get("content") or "") if answered else None
-    if "prompt" in fields and not any(fields.get(name) for name in FIELDS):
-        return None
-    return str(fields.get("completion") or fields.get("text") or "")
-
-
-def _tokens(answers: Sequence[str]) -> int:
+def _tokens(answers: Sequence[Example]) -> int:
     """So many that nine of ten would not be cut, in eights, within `TOKENS`."""
     low, high = TOKENS
     if not answers:
         return 48
-    letters = sorted(map(len, answers))[int(0.9 * (len(answers) - 1))]
-    return max(low, min(high, math.ceil(letters / LETTERS / 8) * 8))
+    lengths = sorted(len(each.ids) - each.prompt_length for each in answers)
+    return max(low, min(high, math.ceil(lengths[int(0.9 * (len(lengths) - 1))] / 8) * 8))

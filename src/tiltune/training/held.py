@@ -16,7 +16,7 @@ from tiltune.errors import ConfigError, ConstraintError
 
 Table = dict[str, Any]
 
-BOUNDS = re.compile(r"(\d+)?\s*(-)?\s*(\d+)?\s*(character|word|line|sentence)s?")
+BOUNDS = re.compile(r"(?:(\d+)|(\d+)?\s*-\s*(\d+)?)\s*(character|word|line|sentence)s?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,14 @@ class Kind:
     Attributes:
         example: of the whole answer.
         means: a sentence about it.
-        read: what follows the kind's name, to the constraint's keys.
+        read: what follows the kind's name, to the constraint's keys; drops none of it.
+        verbatim: whether blanks around that are a part of it.
     """
 
     example: str
     means: str
     read: Callable[[str], Table]
+    verbatim: bool = False
 
 
 def read_held(held: str) -> Table:
@@ -43,36 +45,45 @@ def read_held(held: str) -> Table:
     Raises:
         ConfigError: there is no such kind, or it needs something else.
     """
-    name, _, what = (part.strip() for part in held.partition("="))
+    name, given, what = held.partition("=")
+    name = name.strip()
     if name not in KINDS:
         near = difflib.get_close_matches(name, KINDS, 1)
         meant = f"; did you mean `{near[0]}`?" if near else ""
         raise ConfigError(f"no kind {name!r}{meant} There are: {', '.join(KINDS)}")
-    if not what and "=" in KINDS[name].example:
-        raise ConfigError(f"{name} needs more, such as {KINDS[name].example}")
-    return KINDS[name].read(what)
+    kind = KINDS[name]
+    if "=" not in kind.example and given:
+        raise ConfigError(f"{held.strip()}: {name} takes nothing; give {name} alone")
+    what = what if kind.verbatim else what.strip()
+    if "=" in kind.example and not what:
+        raise ConfigError(f"{name} needs more, such as {kind.example}")
+    return kind.read(what)
 
 
 def _words(what: str, mode: str) -> Table:
     if Path(what).is_file():
         return {"kind": "lexicon", "file": what, "mode": mode}
-    words = [word.strip() for word in what.split(",") if word.strip()]
+    words = [word.strip() for word in what.split(",")]
+    if "" in words:
+        raise ConfigError(
+            f"{what}: a comma with no word beside it; give words and phrases with commas between "
+            "them: 'damn, hell', or a file with one a line"
+        )
     if any(word.endswith(".txt") for word in words):
         raise ConfigError(f"{what}: no such file")
     return {"kind": "lexicon", "words": words, "mode": mode}
 
 
 def _length(what: str) -> Table:
-    found = BOUNDS.fullmatch(what.strip().lower())
-    low, dash, high, unit = found.groups() if found else (None, None, None, None)
-    if unit is None or (low is None and high is None):
+    found = BOUNDS.fullmatch(what.lower())
+    most, low, high, unit = found.groups() if found else (None, None, None, None)
+    if unit is None or most is low is high is None:
         raise ConfigError(
-            f"length={what}: give a number, or two, and what is counted (characters, words, lines, "
-            "sentences): '20 words', '1-2 sentences', '3- lines'"
+            f"length={what}: give a number in digits alone, or two, and what is counted "
+            "(characters, words, lines, sentences): '20 words' at most, '1-2 sentences', "
+            "'3- lines' at least"
         )
-    if dash is None:
-        low, high = None, low
-    bounds = {"at_least": low, "at_most": high}
+    bounds = {"at_least": low, "at_most": high if most is None else most}
     return {"kind": "length", "unit": f"{unit}s"} | {
         name: int(bound) for name, bound in bounds.items() if bound is not None
     }
@@ -85,7 +96,8 @@ def _schema(what: str) -> Table:
 
 
 def _classifier(what: str) -> Table:
-    folder, label = (what, "") if Path(what).is_dir() else what.rpartition(":")[::2]
+    whole = Path(what).is_dir() or ":" not in what
+    folder, label = (what, "") if whole else what.rpartition(":")[::2]
     table = {"kind": "classifier", "path": folder, "label": label, "mode": "forbid"}
     try:
         build_constraint(ClassifierConfig.model_validate(table))
@@ -97,6 +109,11 @@ def _classifier(what: str) -> Table:
 
 def _function(what: str) -> Table:
     place, _, name = what.rpartition(":")
+    if not place or not name:
+        raise ConfigError(
+            f"function={what}: give a file or a module, and the function in it after a colon: "
+            "function=path.py:name, function=package.module:name"
+        )
     if place.endswith(".py"):
         path = Path(place)
         if not path.is_file():
@@ -138,11 +155,13 @@ KINDS = {
         r"regex=\AYes|No\Z",
         "a regular expression matches",
         lambda what: {"kind": "regex", "pattern": what, "mode": "require"},
+        verbatim=True,
     ),
     "no-regex": Kind(
         r"no-regex=\d",
         "a regular expression matches nowhere",
         lambda what: {"kind": "regex", "pattern": what, "mode": "forbid"},
+        verbatim=True,
     ),
     "json": Kind("json=schema.json", "the text is JSON that meets the schema", _schema),
     "classifier": Kind("classifier=FOLDER:LABEL", "it does not see the label", _classifier),

@@ -25,6 +25,8 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from tiltune import errors
+from tiltune.constraints.heard import Warned, listened
+from tiltune.constraints.heard import told_again as warned_again
 from tiltune.errors import RunError
 from tiltune.models import bfloat16
 from tiltune.models.checkpoint import contiguous
@@ -61,6 +63,7 @@ class RemoteActor:
     ) -> None:
         self.actor = actor
         self._progress = progress
+        self._told: set[Warned] = set()
         self._submitted: tuple[dict[str, Tensor], int] | None = None
         # by name: handles would be duplicated for every tensor, which a spawn refuses
         torch_multiprocessing.set_sharing_strategy("file_system")
@@ -148,9 +151,10 @@ class RemoteActor:
         if not self._pipe.poll():
             raise self._dead()
         try:
-            kind, content = self._pipe.recv()
+            kind, content, heard = self._pipe.recv()
         except (EOFError, OSError):  # the child ended, maybe half-way through a message
             raise self._dead() from None
+        warned_again(heard, self._told)
         if kind == "error":
             name, text, trace = content
             self._process.join(5)
@@ -230,16 +234,19 @@ def _serve(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
     torch.set_num_threads(threads)
+    heard: list[Warned] = []
     try:
         actor.own(device)
-        pipe.send(("ready", None))
+        pipe.send(("ready", None, heard))
         while True:
             kind, weights, version = pipe.recv()
-            pipe.send(("done", _work(actor, shown, kind, (from_bytes(weights), version))))
+            with listened() as heard:
+                done = _work(actor, shown, kind, (from_bytes(weights), version))
+            pipe.send(("done", done, heard))
     except EOFError:
         return
     except Exception as error:
-        pipe.send(("error", (type(error).__name__, str(error), traceback.format_exc())))
+        pipe.send(("error", (type(error).__name__, str(error), traceback.format_exc()), heard))
 
 
 def _work(

@@ -7,10 +7,10 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from tiltune.config import ResolvedConfig, RunConfig
+from tiltune.records.progress import Progress, silent
 from tiltune.training.actor import on_device
 from tiltune.training.assemble import Prepared, make_actor, make_learner, prepare
 from tiltune.training.check.forecast import FEW, Forecast, forecast
@@ -25,8 +25,10 @@ SAMPLES = 256
 LARGE = 50_000_000
 SAMPLES_OF_LARGE = 128
 """Likewise for models of this size and above."""
-FIXED = "measuring"
+FIXED = "validation"
 """The phase whose time does not shrink with completions and steps."""
+SEEN = 64
+"""Completions a round from which on a change may be more than chance."""
 
 
 @dataclass(frozen=True)
@@ -37,18 +39,22 @@ class Quick:
     told: Sequence[str]
 
 
-def quick(given: RunConfig) -> Quick:
+def quick(given: RunConfig, progress: Progress = silent) -> Quick:
     """Load the model, time a miniature round, and leave out what does not fit.
+
+    Args:
+        given: the run, in the folder where it will stand.
+        progress: told of the corpus, as it is scored, and of the miniature's completions.
 
     Raises:
         TiltuneError: see `prepare`.
     """
     started = time.perf_counter()
-    prepared = prepare(given)
+    prepared = prepare(given, progress=progress)
     loading = time.perf_counter() - started
     most = SAMPLES if prepared.loaded.parameters < LARGE else SAMPLES_OF_LARGE
     config = shrunk(prepared.config, min(1.0, most / prepared.config.sampler.samples_per_round))
-    measured = _timed(replace(prepared, config=config))
+    measured = _timed(replace(prepared, config=config), progress)
     left = (SECONDS - (time.perf_counter() - started) - loading) * MARGIN
     rounds, share = fitting(measured.seconds, config.method.rounds, left)
     chosen = shrunk(_with(config, method={"rounds": rounds}), share)
@@ -57,12 +63,6 @@ def quick(given: RunConfig) -> Quick:
     total = sum(each * (1.0 if name == FIXED else share) for name, each in seconds.items())
     stated = _stated(given, prepared, chosen)
     return Quick(stated, _told(stated, chosen, total))
-
-
-def quick_folder(given: RunConfig) -> Path:
-    """Where a quick run of this configuration is written, so that it is in no other's way."""
-    folder = Path(given.run.dir)
-    return folder.with_name(f"{folder.name}-quick")
 
 
 def fitting(seconds: Mapping[str, float], rounds: int, left: float) -> tuple[int, float]:
@@ -74,7 +74,7 @@ def fitting(seconds: Mapping[str, float], rounds: int, left: float) -> tuple[int
         left: seconds.
 
     Returns:
-        One round where measuring, which nothing makes shorter, would take more than half of it.
+        One round where validation, which nothing makes shorter, would take more than half of it.
     """
     if seconds.get(FIXED, 0.0) > left / 2:
         seconds, rounds = fewer_rounds(seconds, rounds, 1), 1
@@ -85,7 +85,8 @@ def fitting(seconds: Mapping[str, float], rounds: int, left: float) -> tuple[int
 
 def fewer_rounds(seconds: Mapping[str, float], rounds: int, asked: int) -> dict[str, float]:
     """The phases of a run of `asked` rounds; a run of n measures n + 1 times, and warms up once."""
-    scales = {FIXED: (asked + 1) / (rounds + 1), "warm start": 1.0}
+    often = (asked + 1) / (rounds + 1)
+    scales = {FIXED: often, "measuring": often, "warm start": 1.0}
     return {name: each * scales.get(name, asked / rounds) for name, each in seconds.items()}
 
 
@@ -118,21 +119,21 @@ def _with(config: Any, **tables: dict[str, Any]) -> Any:
     )
 
 
-def _timed(prepared: Prepared) -> Forecast:
+def _timed(prepared: Prepared, progress: Progress) -> Forecast:
     """A miniature round, which leaves nothing but time behind."""
     actor, learner = make_actor(prepared), make_learner(prepared)
     device = prepared.loaded.policy.device
     actor.sampler.generator = on_device(actor.sampler.generator, device)
     count = max(FEW, actor.plan.group_size)
-    scored = actor.sampler.draw(prepared.loaded.policy, count, policy_version=0)
+    policy = prepared.loaded.policy
+    scored = actor.sampler.draw(policy, count, policy_version=0, progress=progress)
     return forecast(prepared, actor, learner, scored)
 
 
 def _stated(given: RunConfig, prepared: Prepared, chosen: ResolvedConfig) -> RunConfig:
-    """What was given, with what is fewer than it would be as settings, in a folder of its own."""
+    """What was given, with what is fewer than it would be as settings; see `records.quick.CUT`."""
     needs, learner = prepared.method.needs, chosen.learner
     tables: dict[str, dict[str, Any]] = {
-        "run": {"dir": str(quick_folder(given)), "overwrite": True},
         "method": {"rounds": chosen.method.rounds},
         "sampler": {"samples_per_round": chosen.sampler.samples_per_round},
         "learner": {"steps_per_round": learner.steps_per_round},
@@ -149,11 +150,16 @@ def _stated(given: RunConfig, prepared: Prepared, chosen: ResolvedConfig) -> Run
 
 def _told(stated: RunConfig, config: ResolvedConfig, seconds: float) -> list[str]:
     method, policy = config.method.rounds, config.learner.steps_per_round
+    completions = config.sampler.samples_per_round
+    shows = (
+        "It shows that the model moves, no result"
+        if completions >= SEEN
+        else "So little shows that everything works; what moves is mostly chance"
+    )
     lines = [
-        f"quick: rounds {method}, completions a round {config.sampler.samples_per_round}, steps a "
-        f"round {policy}; about {seconds / 60:.1f} minutes by what a miniature round took. It "
-        f"shows that the model moves, no result; it is written to {stated.run.dir}, where it "
-        "stands in no other run's way"
+        f"quick: rounds {method}, completions a round {completions}, steps a round {policy}; about "
+        f"{seconds / 60:.1f} minutes by what a miniature round took on this machine, as busy as it "
+        f"is now. {shows}; it is written to {stated.run.dir}"
     ]
     if seconds > SECONDS:
         lines.append(

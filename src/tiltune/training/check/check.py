@@ -35,8 +35,8 @@ from tiltune.training.check.verdict import (
     costs,
     exact,
     following,
-    gigabytes,
     meets,
+    memory,
     wrong,
 )
 from tiltune.training.corpus import completions_of
@@ -195,8 +195,9 @@ def _say_forecast(measured: Forecast, prepared: Prepared, scored: Scored, page: 
         *(line for line in told if line is not None),
         f"estimated minutes: {sum(measured.seconds.values()) / 60:.1f} ({phases})"
         + ("; the actor's and the learner's share overlap" if parallel else ""),
-        f"memory: {gigabytes(measured)} at its peak in a miniature round"
-        + (", twice the parts that are not shared with an actor of its own" if parallel else ""),
+        f"memory: {memory(measured)} at the peak of a miniature round, in this process; whole "
+        "batches may take more"
+        + (", and an actor of its own has its own part of it" if parallel else ""),
     )
 
 

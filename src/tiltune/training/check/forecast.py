@@ -33,10 +33,17 @@ AGAIN = 4
 
 @dataclass(frozen=True)
 class Forecast:
-    """Seconds of each phase over the whole run; peak resident bytes of the miniature."""
+    """What a run will take.
+
+    Attributes:
+        seconds: of each phase over the whole run.
+        host_bytes: resident at the miniature's peak, in this process.
+        device_bytes: of tensors on the GPU at its peak; None: there is none.
+    """
 
     seconds: dict[str, float]
-    peak_bytes: int
+    host_bytes: int
+    device_bytes: int | None = None
 
 
 def forecast(prepared: Prepared, actor: Actor, learner: Learner, scored: Scored) -> Forecast:
@@ -58,12 +65,20 @@ def forecast(prepared: Prepared, actor: Actor, learner: Learner, scored: Scored)
         step = _value_step(actor.value_learner, scored, law)
         seconds["values"] = step * fits * config.value_model.steps_per_round
     seconds["measuring"] = _measuring(prepared, scored, plan.measured) * (rounds + 1)
+    if prepared.measurer.satisfying or prepared.measurer.violating:
+        seconds["validation"] = _validation(prepared) * (rounds + 1)
     trained = Trained(scored.samples, law, values) if plan.law != "none" else None
     steps = rounds * config.learner.steps_per_round
     if learner.beta is None:  # choosing it, too, takes a forward and backward pass a step
         learner.beta, steps = LEAST, steps + STEPS
     seconds["policy"] = _policy_step(learner, trained) * steps
-    return Forecast(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    host_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return Forecast(seconds, host_bytes, _device_bytes(prepared.loaded.policy.device))
+
+
+def _device_bytes(device: torch.device) -> int | None:
+    """The most that tensors have taken there so far."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
 def draws(plan: ActorPlan, rounds: int) -> int:
@@ -131,11 +146,16 @@ def _grouped(samples: Samples, rows: int, group: int) -> Samples:
 
 
 def _measuring(prepared: Prepared, scored: Scored, measured: int) -> float:
-    """Of one policy version: its distance to the reference, and its validation losses."""
-    policy, measurer = prepared.loaded.policy, prepared.measurer
-    few = scored.samples.select(torch.arange(FEW))
+    """Of one policy version: its distance to the reference."""
+    policy, few = prepared.loaded.policy, scored.samples.select(torch.arange(FEW))
     seconds = per_step(_each(lambda: divergence_numbers(policy, prepared.reference, few)))
-    total = seconds * min(measured, MOST_KL_SAMPLES) / FEW
+    return seconds * min(measured, MOST_KL_SAMPLES) / FEW
+
+
+def _validation(prepared: Prepared) -> float:
+    """Of one policy version: its validation losses."""
+    policy, measurer = prepared.loaded.policy, prepared.measurer
+    total = 0.0
     for rows in (measurer.satisfying, measurer.violating):
         part = rows[:: -(-len(rows) // FEW) or 1]
         if part:

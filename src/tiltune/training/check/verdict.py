@@ -26,8 +26,8 @@ def meets(samples: Count) -> str:
 
 
 def costs(measured: Forecast) -> str:
-    """Time and memory of the whole run."""
-    return f"about {duration(sum(measured.seconds.values()))}, {gigabytes(measured)} of memory"
+    """Time of the whole run, and memory that it takes at least."""
+    return f"about {duration(sum(measured.seconds.values()))}, over {memory(measured)}"
 
 
 def duration(seconds: float) -> str:
@@ -37,8 +37,16 @@ def duration(seconds: float) -> str:
     return told if minutes < LONG else f"{told} ({minutes / 60:.1f} hours)"
 
 
-def gigabytes(measured: Forecast) -> str:
-    return f"{measured.peak_bytes / 1e9:.2f} GB"
+def memory(measured: Forecast) -> str:
+    """Of the machine, and of its GPU where the model is on one, as a miniature took it."""
+    host = f"{_gigabytes(measured.host_bytes)} of memory"
+    if measured.device_bytes is None:
+        return host
+    return f"{host}, {_gigabytes(measured.device_bytes)} on the GPU"
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count < 10e9 else f"{count / 1e9:.0f} GB"
 
 
 def exact(constraint: TextConstraint, found: Ends | str | None) -> str:
