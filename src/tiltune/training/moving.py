@@ -1,8 +1,10 @@
 """Moving targets, a round at a time: where the policy came to, where the target goes, the weights.
 
 The master aims within the bounds, so far from their edges that the interval of what is measured
-lies within them, too. The learner comes near its target and not to it, and prompts differ; so what
-the policy misses of an edge is added to the aim, in logits.
+lies within them, too. Where the policy's share is another than its targets so far let expect, since
+its prompts differ, or its values err, the aim gives way by as much, in logits. What is expected
+lags behind the targets a little, as a policy does: else its lag would be taken for an error, and
+the next target would go too far.
 """
 
 import math
@@ -24,26 +26,23 @@ WIDTHS = 2.0
 """Half-widths of the interval between aim and edge: its own, and one for where it falls."""
 HALF_WIDTH = 1.96
 """Standard errors that half a 95 % interval is wide."""
-GAIN = 0.5
-"""Share of what a policy misses that the next aim makes good: it may be on its way still."""
+PACE = 0.9
+"""Share of its way to a target, in logits, that a policy is expected to come in a round."""
 
 
 @dataclass
 class Mover:
-    """Owns the aims' offsets, which are all that it remembers.
+    """Owns the targets so far, which are all that it remembers.
 
     Attributes:
         bounds: on shares of all completions.
         measured: completions that the final policy is measured on.
-        offsets: of each bound's aim, logits.
-        signs: which edge of a bound the last target pressed against: 1 the low one, -1 the high
-            one, 0 neither; empty before the first round.
+        targets: the shares of each round's target, a bound each.
     """
 
     bounds: Sequence[Bound]
     measured: int
-    offsets: list[float] = field(default_factory=list[float])
-    signs: list[int] = field(default_factory=list[int])
+    targets: list[tuple[float, ...]] = field(default_factory=list[tuple[float, ...]])
 
     def move(self, pool: Samples, measured: Samples) -> tuple[Samples, dict[str, Any]]:
         """The reference's completions with their weights as labels, and fields of the record.
@@ -58,12 +57,10 @@ class Mover:
             Infeasible: no weights on the pool meet the bounds.
         """
         assert pool.met is not None
-        shares = _shares(measured)
-        self._follow(shares, len(measured))
         met = pool.met.cpu().numpy()
         least = nearest(met, self.bounds)
-        moved = self._aimed(met) or least
-        self.signs = [int(np.sign(each)) for each in moved.multipliers]
+        moved = self._aimed(met, self._misses(pool, measured)) or least
+        self.targets.append(moved.shares)
         labels = torch.from_numpy(moved.weights / moved.weights.max()).float()
         return replace(pool, labels=labels.to(pool.labels.device)), {
             "shares": self.told(measured, moved),
@@ -91,31 +88,31 @@ class Mover:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold."""
-        return {"offsets": list(self.offsets), "signs": list(self.signs)}
+        return {"targets": [list(each) for each in self.targets]}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Undo `state`."""
-        self.offsets, self.signs = list(state["offsets"]), list(state["signs"])
+        self.targets = [tuple(each) for each in state["targets"]]
 
-    def _follow(self, shares: Sequence[float], count: int) -> None:
-        """Add what the policy misses of the edge that its target pressed against to the offsets."""
-        if not self.signs:  # the reference itself, which followed nothing yet
-            self.offsets = [0.0] * len(self.bounds)
-            return
-        for place, (bound, share) in enumerate(zip(self.bounds, shares, strict=True)):
-            low, high = drawn_in(bound, self.measured)
-            sign = self.signs[place]
-            edge = low if sign > 0 else high if sign < 0 else min(max(share, low), high)
-            if 0 < edge < 1:
-                share = (share * count + 0.5) / (count + 1)  # none of a sample is not none of all
-                if sign or not low <= share <= high:
-                    self.offsets[place] += GAIN * (_logit(edge) - _logit(share))
+    def _misses(self, pool: Samples, measured: Samples) -> list[float]:
+        """How far each share of the policy is from what its targets let expect, logits.
 
-    def _aimed(self, met: np.ndarray) -> Moved | None:
-        """At the drawn-in and shifted bounds; None where no weights meet those."""
+        A policy of version n has been trained on the targets of the first n rounds.
+        """
+        seen = self.targets[: int(measured.policy_version[0])]
+        misses: list[float] = []
+        for place, (share, base) in enumerate(zip(_shares(measured), _shares(pool), strict=True)):
+            expected = _logit(base, len(pool))
+            for target in seen:
+                expected += PACE * (_logit(target[place], len(pool)) - expected)
+            misses.append(_logit(share, len(measured)) - expected)
+        return misses
+
+    def _aimed(self, met: np.ndarray, misses: Sequence[float]) -> Moved | None:
+        """At the drawn-in bounds, less the misses; None where no weights meet those."""
         aims = [
-            Bound(bound.name, *(_shifted(edge, offset) for edge in drawn_in(bound, self.measured)))
-            for bound, offset in zip(self.bounds, self.offsets, strict=True)
+            Bound(bound.name, *(_shifted(edge, -miss) for edge in drawn_in(bound, self.measured)))
+            for bound, miss in zip(self.bounds, misses, strict=True)
         ]
         try:
             return nearest(met, aims)
@@ -144,13 +141,17 @@ def _shares(samples: Samples) -> list[float]:
     return shares.tolist()
 
 
-def _logit(share: float) -> float:
+def _logit(share: float, count: int) -> float:
+    """Of so many; none of them is not none of all."""
+    share = (share * count + 0.5) / (count + 1)
     return math.log(share) - math.log1p(-share)
 
 
-def _shifted(share: float, offset: float) -> float:
-    """By so many logits; none and all stay what they are."""
-    return 1 / (1 + math.exp(-_logit(share) - offset)) if 0 < share < 1 else share
+def _shifted(share: float, logits: float) -> float:
+    """None and all stay what they are."""
+    if not 0 < share < 1:
+        return share
+    return 1 / (1 + (1 - share) / share * math.exp(-logits))
 
 
 def _finite(multiplier: float) -> float | None:
