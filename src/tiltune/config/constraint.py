@@ -356,7 +356,7 @@ class PopulationConfig(CombinedSection):
 
     @model_validator(mode="after")
     def _bounds(self) -> "PopulationConfig":
-        if "threshold" in self.model_fields_set:
+        if self.threshold != 0.5:  # which a stored one states
             raise ValueError("threshold is the part's, whose share is bounded; set it there")
         if self.at_least is None and self.at_most is None:
             raise ValueError("neither at_least nor at_most is set; bound the share by one or both")
