@@ -10,6 +10,7 @@ import pytest
 import tiny
 from metric_worlds import generated, scored
 from tiltune.config import CompareConfig, EvaluateConfig, load_constraint_config, parse_config
+from tiltune.config.run import ConstraintFile
 from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.build import build_constraint
 from tiltune.constraints.population import share_told, verdict
@@ -98,6 +99,13 @@ def test_several_populations_are_an_all(tmp_path: Path, capsys: pytest.CaptureFi
     said = capsys.readouterr().err
     assert "lexicon constraint (require, 1 entry): share 0.500 [0.451, 0.549]" in said
     assert "bounds at most 0.2: not met" in said
+
+
+def test_a_stored_population_is_read_again(tmp_path: Path) -> None:
+    """As a resume reads it, with every setting stated."""
+    given = population(tmp_path, BOTH)
+    stored = json.loads(given.model_dump_json())
+    assert parse_config(ConstraintFile, {"constraint": stored}, source="").constraint == given
 
 
 def test_a_service_that_fails_fails_for_all_bounds() -> None:

@@ -1,9 +1,11 @@
 """`moving-targets` as a run: what it refuses, that it resumes, what it leaves and warns of."""
 
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import tiny
 from conftest import ROOT
@@ -19,6 +21,7 @@ from tiltune.records.report.folder import read_folder
 from tiltune.records.report.rounds import round_tables
 from tiltune.records.rounds import RoundRecord, ShareRecord, read_records
 from tiltune.training.assemble import prepare
+from tiltune.training.check.check import check_run
 from tiltune.training.run import open_run
 
 EXAMPLE = ROOT / "examples" / "methods" / "moving_targets.toml"
@@ -95,9 +98,7 @@ def test_it_resumes_to_the_bit(
     assert tiny.outcome(tmp_path / "stopped") == expected
 
 
-def test_a_run_tells_its_shares_in_records_report_and_check(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_tells_its_shares_in_records_report_and_check(tmp_path: Path) -> None:
     given = tree(tmp_path)
     records = tiny.finish(given)
     assert records == read_records(tmp_path / "run" / "records.jsonl")
@@ -118,34 +119,22 @@ def test_a_run_tells_its_shares_in_records_report_and_check(
     ]
     assert "least that meets the bounds" in (tmp_path / "run" / "report.html").read_text("utf-8")
     given["run"]["dir"] = str(tmp_path / "other")
-    assert _check(given, tmp_path) == 0
-    said = capsys.readouterr().out
+    said = checked(given)
     assert "shares of" in said and "the least KL to the reference that meets the bounds" in said
 
 
-def _check(given: tiny.Tree, folder: Path) -> int:
-    path = folder / "run.toml"
-    constraint = given["constraint"]
-    rest = {name: table for name, table in given.items() if name != "constraint"}
-    tiny.write_toml(rest, path)
-    parts = "".join(
-        f"[[constraint.parts]]\nkind = 'population'\nat_least = {part['at_least']}\n"
-        f"at_most = {part['at_most']}\n"
-        f"parts = [{{kind = 'regex', pattern = '{part['parts'][0]['pattern']}'}}]\n"
-        for part in constraint["parts"]
-    )
-    path.write_text(path.read_text("utf-8") + f"[constraint]\nkind = 'all'\n{parts}", "utf-8")
-    return tiny.tiltune("check", str(path))
+def checked(given: tiny.Tree) -> str:
+    """What `tiltune check` says."""
+    written = StringIO()
+    check_run(tiny.config(given), Console(file=written, width=1000))
+    return written.getvalue()
 
 
-def test_bounds_that_no_completion_serves_end_in_words(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bounds_that_no_completion_serves_end_in_words(tmp_path: Path) -> None:
     """In `check` as the gravest warning; in a run before anything is trained."""
     given = tree(tmp_path)
     given["constraint"]["parts"][0]["parts"] = [{"kind": "regex", "pattern": "giraffe"}]
-    assert _check(given, tmp_path) == 0
-    said = capsys.readouterr().out
+    said = checked(given)
     assert "of the reference is counted by" in said and "giraffe" in said
     with pytest.raises(Infeasible, match=r"giraffe.*, whose share is to be 0\.6 to 0\.9"):
         tiny.finish(given)
