@@ -112,7 +112,8 @@ def _several(met: Bool[np.ndarray, "N M"], bounds: Sequence[Bound]) -> Moved:
         scores = log_p + features @ (up - down)
         log_z = float(np.logaddexp.reduce(scores))
         reached = np.exp(scores - log_z) @ features
-        return log_z - up @ low + down @ high, np.concatenate((reached - low, high - reached))
+        value = float(log_z - up @ low + down @ high)
+        return value, np.concatenate((reached - low, high - reached))
 
     found = optimize.minimize(
         dual,
