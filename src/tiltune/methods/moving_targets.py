@@ -6,7 +6,7 @@ the target on (`training/moving.py`). The weights are labels, so that the values
 `R(s) = E_ref[w | s]` and the target is `q(v|s) = p_ref(v|s) R(sv) / R(s)`, which for weights
 `w ∝ exp(Σ_m λ_m f_m)` is the tilt of the reference by the multipliers: the loss is tilt's.
 Source: arXiv 2002.10766 (the alternation); for language models, with KL and values, it is ours.
-The paper's learner, a likelihood weighed by w, learns the few completions of one kind by heart.
+The paper's learner is a likelihood weighed by w; a target at every prefix says more of each text.
 """
 
 from dataclasses import dataclass
