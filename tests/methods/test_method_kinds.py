@@ -17,6 +17,7 @@ from tiltune.methods.filter import Filter
 from tiltune.methods.gfn import Gfn
 from tiltune.methods.grpo import Grpo
 from tiltune.methods.kinds import KINDS, make_method
+from tiltune.methods.moving_targets import MovingTargets
 from tiltune.methods.policy_gradient import RATE, SAMPLES
 from tiltune.methods.ppo import Ppo
 from tiltune.methods.python import Adopted
@@ -79,6 +80,10 @@ def test_the_tables_the_union_and_the_dictionary_name_the_same_kinds() -> None:
         ({"kind": "gfn"}, Gfn("tb", 1e-4, 0.25, 0.25, (0.5, 2.0), 1, 4)),
         ({"kind": "gfn", "objective": "vargrad"}, Gfn("vargrad", group_size=8)),
         (
+            {"kind": "moving-targets", "prefix_weight_clip": 4.0},
+            MovingTargets(Tilt(4.0)),
+        ),
+        (
             {"kind": "python", "path": "test_method_kinds:USERS"},
             Adopted(USERS, "test_method_kinds:USERS"),
         ),
@@ -105,6 +110,10 @@ def test_a_table_s_settings_reach_its_method(stated: dict[str, Any], expected: A
         ({"kind": "etpo"}, Needs(law="reference", values="prefix")),
         ({"kind": "ppo"}, Needs(values="state", order="passes")),
         ({"kind": "grpo", "group_size": 5}, Needs(group_size=5, order="passes")),
+        (
+            {"kind": "moving-targets"},
+            Needs(law="reference", values="prefix", population=True),
+        ),
         ({"kind": "python", "path": "test_method_kinds:USERS"}, Needs(values="prefix")),
     ],
 )
@@ -121,7 +130,7 @@ OTHERS = [
     ("grpo", "objective", "tb", "'gfn'"),
     ("tilt", "kl_weight", 0.3, "'ppo' and 'grpo' and 'etpo'"),
     ("tilt", "decay", 0.5, "'ppo'"),
-    ("sft", "prefix_weight_clip", 10.0, "'tilt' and 'etpo'"),
+    ("sft", "prefix_weight_clip", 10.0, "'tilt' and 'etpo' and 'moving-targets'"),
     ("filter", "passes", 4, "'ppo' and 'grpo' and 'gfn'"),
     ("ppo", "group_size", 8, "'grpo' and 'gfn'"),
     ("grpo", "decay", 0.95, "'ppo'"),

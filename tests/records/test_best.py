@@ -4,7 +4,7 @@ import pytest
 
 from tiltune.records.best import Aim
 from tiltune.records.intervals import wilson_interval
-from tiltune.records.rounds import RoundRecord
+from tiltune.records.rounds import RoundRecord, ShareRecord
 
 pytestmark = pytest.mark.quick
 
@@ -77,3 +77,35 @@ def test_without_a_target_rates_alike_leave_it_to_the_loss() -> None:
     assert not aim.prefers(near, BAD) and aim.prefers(BAD, near)
     assert aim.prefers(version(0.48, 3.0), BAD)
     assert aim.prefers(version(0.48, None), BAD) and aim.prefers(BAD, version(0.48, None))
+
+
+def of_shares(*shares: float, distance: float = 1.0, count: int = 1000) -> RoundRecord:
+    """Of bounds .45 to .55."""
+    told = tuple(
+        ShareRecord(
+            of="x",
+            low=0.45,
+            high=0.55,
+            share=share,
+            interval=wilson_interval(round(share * count), count),
+        )
+        for share in shares
+    )
+    return version(0.5, 1.0, distance).model_copy(update={"shares": told})
+
+
+def test_bounds_on_shares_go_before_the_rate() -> None:
+    aim = Aim()
+    met, near, far = of_shares(0.5), of_shares(0.47), of_shares(0.3)
+    assert met.shares[0].met and not near.shares[0].met and near.shares[0].missed == 0
+    assert far.shares[0].missed == pytest.approx(0.15)
+    assert aim.prefers(met, near) and not aim.prefers(near, met)
+    assert aim.prefers(near, far) and not aim.prefers(far, near)
+    closer = of_shares(0.51, distance=0.5)
+    assert aim.prefers(closer, met) and not aim.prefers(met, closer)
+    assert aim.prefers(of_shares(0.5, 0.5), of_shares(0.5, 0.3))  # all of them
+
+
+def test_beyond_the_reference_s_bound_no_share_helps() -> None:
+    aim = Aim(kl_max_nats=0.8)
+    assert aim.prefers(of_shares(0.3, distance=0.7), of_shares(0.5, distance=0.9))

@@ -1,5 +1,6 @@
 """score, rescore, classifier train: scores of text that is there already."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -28,10 +29,12 @@ def score(
         built = build_constraint(config)
         if found := conflict(config, built):
             say(("warning: ", "yellow"), found)
-        count, satisfied = score_file(built, completions, write)
+        met = Counter[int]()
+        count, satisfied = score_file(built, completions, write, met)
     say(f"{satisfied} of {count} satisfy")
-    if built.share is not None:
-        say(share_told(built.share, satisfied, count))
+    for place, bound in enumerate(built.bounds):
+        of = f"{bound.name}: " if len(built.bounds) > 1 else ""
+        say(of + share_told(bound, met[place], count))
 
 
 def rescore(

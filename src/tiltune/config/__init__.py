@@ -38,12 +38,14 @@ from tiltune.config.method import (
     GfnSection,
     GrpoSection,
     MethodConfig,
+    MovingTargetsSection,
     PpoSection,
     PythonMethodSection,
     SftSection,
     TiltSection,
 )
 from tiltune.config.parse import parse_config, read_toml
+from tiltune.config.populations import populations
 from tiltune.config.resolved import ResolvedConfig, ResolvedValueModel
 from tiltune.config.run import (
     ActorSection,
@@ -84,6 +86,7 @@ __all__ = [
     "MethodConfig",
     "MethodEntry",
     "ModelSection",
+    "MovingTargetsSection",
     "NotConfig",
     "PerplexityConfig",
     "PopulationConfig",
@@ -113,5 +116,6 @@ __all__ = [
     "load_constraint_config",
     "load_evaluate_config",
     "parse_config",
+    "populations",
     "read_toml",
 ]

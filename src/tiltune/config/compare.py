@@ -19,6 +19,7 @@ MethodKind = Literal[
     "gfn",
     "etpo",
     "tilt",
+    "moving-targets",
     "python",
 ]
 

@@ -71,9 +71,7 @@ class PythonConfig(TextSection):
     mendable: ClassVar[bool] = True
 
     kind: Literal["python"]
-    path: str = Field(
-        description="'module:attribute' of a callable, see `tiltune.constraints.base`."
-    )
+    path: str = Field(description="'module:attribute' of a callable, see docs/constraints.md.")
     takes: Literal["batch", "completion"] = Field(
         default="batch",
         description="batch: a list of completions, and gives a list of scores. completion: one, "
@@ -200,7 +198,7 @@ def refuse_population(constraint: Any, what: str) -> None:
     if isinstance(constraint, PopulationConfig):
         raise ValueError(
             f"{what} is a population, which bounds a share of all completions and says nothing of "
-            "one text; state it alone, as the whole constraint"
+            "one text; state it alone, or in an `all` of populations alone"
         )
 
 
@@ -305,13 +303,14 @@ class CombinedSection(ConstraintSection):
     @field_validator("parts")
     @classmethod
     def _no_population(cls, parts: tuple[ConstraintSection, ...]) -> tuple[ConstraintSection, ...]:
-        for number, part in enumerate(parts):
-            refuse_population(part, f"parts.{number}")
+        if cls is not AllConfig or {type(part) for part in parts} != {PopulationConfig}:
+            for number, part in enumerate(parts):
+                refuse_population(part, f"parts.{number}")
         return parts
 
 
 class AllConfig(CombinedSection):
-    """Every part is satisfied; the least of the parts' labels."""
+    """Every part is satisfied; the least of their labels. Of populations: every bound holds."""
 
     kind: Literal["all"]
 
@@ -357,7 +356,7 @@ class PopulationConfig(CombinedSection):
 
     @model_validator(mode="after")
     def _bounds(self) -> "PopulationConfig":
-        if "threshold" in self.model_fields_set:
+        if self.threshold != 0.5:  # which a stored one states
             raise ValueError("threshold is the part's, whose share is bounded; set it there")
         if self.at_least is None and self.at_most is None:
             raise ValueError("neither at_least nor at_most is set; bound the share by one or both")

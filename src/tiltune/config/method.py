@@ -85,10 +85,9 @@ class MethodSection(Section):
         return kept
 
 
-class TiltSection(MethodSection):
-    """The target of the snapshot's values, in closed form at every prefix."""
+class TargetSection(MethodSection):
+    """What kinds read that train on a target in closed form at every prefix."""
 
-    kind: Literal["tilt"] = "tilt"
     beta: float | None = Field(
         default=None,
         ge=0,
@@ -97,6 +96,24 @@ class TiltSection(MethodSection):
     )
     prefix_weight_clip: float = Field(
         default=10.0, gt=0, description="Upper bound of a prefix weight."
+    )
+
+
+class TiltSection(TargetSection):
+    """The target of the snapshot's values."""
+
+    kind: Literal["tilt"] = "tilt"
+
+
+class MovingTargetsSection(TargetSection):
+    """The nearest law to the reference that meets bounds on shares of all completions."""
+
+    kind: Literal["moving-targets"] = "moving-targets"
+    rounds: int = Field(
+        default=6, ge=1, description="Rounds of sampling, value learning and training."
+    )
+    anchor: Literal["snapshot", "reference"] = Field(
+        default="reference", description="Which law the values and target tilt."
     )
 
 
@@ -254,7 +271,8 @@ TABLES: dict[str, type[MethodSection]] = {
     get_args(table.model_fields["kind"].annotation)[0]: table
     for table in (
         *(TiltSection, SftSection, FilterSection),
-        *(PpoSection, GrpoSection, GfnSection, EtpoSection, PythonMethodSection),
+        *(PpoSection, GrpoSection, GfnSection, EtpoSection, MovingTargetsSection),
+        PythonMethodSection,
     )
 }
 """The table of each kind."""
@@ -275,6 +293,7 @@ MethodConfig = Annotated[
     | Annotated[GrpoSection, Tag("grpo")]
     | Annotated[GfnSection, Tag("gfn")]
     | Annotated[EtpoSection, Tag("etpo")]
+    | Annotated[MovingTargetsSection, Tag("moving-targets")]
     | Annotated[PythonMethodSection, Tag("python")],
     Discriminator(_kind),
 ]

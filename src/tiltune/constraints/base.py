@@ -6,9 +6,10 @@ from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Any, Literal, Protocol, SupportsFloat, cast, final
 
-from tiltune.config.constraint_section import JudgedText
+from tiltune.config.constraint_section import JudgedText, joint_text
 from tiltune.constraints.combination import Combination, Kind
 from tiltune.constraints.scores import (
+    Bound,
     Completion,
     Failure,
     Grammar,
@@ -48,8 +49,8 @@ class TextConstraint:
         why_no_rule: why `make_rule` gives none, in words; none: only texts tell.
         within: grammars of which every text that satisfies is a sentence, or which guide.
         cost: its class of cost, as of `ConstraintSection.cost`; combinations ask the cheap first.
-        share: for a population: bounds on the share of all completions that satisfy; none: every
-            completion is judged by itself.
+        bounds: of a population: on shares of all completions, in the order of `Score.met`; empty:
+            every completion is judged by itself.
         stop: ends scoring that another thread is in as soon as it can; what is not asked by then
             fails. Where scoring waits for nothing it does nothing.
         made: what it was when its recipe was written; see `by_recipe`.
@@ -65,7 +66,7 @@ class TextConstraint:
     why_no_rule: Callable[[], str] | None = field(default=None, compare=False)
     within: tuple[Grammar, ...] = field(default=(), compare=False)
     cost: int = field(default=1, compare=False)
-    share: tuple[float, float] | None = None
+    bounds: tuple[Bound, ...] = ()
     stop: Callable[[], None] = field(default=lambda: None, compare=False)
     made: tuple[object, ...] | None = field(default=None, compare=False, repr=False)
 
@@ -191,7 +192,7 @@ class TextConstraint:
                 f"0 <= start <= end <= {len(text)}, in characters of `constraint.text` = "
                 f"{self.text!r}; the text: {shown(text)}"
             )
-        return Score(value, str(score.reason), score.span, str(score.feedback))
+        return Score(value, str(score.reason), score.span, str(score.feedback), score.met)
 
 
 def by_recipe(
@@ -227,11 +228,13 @@ def combine(
         raise ConstraintError(
             f"{kind}: {len(parts)} parts; give {'one' if kind == 'not' else 'one or more'}"
         )
+    if kind == "all" and all(part.bounds for part in parts):
+        return _populations(parts)
     for number, part in enumerate(parts, start=1):
-        if part.share is not None:
+        if part.bounds:
             raise ConstraintError(
                 f"{kind}: part {number} is a {part.name}, which bounds a share of all completions "
-                "and says nothing of one; state it alone"
+                "and says nothing of one; state it alone, or with populations alone in an `all`"
             )
     shares = [1.0] * len(parts) if weights is None else list(weights)
     if len(shares) != len(parts) or not all(0 < each < float("inf") for each in shares):
@@ -253,6 +256,40 @@ def combine(
         stop=combination.stop,
     )
     return by_recipe(whole, partial(combine, kind, tuple(parts), weights, threshold=threshold))
+
+
+def _populations(parts: Sequence[TextConstraint]) -> TextConstraint:
+    """Every bound of every part; a completion's score says whether all parts count it."""
+
+    def together(scores: Sequence[Sequence[Score | Failure]]) -> list[Score | Failure]:
+        return [_joined(each) for each in zip(*scores, strict=True)]
+
+    def stop() -> None:
+        for part in parts:
+            part.stop()
+
+    return TextConstraint(
+        f"all constraint ({counted(len(parts), 'population')})",
+        lambda completions: together([part.score(completions) for part in parts]),
+        joint_text([part.text for part in parts]),
+        recipe=partial(combine, "all", tuple(parts)),
+        forgiving=lambda completions: together([p.score_or_missing(completions) for p in parts]),
+        cost=max(part.cost for part in parts),
+        why_no_rule=parts[0].why_no_rule,
+        bounds=tuple(bound for part in parts for bound in part.bounds),
+        stop=stop,
+    )
+
+
+def _joined(scores: Sequence[Score | Failure]) -> Score | Failure:
+    """Of one completion; a failure where a part has none."""
+    for each in scores:
+        if isinstance(each, Failure):
+            return each
+    known = [each for each in scores if isinstance(each, Score)]
+    met = tuple(flag for each in known for flag in each.met)
+    reasons = "; ".join(each.reason for each in known if each.reason)
+    return Score(float(all(met)), reasons, met=met)
 
 
 def mean(

@@ -1,6 +1,7 @@
 """Score a file of completions with a constraint: `tiltune score`."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
@@ -18,7 +19,10 @@ SETTING = "completions"
 
 
 def score_file(
-    constraint: Constraint, path: Path, write: Callable[[str], object]
+    constraint: Constraint,
+    path: Path,
+    write: Callable[[str], object],
+    met: Counter[int] | None = None,
 ) -> tuple[int, int]:
     """Write each row of a file plus `score`, `satisfied` and `reason`, in order.
 
@@ -32,6 +36,7 @@ def score_file(
             as `row`. Null counts as absent, as it does in training. A row without `text` may be
             {prompt, completion}, or of a shape of others that becomes one.
         write: takes one line of JSON with its line feed, such as `sys.stdout.write`.
+        met: counts the rows that each bound of a population counts, by its place.
 
     Returns:
         Number of rows, and of those that satisfy the constraint.
@@ -51,6 +56,8 @@ def score_file(
                 judged["feedback"] = score.feedback
             write(json.dumps({**fields, **judged}, default=str) + "\n")
             count, satisfying = count + 1, satisfying + satisfied
+            if met is not None:
+                met.update(place for place, counted in enumerate(score.met) if counted)
     return count, satisfying
 
 

@@ -35,12 +35,37 @@ class Score:
         span: the characters [start, end) of the judged text that decided it; None: not told.
         feedback: for the model: what may be shown to it before another attempt, such as the output
             of a public test; empty: nothing may.
+        met: of a population: whether it is counted, bound by bound; else empty.
     """
 
     value: float
     reason: str = ""
     span: tuple[int, int] | None = None
     feedback: str = ""
+    met: tuple[bool, ...] = ()
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A bound on the share of all completions that satisfy a constraint.
+
+    Attributes:
+        name: of the constraint.
+        low, high: lowest and highest share.
+    """
+
+    name: str
+    low: float
+    high: float
+
+    @property
+    def told(self) -> str:
+        """In words."""
+        if self.low == self.high:
+            return f"exactly {self.low:g}"
+        if self.high == 1:
+            return f"at least {self.low:g}"
+        return f"at most {self.high:g}" if self.low == 0 else f"{self.low:g} to {self.high:g}"
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,7 @@ class Samples:
         law: what all rows were drawn from.
         prefix_labels: `C` of the text before each token, as if it ended there; None where nothing
             asked for it.
+        met: of a population of M bounds, which of them count each row; None: of anything else.
     """
 
     prompt_ids: Int[Tensor, "N P"]
@@ -80,6 +81,7 @@ class Samples:
     labels: Float[Tensor, " N"]
     law: SamplingLaw
     prefix_labels: Float[Tensor, "N T"] | None = None
+    met: Bool[Tensor, "N M"] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -157,7 +159,7 @@ def concatenate(parts: list[Samples]) -> Samples:
         values = [getattr(part, name) for part in parts]
         if name.startswith("prompt_") and values[0].dim() == 2:
             values = [_pad(value, prompt_width - value.shape[1], 0) for value in values]
-        elif values[0].dim() == 2:
+        elif values[0].dim() == 2 and name != "met":
             values = [_pad(value, 0, width - value.shape[1]) for value in values]
         columns[name] = torch.cat(values)
     return Samples(**columns, law=parts[0].law)

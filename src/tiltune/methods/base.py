@@ -44,6 +44,8 @@ class Needs:
         tempered: share of a round's completions that the law draws at other temperatures; they are
             trained on, and never measured.
         temperatures: between which each batch of them draws its own.
+        population: whether it trains under bounds on shares of all completions, and under nothing
+            else: its labels are weights of the nearest law that meets them, see `methods/master`.
 
     Raises:
         ValueError: a field holds something else.
@@ -58,6 +60,7 @@ class Needs:
     prefix_labels: bool = False
     tempered: float = 0.0
     temperatures: tuple[float, float] = (1.0, 1.0)
+    population: bool = False
 
     def __post_init__(self) -> None:
         allowed = get_type_hints(type(self))
@@ -75,6 +78,8 @@ class Needs:
                 f"Needs(tempered={self.tempered!r}, temperatures={self.temperatures!r}): a share "
                 "below 1, and temperatures above 0, the lower one first"
             )
+        if self.population and self.law != "reference":
+            raise ValueError("Needs(population=True): the reference's completions are weighed")
 
 
 @dataclass(frozen=True)

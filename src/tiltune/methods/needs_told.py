@@ -34,4 +34,6 @@ def needs_told(needs: Needs, config: ResolvedConfig) -> str:
     if needs.prefix_labels:
         most = config.sampler.samples_per_round * config.sampler.max_new_tokens
         told.append(f"a score of every prefix, {most:,} a round at most")
+    if needs.population:
+        told.append("weights that meet bounds on shares of all completions")
     return f"method {config.method.kind} needs: " + "; ".join(told)

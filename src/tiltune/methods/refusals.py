@@ -1,6 +1,6 @@
 """Settings of `[method]` that contradict each other or the data, whatever the method."""
 
-from tiltune.config import RunConfig
+from tiltune.config import RunConfig, populations
 from tiltune.errors import ConfigError
 from tiltune.methods.base import BuiltInMethod
 
@@ -12,14 +12,18 @@ def refuse(config: RunConfig, method: BuiltInMethod) -> None:
         ConfigError: names both settings and the way out.
     """
     section, samples = config.method, method.needs.law != "none"
-    if config.constraint.kind == "population":
+    bounded = bool(populations(config.constraint))
+    if bounded and not method.needs.population:
         raise ConfigError(
-            "constraint.kind = 'population' bounds a share of all completions, and every "
-            f"method.kind ('{section.kind}' too) judges each completion by itself: no method "
-            "of this version trains under it. `tiltune score` tells whether the share of a file of "
-            "completions lies within the bounds, `tiltune evaluate` only measures the share; to "
-            "train, state its part as the constraint and steer the share of completions that "
-            "satisfy it with method.target_rate"
+            "constraint.kind = 'population' bounds a share of all completions, and method.kind = "
+            f"'{section.kind}' judges each completion by itself; set method.kind = "
+            "'moving-targets', which trains under such bounds, or state its part as the constraint"
+        )
+    if method.needs.population and not bounded:
+        raise ConfigError(
+            f"method.kind = '{section.kind}' trains under bounds on shares of all completions, and "
+            f"constraint.kind = '{config.constraint.kind}' judges each completion by itself; set "
+            "constraint.kind = 'population' (or 'all' of populations), or another method.kind"
         )
     method.refuse(config)
     if section.beta == 0 and section.target_rate is not None and samples:

@@ -56,6 +56,7 @@ def find_alarms(
         return ()
     first, last = records[0], records[-1]
     found: list[str] = []
+    found += _shares(last)
     if len(records) == 1:
         found += _one_sided_start(last)
     else:
@@ -69,7 +70,9 @@ def find_alarms(
 
 
 def _one_sided_start(first: RoundRecord) -> Iterator[str]:
-    """Nothing can be learnt from labels that are all alike."""
+    """Nothing can be learnt from labels that are all alike; a population has shares instead."""
+    if first.shares:
+        return
     if first.satisfaction_rate == 0:
         yield (
             f"none of the first {_number(first.samples)} samples meets the constraint: nothing can "
@@ -82,6 +85,26 @@ def _one_sided_start(first: RoundRecord) -> Iterator[str]:
             "nothing to control; check the constraint with `tiltune score`, raise "
             "`constraint.threshold`, or give `data.prompts` on which the model fails"
         )
+
+
+def _shares(last: RoundRecord) -> Iterator[str]:
+    """Bounds on shares that the final policy does not meet, and targets that few carry."""
+    effective = last.target_effective_sample_share
+    if effective is not None and effective < EFFECTIVE_SHARE:
+        yield (
+            "few of the reference's completions carry the target: their effective number is "
+            f"{effective:.1%} of all (limit {EFFECTIVE_SHARE:.0%}), so the values learn from few; "
+            "raise `sampler.samples_per_round`, or widen the bounds of the constraint"
+        )
+    for each in last.shares if last.closing else ():
+        if not each.met:
+            low, high = each.interval
+            yield (
+                f"the share of {each.of} is {each.share:.3f} [{low:.3f}, {high:.3f}], which does "
+                f"not lie within {each.low:g} to {each.high:g} as a whole: raise `method.rounds` "
+                "where it is still on its way, `sampler.samples_per_round` where the interval is "
+                "too wide to tell"
+            )
 
 
 @dataclass(frozen=True)

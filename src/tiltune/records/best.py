@@ -12,6 +12,7 @@ COMPARED = {
     "method",
     "schedule",
     "satisfaction_rate_interval",
+    "shares",
     "kl_policy_reference_nats_per_completion",
     "validation_satisfying_nats_per_token",
 }
@@ -49,13 +50,17 @@ class Aim:
     def prefers(self, new: RoundRecord, kept: RoundRecord) -> bool:
         """Whether the later of two versions takes the place of the one that is kept.
 
-        Within the bound beats beyond it. With a target rate: reached beats not reached, and of two
-        that do not reach it the later is kept. Without one: a rate whose interval lies wholly above
-        the other's wins. What is left is decided by the likelihood of satisfying validation text;
-        the later wins a tie, or where there is none.
+        Within the bound to the reference beats beyond it. With bounds on shares: all met by their
+        intervals beats not all; of two that meet them the one nearer to the reference is kept, of
+        two that do not the one that misses less in sum. With a target rate: reached beats not
+        reached, and of two that do not reach it the later is kept. Without one: a rate whose
+        interval lies wholly above the other's wins. What is left is decided by the likelihood of
+        satisfying validation text; the later wins a tie, or where there is none.
         """
         if self.too_far(new) != self.too_far(kept):
             return self.too_far(kept)
+        if new.shares and kept.shares:
+            return _meets_better(new, kept)
         if self.target_rate is not None:
             if self.meets(new) != self.meets(kept):
                 return self.meets(new)
@@ -77,6 +82,20 @@ def read_best(folder: Path) -> RoundRecord | None:
     except ValueError as error:
         remedy = f"remove {folder}, and the best of the rounds from here on takes its place"
         raise damaged(path, error, remedy=remedy) from None
+
+
+def _meets_better(new: RoundRecord, kept: RoundRecord) -> bool:
+    met, was = (all(each.met for each in record.shares) for record in (new, kept))
+    if met != was:
+        return met
+    if not met:
+        return _missed(new) <= _missed(kept)
+    far, bar = (record.kl_policy_reference_nats_per_completion or 0.0 for record in (new, kept))
+    return far <= bar
+
+
+def _missed(record: RoundRecord) -> float:
+    return sum(each.missed for each in record.shares)
 
 
 def _wholly_above(one: RoundRecord, other: RoundRecord) -> bool:

@@ -34,6 +34,38 @@ class CalibrationBin(BaseModel):
     observed_rate: float
 
 
+class ShareRecord(BaseModel):
+    """A bound of a population, and what the policy's completions make of it.
+
+    Attributes:
+        of: what is counted, the constraint's name.
+        low, high: bounds on the share of all completions.
+        share, interval: of fresh samples, with its 95 % interval.
+        target: the share of the law that the round trains towards.
+        multiplier_nats: its tilt of the reference; above 0 raises the share.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    of: str
+    low: float
+    high: float
+    share: float
+    interval: Interval
+    target: float | None = None
+    multiplier_nats: float | None = None
+
+    @property
+    def met(self) -> bool:
+        """Whether the whole interval lies within the bounds."""
+        return self.low <= self.interval[0] and self.interval[1] <= self.high
+
+    @property
+    def missed(self) -> float:
+        """By how much the share itself lies outside; 0: within."""
+        return max(0.0, self.low - self.share, self.share - self.high)
+
+
 class RoundRecord(BaseModel):
     """One row of `records.jsonl`: a policy version, and the round that started from it.
 
@@ -64,6 +96,7 @@ class RoundRecord(BaseModel):
     samples_drawn: int | None = None  # to train on; 0 where all of them only measure
     satisfaction_rate: float | None = None
     satisfaction_rate_interval: Interval | None = None
+    shares: tuple[ShareRecord, ...] = ()  # of a population, a bound each
     score_mean: float | None = None
     completion_tokens_mean: float | None = None
     clipped_share: float | None = None
@@ -123,6 +156,11 @@ class RoundRecord(BaseModel):
     floor_share: float | None = None  # of the target, by method.floor alone
     replayed_share: float | None = None
     method_numbers: dict[str, float] = {}  # what a method of the user's own measures, by name
+
+    # The target of bounds on shares, on the reference's completions.
+    kl_target_reference_nats_per_completion: float | None = None
+    kl_least_nats_per_completion: float | None = None  # of any law that meets the bounds
+    target_effective_sample_share: float | None = None
 
     # Who did what, for how long.
     sampling_seconds: float | None = None

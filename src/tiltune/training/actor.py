@@ -21,6 +21,7 @@ from tiltune.models.bfloat16 import quick_bfloat16
 from tiltune.models.lm import LanguageModel
 from tiltune.records.intervals import wilson_interval
 from tiltune.records.progress import Progress, silent
+from tiltune.training.moving import Mover
 from tiltune.training.sampler import Sampler, Scored
 from tiltune.training.warm import WarmStart
 from tiltune.values.fit import ValueFit, ValueLearner
@@ -130,6 +131,7 @@ class Actor:
         reference: the frozen base model.
         value_learner: fits the values; None for methods without.
         warm: what they learn from before their first own completions; None: nothing.
+        mover: weighs completions under bounds on shares; None: labels are the constraint's.
     """
 
     def __init__(
@@ -141,6 +143,7 @@ class Actor:
         value_learner: ValueLearner | None,
         *,
         warm: WarmStart | None = None,
+        mover: Mover | None = None,
     ) -> None:
         self.plan = plan
         self.sampler = sampler
@@ -148,6 +151,7 @@ class Actor:
         self.reference = reference
         self.value_learner = value_learner
         self.warm = warm
+        self.mover = mover
         self.pool: Samples | None = None
         self.progress: Progress = silent  # told of each step; whoever runs the loop sets it
         self._submitted: tuple[dict[str, Tensor], int] | None = None
@@ -177,15 +181,19 @@ class Actor:
         kept = [self.pool] if self.pool is not None and plan.law == "reference" else []
         fresh = [replace(each.samples, law=self.pool_law) for each in drawn]
         self.pool = concatenate([*kept, *fresh])
-        fit = self._fit(self.pool, fresh=sum(map(len, fresh)))
         measured = drawn[0] if own else self._measured(plan.measured, version)
-        return self.pair(version, measured, drawn_numbers(drawn, measured) | fit)
+        moved: dict[str, Any] = {}
+        if self.mover is not None:
+            self.pool, moved = self.mover.move(self.pool, measured.samples)
+        fit = self._fit(self.pool, fresh=sum(map(len, fresh)))
+        return self.pair(version, measured, drawn_numbers(drawn, measured) | moved | fit)
 
     def measure(self, weights: dict[str, Tensor], version: int) -> Pair:
         """Fresh samples of these weights and nothing else."""
         self.policy.load_state(weights)
         measured = self._measured(self.plan.measured, version)
-        return self.pair(version, measured, sample_numbers(measured))
+        told = {"shares": self.mover.told(measured.samples)} if self.mover is not None else {}
+        return self.pair(version, measured, sample_numbers(measured) | told)
 
     def pair(self, version: int, measured: Scored, numbers: dict[str, Any]) -> Pair:
         """The pair that the actor's state and these samples of its policy make."""
@@ -243,6 +251,8 @@ class Actor:
             generators["value"] = self.value_learner.generator.get_state()
             tensors["values"] = self.value_learner.model.state()
             state["value_fits"] = self.value_learner.fits
+        if self.mover is not None:
+            state["mover"] = self.mover.state()
         return tensors | {"actor_generators": generators}, state
 
     def load_state(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
@@ -260,6 +270,8 @@ class Actor:
             self.value_learner.generator.set_state(tensors["actor_generators"]["value"])
             self.value_learner.model.load_state(tensors["values"])
             self.value_learner.fits = state["value_fits"]
+        if self.mover is not None:
+            self.mover.load_state(state["mover"])
 
     def _measured(self, count: int, version: int) -> Scored:
         """Fresh completions of the policy's own law."""

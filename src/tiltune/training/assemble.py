@@ -55,6 +55,7 @@ from tiltune.training.machine import (
     useful_threads,
 )
 from tiltune.training.measure import Measurer
+from tiltune.training.moving import Mover
 from tiltune.training.precision import choose_precision
 from tiltune.training.sampler import Sampler
 from tiltune.training.seeds import Seeds, seeds_of
@@ -322,7 +323,9 @@ def make_actor(prepared: Prepared) -> Actor:
             torch.Generator().manual_seed(prepared.seeds.values),
         )
         warm = make_warm_start(prepared)
-    return Actor(plan, sampler, view, prepared.reference, learner, warm=warm)
+    bounds = prepared.constraint.bounds
+    mover = Mover(bounds, plan.measured) if bounds else None
+    return Actor(plan, sampler, view, prepared.reference, learner, warm=warm, mover=mover)
 
 
 def make_warm_start(prepared: Prepared) -> WarmStart | None:

@@ -121,6 +121,9 @@ class Sampler:
         )
         ended = time.perf_counter()
         samples = replace(samples, labels=labels.to(samples.ids.device))
+        if scores and scores[0].met:  # of a population
+            met = torch.tensor([score.met for score in scores])
+            samples = replace(samples, met=met.to(samples.ids.device))
         samples.require_labels()
         if self.prefixes:
             labels = prefix_labels(samples, self.prompts, self.decoder, self.constraint)

@@ -102,7 +102,9 @@ def choose_warm_start(
     Raises:
         ConfigError: a warm start that is asked for and has no text.
     """
-    section, wanted = config.value_model, method.needs.values == "prefix"
+    section = config.value_model
+    # labels of a population are weights that no window of text has
+    wanted = method.needs.values == "prefix" and not method.needs.population
     if not text.rows and section.warm_text is None and given.value_model.warm_start and wanted:
         raise ConfigError(
             f"value_model.warm_start = {given.value_model.warm_start} needs text to cut windows "

@@ -114,7 +114,7 @@ def test_no_target_no_verdict(tmp_path: Path) -> None:
 def test_tables_show_every_number_of_a_record() -> None:
     shown = {column.key for _, columns in GROUPS for column in columns}
     told_elsewhere = {"round", "method", "schedule", "closing", "calibration", "alarms"}
-    told_elsewhere |= {"method_numbers"}  # in a table of their own
+    told_elsewhere |= {"method_numbers", "shares"}  # in a table of their own
     told_elsewhere |= {"brier_skill_by_fifth"}  # beside the calibration
     intervals = {name for name in RoundRecord.model_fields if name.endswith("_interval")}
     assert shown == RoundRecord.model_fields.keys() - told_elsewhere - intervals

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tiltune.config import CompareConfig, MethodEntry, RunConfig, parse_config
+from tiltune.config import CompareConfig, MethodEntry, RunConfig, parse_config, populations
 from tiltune.config.parse import put_setting
 from tiltune.errors import ConfigError
 
@@ -71,7 +71,6 @@ def plan_entries(config: CompareConfig, *, source: str) -> list[Planned]:
             raise ConfigError(
                 f"{source}: [base] sets {key}, which the comparison gives each run; leave it out"
             )
-    _refuse_population(config.base.get("constraint", {}).get("kind"), f"{source}: [base]")
     entries: dict[str, Planned] = {}
     for method in config.method:
         for knobs in grid_points(method):
@@ -131,17 +130,13 @@ def _plan(
     if method.guides:
         tree.setdefault("learner", {})["steps_per_round"] = 0
     run = parse_config(RunConfig, tree, source=where)
-    _refuse_population(run.constraint.kind, where)
-    return Planned(method, knobs, budget, knobs.get("n", method.n), run)
-
-
-def _refuse_population(kind: str | None, where: str) -> None:
-    if kind == "population":
+    if populations(run.constraint) and method.kind not in ("base", "moving-targets", "python"):
         raise ConfigError(
-            f"{where} constraint.kind = 'population' bounds a share of all completions, "
-            "and no method of this version trains or chooses under it; compare under its part, and "
-            "measure the share by a [[evaluate.scorer]]"
+            f"{where} constraint.kind = 'population' bounds a share of all completions, and "
+            f"kind = '{method.kind}' judges each completion by itself; compare 'moving-targets', "
+            "or compare under its part, and measure the share by a [[evaluate.scorer]]"
         )
+    return Planned(method, knobs, budget, knobs.get("n", method.n), run)
 
 
 def _put(tree: dict[str, Any], key: str, value: Any, where: str) -> None:

@@ -50,7 +50,11 @@ CHARTS = (
     RoundChart(
         "KL(policy ‖ reference)",
         "nats a completion",
-        (("divergence", "kl_policy_reference_nats_per_completion"),),
+        (
+            ("divergence", "kl_policy_reference_nats_per_completion"),
+            ("of the target", "kl_target_reference_nats_per_completion"),
+            ("least that meets the bounds", "kl_least_nats_per_completion"),
+        ),
         "stop above",
         "kl_max_nats",
     ),
@@ -154,7 +158,7 @@ class CalibrationShown:
 
 def round_figures(run: RunFolder) -> dict[str, Figure | None]:
     """Title -> figure, None where nothing of it was measured."""
-    figures: dict[str, Figure | None] = {}
+    figures: dict[str, Figure | None] = _shares(run.records)
     for chart in CHARTS:
         series = [
             _steps(run.steps, chart.phase, line, place) or _rounds(run.records, line, place)
@@ -245,6 +249,21 @@ def _others(steps: Sequence[StepRecord]) -> list[RoundChart]:
         for name, phase in phases.items()
         if name not in shown
     ]
+
+
+def _shares(records: Sequence[RoundRecord]) -> dict[str, Figure | None]:
+    """A chart a bound: the share of fresh samples, that of the target, the bounds."""
+    figures: dict[str, Figure | None] = {}
+    for place, bound in enumerate(records[0].shares if records else ()):
+        told = [(record.round, record.shares[place]) for record in records if record.shares]
+        lines = [
+            Series("share", "s1", tuple(Point(r, each.share, each.interval) for r, each in told)),
+            Series("of the target", "s2", tuple(Point(r, each.target) for r, each in told)),
+        ]
+        levels = [ReferenceLine("at least", bound.low), ReferenceLine("at most", bound.high)]
+        heading = f"Share: {bound.of}"
+        figures[heading] = line_chart(heading, "share of samples", lines, levels=levels, share=True)
+    return figures
 
 
 def _rounds(records: Sequence[RoundRecord], line: tuple[str, str], place: int) -> Series:

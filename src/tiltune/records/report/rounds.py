@@ -95,6 +95,19 @@ GROUPS: tuple[tuple[str, tuple[RoundColumn, ...]], ...] = (
         ),
     ),
     (
+        "Target of the bounds on shares",
+        (
+            RoundColumn(
+                "kl_target_reference_nats_per_completion",
+                "KL(target ‖ reference), nats a completion",
+            ),
+            RoundColumn(
+                "kl_least_nats_per_completion", "least that meets the bounds, nats a completion"
+            ),
+            RoundColumn("target_effective_sample_share", "completions that carry it, share"),
+        ),
+    ),
+    (
         "Time and tokens",
         (
             RoundColumn("sampling_seconds", "sampling, s", 1),
@@ -133,7 +146,29 @@ def round_tables(records: Sequence[RoundRecord]) -> list[TextTable]:
         )
         for caption, columns in GROUPS
     ]
-    return [table for table in (*fixed, *[told] * bool(own)) if len(table.measured.columns) > 1]
+    tables = (*fixed, *_shares(records), *[told] * bool(own))
+    return [table for table in tables if len(table.measured.columns) > 1]
+
+
+def _shares(records: Sequence[RoundRecord]) -> list[TextTable]:
+    """Of each bound of a population."""
+    return [
+        TextTable(
+            ["round", "share of samples", "of the target", "multiplier, nats"],
+            [
+                [
+                    _name(record),
+                    estimate(each.share, each.interval, 3),
+                    estimate(each.target, None, 3),
+                    estimate(each.multiplier_nats, None, 3),
+                ]
+                for record in records
+                for each in record.shares[place : place + 1]
+            ],
+            f"Share, to be {bound.low:g} to {bound.high:g}: {bound.of}",
+        )
+        for place, bound in enumerate(records[0].shares)
+    ]
 
 
 def _name(record: RoundRecord) -> str:

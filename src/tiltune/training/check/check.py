@@ -28,10 +28,12 @@ from tiltune.training.check.lines import (
     statement_warnings,
     warnings,
 )
-from tiltune.training.check.page import Gravity, Page
+from tiltune.training.check.page import Gravity, Page, cut
 from tiltune.training.check.settings import all_settings, full_lines, short_lines, that_matter
+from tiltune.training.check.shares import meets_shares, share_lines, share_warnings
 from tiltune.training.check.verdict import (
     REFUSED,
+    ROOM,
     costs,
     exact,
     following,
@@ -97,7 +99,13 @@ def _judge(prepared: Prepared, arguments: str | None, page: Page, progress: Prog
     )
     scored = draw_scored(actor.sampler, prepared.loaded.policy, progress)
     verdicts = [prepared.constraint.satisfied(score) for score in scored.scores]
-    page.answer("meets", meets(Count(sum(verdicts), len(verdicts))))
+    bounds = prepared.constraint.bounds
+    page.answer(
+        "meets",
+        cut(meets_shares(bounds, scored.samples), ROOM)
+        if bounds
+        else meets(Count(sum(verdicts), len(verdicts))),
+    )
     _say_findings(prepared, scored, page)
     found = None
     if actor.value_learner is not None:
@@ -179,7 +187,10 @@ def _say_findings(prepared: Prepared, scored: Scored, page: Page) -> None:
         prepared.loaded.tokenizer,
     )
     page.say(*findings_lines(found))
-    for warning in rate_warnings(found.samples):
+    bounds = prepared.constraint.bounds
+    page.say(*share_lines(bounds, scored.samples))
+    alike = share_warnings(bounds, scored.samples) if bounds else rate_warnings(found.samples)
+    for warning in alike:
         page.warn(warning, Gravity.LABELS)
     for warning in warnings(found):
         page.warn(warning, Gravity.ENDINGS)
