@@ -40,6 +40,7 @@ from tiltune.config.method import (
     MethodConfig,
     PpoSection,
     PythonMethodSection,
+    RceSection,
     SftSection,
     TiltSection,
 )
@@ -99,6 +100,7 @@ __all__ = [
     "ResolvedConfig",
     "ResolvedValueModel",
     "RunConfig",
+    "RceSection",
     "RunSection",
     "SamplerSection",
     "ScorerSection",

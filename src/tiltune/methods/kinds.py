@@ -13,6 +13,7 @@ KINDS = {
     "grpo": "tiltune.methods.grpo:make_grpo",
     "gfn": "tiltune.methods.gfn:make_gfn",
     "etpo": "tiltune.methods.etpo:make_etpo",
+    "rce": "tiltune.methods.rce:make_rce",
     "python": "tiltune.methods.python:make_python",
 }
 """What makes each kind from its table of settings; imported when asked for."""
