@@ -241,7 +241,7 @@ class RceSection(MethodSection):
     cost_max: float = Field(
         default=0.5,
         ge=0,
-        description="The constraint's level: cost of a completion at most, to be feasible. Its cost "
+        description="The constraint's level: what a feasible completion costs at most. Its cost "
         "is the chance of violating that the worst member of the values sees in it, plus discount "
         "times that of the text a token before its end, and so on.",
     )

@@ -93,7 +93,9 @@ class Ensemble(ValueModel):
     def step(
         self, ids: Tensor, mask: Tensor, cache: Cache = None
     ) -> tuple[Float[Tensor, "N V"], "_Caches"]:
-        trunk, own = (None, [None] * len(self._heads)) if cache is None else (cache.trunk, cache.own)
+        trunk, own = (
+            (None, [None] * len(self._heads)) if cache is None else (cache.trunk, cache.own)
+        )
         with torch.no_grad():
             states, trunk = self.snapshot.trunk(ids, mask, cache=trunk, use_cache=True)
         found = [

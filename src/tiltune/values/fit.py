@@ -147,19 +147,21 @@ class ValueLearner:
         settings = self.settings
         steps = steps or settings.steps
         train, held = self._split(len(samples), len(samples) if fresh is None else fresh)
-        schedule, optimiser = one_cycle(steps), self._optimiser(rate_share)
+        schedule, members = one_cycle(steps), self.model.members()
+        optimisers = [self._optimiser(each, rate_share) for each in members]
         recent: list[tuple[float, float]] = []
         tokens = 0
         best = self._look(samples.select(held), 0) if self.model.corrects else None
         progress(PHASE, 0, steps)
         law = self._law(samples, snapshot, steps)
-        seen = seen_by(len(self.model.members()), len(samples))
+        seen = seen_by(len(members), len(samples))
         for step in range(steps):
             picks = torch.randint(len(train), (settings.batch_size,), generator=self.generator)
             batch = samples.select(train[picks])
             picked_law = law and law.select(train[picks], batch.ids.shape[1])
             losses = self._backward(batch, picked_law, seen[:, train[picks]])
-            optimiser.step(schedule, step)
+            for optimiser in optimisers:
+                optimiser.step(schedule, step)
             tokens += batch.tokens
             progress(PHASE, step + 1, steps, tokens=tokens, numbers=self._told(*losses))
             if step >= steps * 3 // 4:
@@ -171,7 +173,7 @@ class ValueLearner:
         value, consistency = (sum(column) / len(recent) for column in zip(*recent, strict=True))
         measured = self.calibration(samples.select(held), float(samples.labels[train].mean()))
         if not all(map(math.isfinite, (value, consistency, measured.brier_score))):
-            raise optimiser.diverged(f"{counted(steps, 'step')} left what is not finite")
+            raise optimisers[0].diverged(f"{counted(steps, 'step')} left what is not finite")
         self.fits += 1
         return ValueFit(value, consistency, tokens, measured, best.step if best else steps)
 
@@ -181,9 +183,10 @@ class ValueLearner:
             told["consistency_loss_nats_per_token"] = consistency
         return told
 
-    def _optimiser(self, rate_share: float) -> Optimiser:
+    def _optimiser(self, member: ValueModel, rate_share: float) -> Optimiser:
+        """Of a member's own, whose clip by the norm no other member then moves."""
         return Optimiser(
-            [value for _, value in self.model.own_parameters()],
+            [value for _, value in member.own_parameters()],
             rate=self.settings.learning_rate * rate_share,
             weight_decay=WEIGHT_DECAY,
             fitted=self.called or f"value fit {self.fits + 1} of this run",
