@@ -21,6 +21,7 @@ from tiltune.methods.moving_targets import MovingTargets
 from tiltune.methods.policy_gradient import RATE, SAMPLES
 from tiltune.methods.ppo import Ppo
 from tiltune.methods.python import Adopted
+from tiltune.methods.rce import Rce
 from tiltune.methods.sft import Sft
 from tiltune.methods.tilt import Tilt
 from tiltune.records.run_folder import read_config
@@ -77,6 +78,12 @@ def test_the_tables_the_union_and_the_dictionary_name_the_same_kinds() -> None:
             Grpo(kl_weight=0.7, ratio_clip=0.4, group_size=5, passes=3),
         ),
         ({"kind": "etpo", "kl_weight": 0.7, "prefix_weight_clip": 2.0}, Etpo(0.7, 2.0)),
+        ({"kind": "rce"}, Rce(0.5, 0.4, 8, 2, 0.1)),
+        (
+            {"kind": "rce", "cost_max": 0.2, "discount": 0.1, "group_size": 6, "elites": 3}
+            | {"smoothing": 0.3},
+            Rce(0.2, 0.1, 6, 3, 0.3),
+        ),
         ({"kind": "gfn"}, Gfn("tb", 1e-4, 0.25, 0.25, (0.5, 2.0), 1, 4)),
         ({"kind": "gfn", "objective": "vargrad"}, Gfn("vargrad", group_size=8)),
         (
@@ -132,7 +139,8 @@ OTHERS = [
     ("tilt", "decay", 0.5, "'ppo'"),
     ("sft", "prefix_weight_clip", 10.0, "'tilt' and 'etpo' and 'moving-targets'"),
     ("filter", "passes", 4, "'ppo' and 'grpo' and 'gfn'"),
-    ("ppo", "group_size", 8, "'grpo' and 'gfn'"),
+    ("ppo", "group_size", 8, "'grpo' and 'gfn' and 'rce'"),
+    ("tilt", "cost_max", 0.5, "'rce'"),
     ("grpo", "decay", 0.95, "'ppo'"),
     ("grpo", "path", "a:b", "'python'"),
     ("python", "ratio_clip", 0.2, "'ppo' and 'grpo'"),

@@ -238,12 +238,15 @@ def test_every_setting_that_is_named_exists() -> None:
         "weight_clipped_share": 1.0,
         "warm_brier_skill": -1.0,
         "floor_share": 1.0,
+        "fallback_share": 1.0,
+        "elite_satisfaction_rate": 0.0,
+        "member_disagreement": 1.0,
     }
     found = [*later(**faults)]
     for beta in (1.0, 9.0):
         found += find_alarms([record(beta=beta)], beta_bounds=(1.0, 9.0))
     found += [a for r in (0.0, 1.0) for a in find_alarms([record(satisfaction_rate=r)])]
-    assert len(found) == 16
+    assert len(found) == 19
     sections = {
         name: getattr(info.annotation, "model_fields", {"threshold": None})
         for name, info in RunConfig.model_fields.items()

@@ -10,13 +10,14 @@ from tiltune.models import chunks
 from tiltune.models.laws import gather
 from tiltune.models.lm import LanguageModel
 from tiltune.values import outputs
+from tiltune.values.ensemble import Ensemble
 from tiltune.values.losses import consistency_loss
 from tiltune.values.model import HeadValue, TrunkValue, ValueModel
 from tiltune.values.read import Law, ReadValues, kept_law, taken_values
 
 pytestmark = pytest.mark.quick
 
-KINDS = ("full", "joint", "tied", "head")
+KINDS = ("full", "joint", "tied", "head", "ensemble")
 
 
 @pytest.fixture
@@ -31,6 +32,8 @@ def made(kind: str, lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> Value
         monkeypatch.setattr(outputs, "WIDE_VOCABULARY", 4)
     torch.manual_seed(0)
     values = HeadValue(lm) if kind == "head" else TrunkValue(lm.clone("values"), lm)
+    if kind == "ensemble":
+        values = Ensemble([HeadValue(lm), HeadValue(lm)])
     with torch.no_grad():
         for _, weight in values.own_parameters():
             weight += 0.2 * torch.randn_like(weight)

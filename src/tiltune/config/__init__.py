@@ -41,6 +41,7 @@ from tiltune.config.method import (
     MovingTargetsSection,
     PpoSection,
     PythonMethodSection,
+    RceSection,
     SftSection,
     TiltSection,
 )
@@ -98,6 +99,7 @@ __all__ = [
     "PythonConfig",
     "PythonMethodSection",
     "PythonSyntaxConfig",
+    "RceSection",
     "RegexConfig",
     "ResolvedConfig",
     "ResolvedValueModel",

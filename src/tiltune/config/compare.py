@@ -18,6 +18,7 @@ MethodKind = Literal[
     "grpo",
     "gfn",
     "etpo",
+    "rce",
     "tilt",
     "moving-targets",
     "python",

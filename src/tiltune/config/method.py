@@ -251,6 +251,37 @@ class GfnSection(MethodSection):
         return self
 
 
+class RceSection(MethodSection):
+    """Robust cross-entropy: the likelihood of each group's best by the worst of several values."""
+
+    kind: Literal["rce"] = "rce"
+    cost_max: float = Field(
+        default=0.5,
+        ge=0,
+        description="The constraint's level: what a feasible completion costs at most. Its cost "
+        "is the chance of violating that the worst member of the values sees in it, plus discount "
+        "times that of the text a token before its end, and so on.",
+    )
+    discount: float = Field(
+        default=0.4,
+        ge=0,
+        lt=1,
+        description="Of the cost, a token further from the end; 0: the whole completion's alone.",
+    )
+    group_size: int = Field(
+        default=8, ge=2, description="Completions of a prompt that are compared."
+    )
+    elites: int = Field(
+        default=2,
+        ge=1,
+        description="Of each group, trained on: the likeliest under the reference that are "
+        "feasible, or where these are fewer those that cost least.",
+    )
+    smoothing: float = Field(
+        default=0.1, ge=0, le=0.5, description="Weight of the last round's elites in a step."
+    )
+
+
 class PythonMethodSection(MethodSection):
     """A method of the user's own."""
 
@@ -271,7 +302,7 @@ TABLES: dict[str, type[MethodSection]] = {
     get_args(table.model_fields["kind"].annotation)[0]: table
     for table in (
         *(TiltSection, SftSection, FilterSection),
-        *(PpoSection, GrpoSection, GfnSection, EtpoSection, MovingTargetsSection),
+        *(PpoSection, GrpoSection, GfnSection, EtpoSection, RceSection, MovingTargetsSection),
         PythonMethodSection,
     )
 }
@@ -294,6 +325,7 @@ MethodConfig = Annotated[
     | Annotated[GfnSection, Tag("gfn")]
     | Annotated[EtpoSection, Tag("etpo")]
     | Annotated[MovingTargetsSection, Tag("moving-targets")]
+    | Annotated[RceSection, Tag("rce")]
     | Annotated[PythonMethodSection, Tag("python")],
     Discriminator(_kind),
 ]

@@ -35,6 +35,7 @@ class ResolvedSampler(SamplerSection):
 
 class ResolvedValueModel(ValueModelSection):
     kind: Literal["copy", "head", "separate"]
+    members: int
     steps_per_round: int
     batch_size: int
     learning_rate: float

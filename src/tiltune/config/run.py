@@ -101,6 +101,14 @@ class ValueModelSection(Section):
         default=None,
         description="For kind 'separate': folder or .gguf of a smaller LM, same vocabulary.",
     )
+    members: int | None = Field(
+        default=None,
+        ge=1,
+        le=64,
+        description="Heads on one frozen trunk, each fitted to its own four fifths of the "
+        "completions; their mean is R, and where they disagree it is not known. none: what the "
+        "method needs, 4 for rce and else 1.",
+    )
     steps_per_round: int | None = Field(
         default=None,
         ge=1,

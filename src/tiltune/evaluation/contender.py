@@ -249,7 +249,8 @@ def _pair_folder(run: Path, number: int | None) -> Path:
     kept = sorted(path for path in (run / "value").glob("round-*") if path.name[6:].isdigit())
     if not kept:
         raise RunError(
-            f"{run}: holds no values; only a run with method.kind = 'tilt' or 'etpo' learns them"
+            f"{run}: holds no values; only a run with method.kind = 'tilt', 'etpo' or 'rce' learns "
+            "them"
         )
     if number is None:
         return kept[-1]

@@ -41,6 +41,7 @@ class Needs:
         corpus: whether it can do without one.
         level: what state values begin at: the mean gain `2C - 1`, or `log R` of a constant R.
         prefix_labels: whether the constraint is asked of every prefix, too.
+        members: of an ensemble of values, which share no noise; 1: there is none.
         tempered: share of a round's completions that the law draws at other temperatures; they are
             trained on, and never measured.
         temperatures: between which each batch of them draws its own.
@@ -58,6 +59,7 @@ class Needs:
     corpus: Literal["needed", "optional"] = "optional"
     level: Literal["gain", "log rate"] = "gain"
     prefix_labels: bool = False
+    members: int = 1
     tempered: float = 0.0
     temperatures: tuple[float, float] = (1.0, 1.0)
     population: bool = False
@@ -73,6 +75,10 @@ class Needs:
             raise ValueError(f"Needs(group_size={self.group_size!r}): a whole number from 1 on")
         if self.law == "none" and self.values != "none":
             raise ValueError("Needs(law='none'): values are learnt from completions; give a law")
+        if type(self.members) is not int or self.members < 1:
+            raise ValueError(f"Needs(members={self.members!r}): a whole number from 1 on")
+        if self.members > 1 and self.values != "prefix":
+            raise ValueError("Needs(members=…): an ensemble is of values='prefix'")
         if not 0 <= self.tempered < 1 or not 0 < self.temperatures[0] <= self.temperatures[1]:
             raise ValueError(
                 f"Needs(tempered={self.tempered!r}, temperatures={self.temperatures!r}): a share "

@@ -14,6 +14,7 @@ KINDS = {
     "gfn": "tiltune.methods.gfn:make_gfn",
     "etpo": "tiltune.methods.etpo:make_etpo",
     "moving-targets": "tiltune.methods.moving_targets:make_moving_targets",
+    "rce": "tiltune.methods.rce:make_rce",
     "python": "tiltune.methods.python:make_python",
 }
 """What makes each kind from its table of settings; imported when asked for."""

@@ -185,6 +185,29 @@ def reference_penalty(
     return LossOutput(loss, {"kl_penalty_nats_per_token": loss.item()})
 
 
+def weighted_likelihood_loss(
+    log_probs: Float[Tensor, "N T"],
+    weights: Float[Tensor, " N"],
+    mask: Bool[Tensor, "N T"],
+    *,
+    count: float | None = None,
+) -> LossOutput:
+    """`-1/M Σ_n w_n Σ_t log p_θ(y_t|s_t)`, nats a token.
+
+    Over completions whose weights add up by text, the law that minimises it gives each text its
+    share of the weights. Source: arXiv 2010.07968 (the elites' law, mixed with the one before).
+
+    Args:
+        log_probs: log p_θ of the tokens, nats.
+        weights: one a completion.
+        mask: real tokens.
+        count: see the module.
+    """
+    weighed = at_least_float32(-log_probs) * weights[:, None]
+    loss = masked_mean(weighed, mask, count=count)
+    return LossOutput(loss, {"elite_loss_nats_per_token": loss.item()})
+
+
 def group_advantages(
     scores: Float[Tensor, " N"], prompt_index: Int[Tensor, " N"]
 ) -> Float[Tensor, " N"]:

@@ -23,6 +23,8 @@ def needs_told(needs: Needs, config: ResolvedConfig) -> str:
         config: of the run.
     """
     told = [_LAWS[needs.law], _VALUES[needs.values]]
+    if needs.members > 1:
+        told.append(f"{config.value_model.members} members of them on one frozen trunk")
     if needs.group_size > 1:
         told.append(f"{needs.group_size} completions of each prompt")
     if needs.tempered:

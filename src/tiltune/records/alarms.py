@@ -30,6 +30,10 @@ AT_BOUND = 1e-6
 """Relative; beta goes through a logarithm on its way to a bound."""
 FLOOR_SHARE = 0.05
 """Of a target that is the floor's own, not the constraint's; below one in twenty none can tell."""
+FALLBACK_SHARE = 0.5
+"""Above it most groups are trained on what is least bad, not on what is good."""
+DISAGREEMENT = 0.3
+"""Above it the worst member's word is noise: it costs three in ten of what is certain."""
 COMPLETIONS_CUT = 0.5
 """Above it most completions are judged before their end."""
 DISTINCT_SHARE = 0.3
@@ -65,6 +69,7 @@ def find_alarms(
     found += _weights(last)
     if len(records) == 1 or records[-2].beta != last.beta:  # said when it comes there
         found += _beta(last, beta_bounds)
+    found += _elites(last)
     found += _samples(last, None if len(records) == 1 else first)
     return tuple(found)
 
@@ -193,12 +198,12 @@ def _value_model(last: RoundRecord) -> Iterator[str]:
     brier, constant = last.brier_score, last.brier_score_constant
     if brier is None or constant is None or constant < BRIER_CONSTANT:
         return
+    copy = ', or choose `value_model.kind = "copy"`' if last.member_disagreement is None else ""
     if brier >= constant:
         yield (
             f"the value model knows no more than a constant: Brier score {brier:.4f} on {tokens:,} "
             f"held-out tokens, the constant's {constant:.4f}, a skill of "
-            f"{1 - brier / constant:.3f}; its guidance is noise; {advice}, or choose "
-            '`value_model.kind = "copy"`'
+            f"{1 - brier / constant:.3f}; its guidance is noise; {advice}{copy}"
         )
     if last.warm_brier_skill is not None and last.warm_brier_skill < 0:
         yield (
@@ -238,6 +243,32 @@ def _beta(last: RoundRecord, bounds: tuple[float, float] | None) -> Iterator[str
         yield (
             f"beta is clipped at its lower bound {lowest:g}: the samples' term pulls more than its "
             "rule asks for; lower `method.beta_min`, or raise `method.target_rate`"
+        )
+
+
+def _elites(last: RoundRecord) -> Iterator[str]:
+    """What is trained on is not what satisfies, or not known to be."""
+    fallback, rate = last.fallback_share, last.elite_satisfaction_rate
+    if fallback is not None and fallback > FALLBACK_SHARE:
+        yield (
+            f"{fallback:.1%} of the groups had too few feasible completions (limit "
+            f"{FALLBACK_SHARE:.0%}) and were trained on what costs least, which may violate; raise "
+            "`method.group_size` or `method.cost_max`, or lower `method.elites`"
+        )
+    interval = last.satisfaction_rate_interval
+    if rate is not None and interval is not None and rate < interval[0]:
+        yield (
+            f"{rate:.1%} of the elites satisfy, fewer than of all samples "
+            f"({interval[0]:.1%} at least): the values choose what violates; lower "
+            "`method.cost_max`, raise `value_model.steps_per_round` or `value_model.members`, or "
+            'take `method.kind = "filter"`, which goes by the labels'
+        )
+    spread = last.member_disagreement
+    if spread is not None and spread > DISAGREEMENT:
+        yield (
+            f"the values' members are {spread:.3f} apart about a whole completion (limit "
+            f"{DISAGREEMENT}): the worst of them is noise; raise `sampler.samples_per_round` or "
+            "`value_model.steps_per_round`"
         )
 
 

@@ -155,6 +155,11 @@ class RoundRecord(BaseModel):
     log_ratio_variance: float | None = None  # squared nats, of log C - log π/p among a prompt's own
     floor_share: float | None = None  # of the target, by method.floor alone
     replayed_share: float | None = None
+    elite_loss_nats_per_token: float | None = None
+    elite_satisfaction_rate: float | None = None
+    elite_cost: float | None = None  # by the worst member, mean
+    fallback_share: float | None = None  # of groups with too few feasible completions
+    member_disagreement: float | None = None  # of R of whole completions, highest less lowest
     method_numbers: dict[str, float] = {}  # what a method of the user's own measures, by name
 
     # The target of bounds on shares, on the reference's completions.
@@ -184,6 +189,8 @@ METHOD_FIELDS = frozenset(
         *("kl_penalty_nats_per_token", "state_value_loss", "flow_loss", "log_z_nats"),
         *("soft_policy_loss", "soft_value"),
         *("log_ratio_variance", "floor_share", "replayed_share"),
+        *("elite_loss_nats_per_token", "elite_satisfaction_rate", "elite_cost"),
+        *("fallback_share", "member_disagreement"),
     }
 )
 """What a method may say by a field of its own; the others are said by who knows them."""

@@ -260,7 +260,7 @@ def check_settings(given: RunConfig) -> BuiltInMethod:
     """The method; raises ConfigError for what contradicts itself, whatever is loaded."""
     method = make_method(given.method)
     refuse(given, method)
-    values_build.refuse(given.value_model)
+    values_build.refuse(given.value_model, members=method.needs.members)
     check_apart(given)
     refuse_missing(given)
     return method

@@ -68,7 +68,8 @@ def resolve(
     """
     threads = _threads(config, scale)
     steps = _steps(config, scale, method)
-    kind = config.value_model.kind or usual_kind(scale.parameters)
+    members = config.value_model.members or method.needs.members
+    kind = config.value_model.kind or usual_kind(scale.parameters, members)
     rates = _rates(config, scale, method.usual, kind)
     return ResolvedConfig(
         track=config.track,
@@ -88,6 +89,7 @@ def resolve(
             **_filled(
                 config.value_model,
                 kind=kind,
+                members=members,
                 steps_per_round=steps.values,
                 batch_size=64,
                 learning_rate=min(2e-3, rates[1]),

@@ -3,7 +3,7 @@
 import json
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,8 +15,9 @@ from tiltune.data.samples import Samples
 from tiltune.data.windows import Window, window_prompts, window_samples
 from tiltune.decoding.texts import texts
 from tiltune.models.lm import LanguageModel
-from tiltune.records.progress import Progress, silent
+from tiltune.records.progress import NOTHING, Progress, silent
 from tiltune.training.sampler import Sampler
+from tiltune.values.ensemble import seen_by
 from tiltune.values.fit import ValueSettings
 from tiltune.values.model import ValueModel
 from tiltune.values.warm import learnt_part, shift_level, skill_of
@@ -97,10 +98,10 @@ class WarmStart:
         started = time.perf_counter()
         if load(self.key(learnt, law, self.labelled(sampler))) is not None:
             return time.perf_counter() - started
-        few = self.labelled(sampler, steps * WINDOWS_A_STEP)
+        few, members = self.labelled(sampler, steps * WINDOWS_A_STEP), learnt.members()
         started = time.perf_counter()
-        fit_windows(learnt, few, law, replace(self.settings, steps=steps), seed=self.seed)
-        return (time.perf_counter() - started) * self.settings.steps / steps
+        fit_windows(members[0], few, law, replace(self.settings, steps=steps), seed=self.seed)
+        return (time.perf_counter() - started) * self.settings.steps / steps * len(members)
 
     def labelled(
         self, sampler: Sampler, most: int | None = None, progress: Progress = silent
@@ -135,9 +136,32 @@ class WarmStart:
     def _made(
         self, learnt: ValueModel, law: LanguageModel, windows: Windows, progress: Progress
     ) -> dict[str, Tensor]:
-        """The weights that the windows leave."""
-        fit_windows(learnt, windows, law, self.settings, seed=self.seed, progress=progress)
+        """The weights that the windows leave; each member of an ensemble sees its own."""
+        members = learnt.members()
+        for place, (member, seen) in enumerate(
+            zip(members, seen_by(len(members), len(windows)), strict=True)
+        ):
+            own = windows.select(seen.nonzero()[:, 0]) if len(members) > 1 else windows
+            told = of_member(progress, place, len(members))
+            fit_windows(member, own, law, self.settings, seed=self.seed + place, progress=told)
         return {name: value.detach() for name, value in learnt.own_parameters()}
+
+
+def of_member(progress: Progress, place: int, members: int) -> Progress:
+    """What tells of one member's steps as of some among all of theirs."""
+
+    def told(
+        phase: str,
+        done: int,
+        total: int,
+        *,
+        tokens: int = 0,
+        numbers: Mapping[str, float] = NOTHING,
+    ) -> None:
+        if done or not place:
+            progress(phase, place * total + done, members * total, tokens=tokens, numbers=numbers)
+
+    return told if members > 1 else progress
 
 
 def beginnings(windows: Sequence[Window], *, seed: int) -> list[tuple[int, int]]:

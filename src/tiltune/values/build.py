@@ -15,6 +15,7 @@ from tiltune.models.lm import LanguageModel
 from tiltune.models.self_check import check_reading, use_cache
 from tiltune.models.sources import named
 from tiltune.values.ends import Ends, Joint
+from tiltune.values.ensemble import Ensemble
 from tiltune.values.exact_ends import ExactEnds
 from tiltune.values.fit import ValueSettings
 from tiltune.values.model import HeadValue, TrunkValue, ValueModel
@@ -73,13 +74,18 @@ def value_settings(section: ResolvedValueModel, law: LanguageModel) -> ValueSett
     )
 
 
-def refuse(section: ValueModelSection) -> None:
+def refuse(section: ValueModelSection, *, members: int = 1) -> None:
     """Settings of the kinds that contradict each other.
+
+    Args:
+        section: of the settings.
+        members: of the ensemble that the method needs, where none are stated.
 
     Raises:
         ConfigError: a smaller model that no kind reads, or a kind without one; text for a warm
-            start that is turned off.
+            start that is turned off; members without a frozen trunk to share, or too few of them.
     """
+    _refuse_members(section, needed=members)
     if section.kind == "separate" and section.path is None:
         raise ConfigError(
             "value_model.kind = 'separate' needs value_model.path, a smaller model's folder"
@@ -97,9 +103,24 @@ def refuse(section: ValueModelSection) -> None:
         )
 
 
-def usual_kind(parameters: int) -> Literal["copy", "head"]:
+def _refuse_members(section: ValueModelSection, *, needed: int) -> None:
+    members = needed if section.members is None else section.members
+    if members > 1 and section.kind not in (None, "head"):
+        raise ConfigError(
+            f"value_model.kind = '{section.kind}' has a trunk of its own, and the {members} members"
+            " of an ensemble share a frozen one; set value_model.kind = 'head', or leave it out"
+        )
+    if members < needed and members == 1:
+        raise ConfigError(
+            f"value_model.members = {members} is no ensemble, which the method needs to tell what "
+            f"one member alone believes; set 2 or more, or leave it out ({needed}); method.kind = "
+            "'filter' keeps what satisfies without values"
+        )
+
+
+def usual_kind(parameters: int, members: int = 1) -> Literal["copy", "head"]:
     """What carries the values of a model of so many parameters, where the user leaves it open."""
-    return "head" if parameters >= LARGE else "copy"
+    return "head" if parameters >= LARGE or members > 1 else "copy"
 
 
 def make_values(
@@ -107,8 +128,11 @@ def make_values(
 ) -> ValueModel:
     """The value model of the configured kind, over the law whose values it learns."""
     section, policy = config.value_model, loaded.policy
-    kind = section.kind or usual_kind(loaded.parameters)
+    members = section.members or 1
+    kind = section.kind or usual_kind(loaded.parameters, members)
     torch.manual_seed(config.run.seed)
+    if members > 1:
+        return Ensemble([HeadValue(law) for _ in range(members)]).to(policy.device)
     if kind == "head":
         return HeadValue(law).to(policy.device)
     if kind == "copy":

@@ -6,7 +6,7 @@ says: `logit R = logit Φ(state) + f(prefix)`, see `prior.py`. `ExactEnds` is a 
 like any other, so that the losses, the target, calibration and guidance all have the same values.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, final
 
 import torch
@@ -142,6 +142,16 @@ class ExactEnds(ValueModel):
     @property
     def corrects(self) -> bool:
         return self.prior is not None
+
+    def members(self) -> Sequence[ValueModel]:
+        """Each knows the same ends, and corrects the same prior."""
+        inner = self.inner.members()
+        if len(inner) == 1:
+            return (self,)
+        return [ExactEnds(each, self.automaton, self.prior, ends=self.ends) for each in inner]
+
+    def member_columns(self, columns: Columns, place: int) -> Columns:
+        return self.inner.member_columns(columns, place)
 
     def observe(self, samples: Samples) -> None:
         """Count the completions' transitions for the prior."""

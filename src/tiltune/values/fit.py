@@ -17,6 +17,7 @@ from tiltune.models.optimiser import Optimiser, one_cycle
 from tiltune.records.progress import Progress, silent
 from tiltune.records.rounds import CalibrationBin
 from tiltune.records.steps import StepPhase
+from tiltune.values.ensemble import seen_by
 from tiltune.values.losses import label_loss
 from tiltune.values.model import ValueModel
 from tiltune.values.outputs import WIDE_VOCABULARY
@@ -125,7 +126,7 @@ class ValueLearner:
         progress: Progress = silent,
     ) -> ValueFit:
         """Fit to these completions' labels; a tenth of the fresh ones is held out to measure
-        calibration.
+        calibration. A member of an ensemble is fitted to those it sees, see `ensemble.seen_by`.
 
         What only corrects values that are known without it (`ValueModel.corrects`) can do harm, and
         with few completions soon does. Of it the weights are kept that say most of the held-out
@@ -146,17 +147,21 @@ class ValueLearner:
         settings = self.settings
         steps = steps or settings.steps
         train, held = self._split(len(samples), len(samples) if fresh is None else fresh)
-        schedule, optimiser = one_cycle(steps), self._optimiser(rate_share)
+        schedule, members = one_cycle(steps), self.model.members()
+        optimisers = [self._optimiser(each, rate_share) for each in members]
         recent: list[tuple[float, float]] = []
         tokens = 0
         best = self._look(samples.select(held), 0) if self.model.corrects else None
         progress(PHASE, 0, steps)
         law = self._law(samples, snapshot, steps)
+        seen = seen_by(len(members), len(samples))
         for step in range(steps):
             picks = torch.randint(len(train), (settings.batch_size,), generator=self.generator)
             batch = samples.select(train[picks])
-            losses = self._backward(batch, law and law.select(train[picks], batch.ids.shape[1]))
-            optimiser.step(schedule, step)
+            picked_law = law and law.select(train[picks], batch.ids.shape[1])
+            losses = self._backward(batch, picked_law, seen[:, train[picks]])
+            for optimiser in optimisers:
+                optimiser.step(schedule, step)
             tokens += batch.tokens
             progress(PHASE, step + 1, steps, tokens=tokens, numbers=self._told(*losses))
             if step >= steps * 3 // 4:
@@ -168,7 +173,7 @@ class ValueLearner:
         value, consistency = (sum(column) / len(recent) for column in zip(*recent, strict=True))
         measured = self.calibration(samples.select(held), float(samples.labels[train].mean()))
         if not all(map(math.isfinite, (value, consistency, measured.brier_score))):
-            raise optimiser.diverged(f"{counted(steps, 'step')} left what is not finite")
+            raise optimisers[0].diverged(f"{counted(steps, 'step')} left what is not finite")
         self.fits += 1
         return ValueFit(value, consistency, tokens, measured, best.step if best else steps)
 
@@ -178,9 +183,10 @@ class ValueLearner:
             told["consistency_loss_nats_per_token"] = consistency
         return told
 
-    def _optimiser(self, rate_share: float) -> Optimiser:
+    def _optimiser(self, member: ValueModel, rate_share: float) -> Optimiser:
+        """Of a member's own, whose clip by the norm no other member then moves."""
         return Optimiser(
-            [value for _, value in self.model.own_parameters()],
+            [value for _, value in member.own_parameters()],
             rate=self.settings.learning_rate * rate_share,
             weight_decay=WEIGHT_DECAY,
             fitted=self.called or f"value fit {self.fits + 1} of this run",
@@ -217,9 +223,15 @@ class ValueLearner:
         again = steps * self.settings.batch_size > len(samples)
         return kept_law(snapshot, samples) if again and not self.model.shares_law else Law(snapshot)
 
-    def _backward(self, batch: Samples, law: Law | None) -> tuple[float, float]:
-        """Gradients of one step, in micro-batches that bound the activations in memory."""
-        count = float(batch.written.sum())
+    def _backward(
+        self, batch: Samples, law: Law | None, seen: Bool[Tensor, "B N"]
+    ) -> tuple[float, float]:
+        """Gradients of one step, in micro-batches that bound the activations in memory.
+
+        Each member of an ensemble has a loss of its own; the numbers are their means.
+        """
+        written = batch.written
+        counts = [float(written[rows.to(written.device)].sum()) for rows in seen]
         pairs = float((batch.written[:, 1:] & batch.written[:, :-1]).sum())
         law = law if pairs else None
         odd = self._odd(len(batch)) if law is not None else None
@@ -227,14 +239,16 @@ class ValueLearner:
         for rows in part_rows(batch, self.settings.most_tokens):
             part = batch.select(rows)
             read = ReadValues(self.model, part, law and law.select(rows, part.ids.shape[1]))
-            fitted = label_loss(read.taken, part.labels, part.written, count=count)
-            loss = fitted.loss
-            value_total += fitted.metrics["value_loss_nats_per_token"]
-            if law is not None:
-                consistent = read.consistency(None if odd is None else odd[rows]) / pairs
-                loss = loss + self.settings.consistency * consistent
-                consistency_total += consistent.item()
-            loss.backward()
+            for member, own, count in zip(read.by_member(), seen, counts, strict=True):
+                known = part.written & own[rows].to(written.device)[:, None]
+                fitted = label_loss(member.taken, part.labels, known, count=max(1.0, count))
+                loss = fitted.loss
+                value_total += fitted.metrics["value_loss_nats_per_token"] / len(seen)
+                if law is not None:
+                    consistent = member.consistency(None if odd is None else odd[rows]) / pairs
+                    loss = loss + self.settings.consistency * consistent
+                    consistency_total += consistent.item() / len(seen)
+                loss.backward()
         return value_total, consistency_total
 
     def _odd(self, count: int) -> Bool[Tensor, " N"] | None:

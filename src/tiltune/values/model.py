@@ -8,7 +8,7 @@ Source: arXiv 2205.14219 (auxiliary model); where the output starts and what car
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -134,6 +134,14 @@ class ValueModel(ABC, nn.Module):
         """Whether what is learnt only corrects values that are known without it."""
         return False
 
+    def members(self) -> Sequence["ValueModel"]:
+        """Those of an ensemble, each by itself; else the values alone."""
+        return (self,)
+
+    def member_columns(self, columns: Columns, place: int) -> Columns:
+        """What `columns` made for the member at this place among `members`."""
+        return columns
+
     def state(self) -> dict[str, Tensor]:
         return {name: value.detach().to("cpu", copy=True) for name, value in self.own_parameters()}
 
@@ -242,11 +250,11 @@ class HeadValue(ValueModel):
         if self.sized:
             states = self.enter.weight.new_zeros((*ids.shape, self.snapshot.hidden_size))
         else:
-            states = self._states(ids, mask)
+            states = self.trunk_states(ids, mask)
         return self._features(ids, mask, states, None, keep)[0][:, -keep:]
 
     def columns(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Columns:
-        return self._columns(ids, mask, self._states(ids, mask), keep)
+        return self.columns_of(ids, mask, self.trunk_states(ids, mask), keep)
 
     def columns_with_law(
         self, law: LanguageModel, ids: Tensor, mask: Tensor, *, keep: int
@@ -255,8 +263,8 @@ class HeadValue(ValueModel):
         assert law is self.snapshot, "a head reads the hidden states of its own snapshot alone"
         if law.whole:
             return super().columns_with_law(law, ids, mask, keep=keep)
-        states = self._states(ids, mask)
-        return states[:, -keep:], self._columns(ids, mask, states, keep)
+        states = self.trunk_states(ids, mask)
+        return states[:, -keep:], self.columns_of(ids, mask, states, keep)
 
     @property
     def shares_law(self) -> bool:
@@ -269,10 +277,12 @@ class HeadValue(ValueModel):
         return self.output.read_weights()
 
     @torch.no_grad()
-    def _states(self, ids: Tensor, mask: Tensor) -> Float[Tensor, "N L h"]:
+    def trunk_states(self, ids: Tensor, mask: Tensor) -> Float[Tensor, "N L h"]:
+        """The snapshot's last hidden states."""
         return self.snapshot.trunk(ids, mask)[0]
 
-    def _columns(self, ids: Tensor, mask: Tensor, states: Tensor, keep: int) -> Columns:
+    def columns_of(self, ids: Tensor, mask: Tensor, states: Tensor, keep: int) -> Columns:
+        """`columns`, of the snapshot's states at the same prefixes."""
         features, _ = self._features(ids, mask, states, None, keep)
         return self.output.columns(features[:, -keep:])
 
@@ -282,10 +292,17 @@ class HeadValue(ValueModel):
         trunk_cache, own_cache = (None, None) if cache is None else (cache.trunk, cache.own)
         with torch.no_grad():
             states, trunk_cache = self.snapshot.trunk(ids, mask, cache=trunk_cache, use_cache=True)
-        features, own_cache = self._features(ids, mask, states, own_cache, 1)
-        columns = self.output.columns(features[:, -1])
-        logits = self.output.read(columns, self.snapshot.unembedding()).float()
+        logits, own_cache = self.last_logits(ids, mask, states, own_cache)
         return logits, _HeadCache(trunk_cache, own_cache)
+
+    def last_logits(
+        self, ids: Tensor, mask: Tensor, states: Tensor, cache: "OwnCache | None"
+    ) -> tuple[Float[Tensor, "N V"], "OwnCache"]:
+        """Logits at the last prefix, of the snapshot's states at the tokens that the cache lacks;
+        and the block's keys and values."""
+        features, cache = self._features(ids, mask, states, cache, 1)
+        columns = self.output.columns(features[:, -1])
+        return self.output.read(columns, self.snapshot.unembedding()).float(), cache
 
     def own_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         return self.named_parameters()
@@ -295,9 +312,9 @@ class HeadValue(ValueModel):
         ids: Tensor,
         mask: Tensor,
         states: Tensor,
-        cache: tuple[Tensor, Tensor] | None,
+        cache: "OwnCache | None",
         keep: int,
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    ) -> tuple[Tensor, "OwnCache"]:
         """After each token, the last `keep` of them at least (0: all), and the cache."""
         if self.sized and cache is None:
             ids, mask, states = ids[:, -keep:], mask[:, -keep:], states[:, -keep:]
@@ -343,10 +360,14 @@ def make_reader(output: Output, lm: LanguageModel) -> ValueReader:
     return ValueReader(every, taken)
 
 
+OwnCache = tuple[Tensor, Tensor]
+"""Keys and values of a head's block."""
+
+
 class _HeadCache:
     """The trunk's cache and the block's keys and values."""
 
-    def __init__(self, trunk: Any, own: tuple[Tensor, Tensor]) -> None:
+    def __init__(self, trunk: Any, own: OwnCache) -> None:
         self.trunk = trunk
         self.own = own
 

@@ -1,6 +1,8 @@
 """Values read at the prefixes of samples: of the tokens that came, and one step on."""
 
+from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 from typing import final
 
 import torch
@@ -14,6 +16,7 @@ from tiltune.models.laws import log_softmax
 from tiltune.models.lm import LanguageModel
 from tiltune.values.losses import step_divergence
 from tiltune.values.model import ValueModel
+from tiltune.values.outputs import Columns
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,6 @@ class ReadValues:
         samples: N completions of T tokens.
         law: what consistency is asked of; None: it is not.
 
-    Attributes:
-        taken: `logit R_φ(s_t, y_{t+1})` of each completion token, [N, T].
     """
 
     def __init__(self, model: ValueModel, samples: Samples, law: Law | None = None) -> None:
@@ -57,11 +58,30 @@ class ReadValues:
         else:
             self._states, columns = model.columns_with_law(law.lm, ids, mask, keep=keep)
         self._model, self._samples, self._law = model, samples, law
-        self._columns = {name: column.flatten(0, 1) for name, column in columns.items()}
+        self._columns: Columns = {n: column.flatten(0, 1) for n, column in columns.items()}
         self._reader = model.reader(ids, mask, keep=keep)
-        places = torch.arange(samples.ids.numel(), device=ids.device)
-        taken = self._reader.taken(self._columns, places, samples.ids.flatten())
-        self.taken: Float[Tensor, "N T"] = taken.view(samples.ids.shape)
+
+    @cached_property
+    def taken(self) -> Float[Tensor, "N T"]:
+        """`logit R_φ(s_t, y_{t+1})` of each completion token."""
+        ids = self._samples.ids
+        places = torch.arange(ids.numel(), device=ids.device)
+        return self._reader.taken(self._columns, places, ids.flatten()).view(ids.shape)
+
+    def by_member(self) -> "list[ReadValues]":
+        """The same pass, as each member of an ensemble reads it; of other values this alone."""
+        members = self._model.members()
+        if len(members) == 1:
+            return [self]
+        (ids, mask), keep = self._samples.prefixes(), self._samples.ids.shape[1]
+        found: list[ReadValues] = []
+        for place, member in enumerate(members):
+            one = copy(self)
+            one.__dict__.pop("taken", None)  # is of the member's own
+            one._model, one._reader = member, member.reader(ids, mask, keep=keep)
+            one._columns = self._model.member_columns(self._columns, place)
+            found.append(one)
+        return found
 
     def consistency(self, odd: Bool[Tensor, " N"] | None = None) -> Float[Tensor, ""]:
         """The sum of `losses.step_divergence` where both tokens are real, a chunk at a time.

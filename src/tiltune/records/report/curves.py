@@ -94,6 +94,21 @@ CHARTS = (
     ),
     RoundChart("Soft value of the prompts", "score", (("mean over prompts", "soft_value"),)),
     RoundChart(
+        "Likelihood of the elites",
+        "nats a token",
+        (("in training", "elite_loss_nats_per_token"),),
+        phase="policy update",
+    ),
+    RoundChart(
+        "Elites",
+        "share",
+        (
+            ("elites that satisfy", "elite_satisfaction_rate"),
+            ("groups with too few feasible", "fallback_share"),
+            ("disagreement of members", "member_disagreement"),
+        ),
+    ),
+    RoundChart(
         "Flow loss",
         "squared nats a token",
         (("in training", "flow_loss"),),
