@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from tiltune.config import ResolvedConfig, RunConfig
 from tiltune.config.resolved import ResolvedValueModel
 from tiltune.methods.kinds import make_method
+from tiltune.methods.needs_told import needs_told
 from tiltune.training.defaults import Scale, resolve
 from tiltune.training.precision import Hardware, choose_precision
 
@@ -235,3 +236,16 @@ def test_policy_gradients_have_choices_of_their_own(kind: str) -> None:
     resolved = resolved_for(given, scale)
     assert resolved.method.model_dump() | asked == resolved.method.model_dump()
     assert resolved.learner.steps_per_round == 8
+
+
+def test_a_method_that_needs_members_has_them_on_one_trunk() -> None:
+    def chosen(kind: str, **stated: Any) -> ResolvedConfig:
+        given = config(method={"kind": kind}, value_model=stated)
+        return resolved_for(given, Scale(10**6, context=1024, cores=2))
+
+    robust, usual = chosen("rce"), chosen("tilt").value_model
+    assert (robust.value_model.kind, robust.value_model.members) == ("head", 4)
+    assert (usual.kind, usual.members) == ("copy", 1)
+    assert chosen("tilt", members=3).value_model.kind == "head"
+    told = needs_told(make_method(robust.method).needs, robust)
+    assert "; 4 members of them on one frozen trunk; 8 completions of each prompt" in told

@@ -11,7 +11,7 @@ import torch
 import tiny
 from tiltune.errors import ConfigError, DataError
 from tiltune.models.optimiser import Optimiser
-from tiltune.records.rounds import RoundRecord
+from tiltune.records.rounds import RoundRecord, read_steps
 from tiltune.training import assemble
 from tiltune.training import warm as warm_module
 from tiltune.training.actor import Actor
@@ -20,7 +20,8 @@ from tiltune.training.check.forecast import forecast
 from tiltune.training.process import RemoteActor
 from tiltune.training.warm import WarmStart
 from tiltune.training.warm_choice import WarmFacts, count_places, usual_steps
-from tiltune.values.windows_fit import BEGINNINGS
+from tiltune.values.model import ValueModel
+from tiltune.values.windows_fit import BEGINNINGS, Windows, fit_windows
 
 STEPS = 3
 WARM: dict[str, Any] = {"value_model": {"warm_start": STEPS, "automaton": "none"}}
@@ -369,3 +370,23 @@ def test_the_records_of_a_run_hold_it(tmp_path: Path) -> None:
     assert rows[0]["brier_skill"] == pytest.approx(
         1 - rows[0]["brier_score"] / rows[0]["brier_score_constant"]
     )
+
+
+def test_each_member_begins_with_windows_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def watched(values: ValueModel, windows: Windows, *given: Any, seed: int, **more: Any) -> Any:
+        seen.append((seed, hash(tuple(map(tuple, windows.samples.ids.tolist())))))
+        return fit_windows(values, windows, *given, seed=seed, **more)
+
+    monkeypatch.setattr(warm_module, "fit_windows", watched)
+    method = {"kind": "rce", "group_size": 4, "elites": 1, "rounds": 1}
+    tree = tiny.workplace(tmp_path, method=method, value_model={"warm_start": 2})
+    first = tiny.finish(tree)[0]
+    assert first.warm_windows and len({seed for seed, _ in seen}) == len(set(seen)) == 4
+    assert len({windows for _, windows in seen}) == 4
+    steps = read_steps(tmp_path / "run" / "records.jsonl")
+    told = [(row.step, row.steps) for row in steps if row.phase == "warm start"]
+    assert told == [(step, 8) for step in range(1, 9)]

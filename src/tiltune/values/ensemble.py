@@ -92,7 +92,7 @@ class Ensemble(ValueModel):
 
     def step(
         self, ids: Tensor, mask: Tensor, cache: Cache = None
-    ) -> tuple[Float[Tensor, "N V"], "_Caches"]:
+    ) -> tuple[Float[Tensor, "N V"], "_MemberCaches"]:
         trunk, own = (
             (None, [None] * len(self._heads)) if cache is None else (cache.trunk, cache.own)
         )
@@ -103,7 +103,7 @@ class Ensemble(ValueModel):
             for head, kept in zip(self._heads, own, strict=True)
         ]
         logits = mean_logit(logits for logits, _ in found)
-        return logits, _Caches(trunk, [kept for _, kept in found])
+        return logits, _MemberCaches(trunk, [kept for _, kept in found])
 
     def own_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         return self.heads.named_parameters()
@@ -124,7 +124,7 @@ class Ensemble(ValueModel):
         }
 
 
-class _Caches:
+class _MemberCaches:
     """The trunk's cache, and of each head the block's keys and values."""
 
     def __init__(self, trunk: Any, own: list[OwnCache]) -> None:
