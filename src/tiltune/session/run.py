@@ -60,8 +60,6 @@ Say = Callable[[str], object]
 WAYS: dict[str, Any] = Way().model_dump()
 """How a model decodes, if nothing else is asked for."""
 SOURCE = "tiltune.Run"
-WIDTH = 100
-"""Columns of what `check` says."""
 
 
 class _File(Protocol):
@@ -202,7 +200,7 @@ class Run:
             TiltuneError: whatever is wrong with settings, files, model or constraint.
         """
         self._write_files(again=is_run_folder(self.folder))
-        console = Console(file=Lines(say), width=WIDTH, force_jupyter=False, force_terminal=False)
+        console = Console(file=Lines(say), width=100, force_jupyter=False, force_terminal=False)
         check_run(
             self._to_fit(overwrite=False),
             console,
