@@ -122,8 +122,8 @@ def _same_scorer(constraint: TextConstraint) -> bool:
     """Whether its recipe builds what it scores by, if maybe under another threshold or text."""
     if constraint.made is None:
         return True
-    _, scorer, _, _, share = constraint.made
-    return (constraint.scorer, constraint.share) == (scorer, share)
+    _, scorer, _, _, bounds = constraint.made
+    return (constraint.scorer, constraint.bounds) == (scorer, bounds)
 
 
 def name_of(function: Callable[..., Any]) -> str:
