@@ -324,8 +324,8 @@ MethodConfig = Annotated[
     | Annotated[GrpoSection, Tag("grpo")]
     | Annotated[GfnSection, Tag("gfn")]
     | Annotated[EtpoSection, Tag("etpo")]
-    | Annotated[MovingTargetsSection, Tag("moving-targets")]
     | Annotated[RceSection, Tag("rce")]
+    | Annotated[MovingTargetsSection, Tag("moving-targets")]
     | Annotated[PythonMethodSection, Tag("python")],
     Discriminator(_kind),
 ]
