@@ -1,4 +1,4 @@
-"""`tiltune selftest`: its laws against numbers by hand, a row that holds, and one that is broken."""
+"""`tiltune selftest`: its laws against numbers by hand; a row that holds, and a broken one."""
 
 import math
 from dataclasses import replace
@@ -88,11 +88,11 @@ def only(monkeypatch: pytest.MonkeyPatch, *kept: Case) -> None:
 
 def test_the_verb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     short = replace(case("etpo"), rounds=1)
-    only(monkeypatch, short, replace(case("gfn vargrad"), rounds=30))
+    only(monkeypatch, short)
     assert tiny.tiltune("selftest") == 0
     told = capsys.readouterr().out
-    assert "all 3 rows within 0.02" in told
-    for row in ("guided decoding", "etpo", "gfn vargrad"):
+    assert "all 2 rows within 0.02" in told
+    for row in ("guided decoding", "etpo"):
         (line,) = [line for line in told.splitlines() if row in line]
         before, after, bound = (float(word) for word in line.split() if word.startswith("0."))
         assert after < bound == 0.02 < 0.3 < before and line.endswith("holds │")
@@ -105,6 +105,6 @@ def test_the_verb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 
 def test_a_broken_formula_misses(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reward that is the score, not its logarithm."""
-    world, vargrad = abt_chain(), replace(case("gfn vargrad"), rounds=30)
+    world, vargrad = abt_chain(), replace(case("gfn vargrad"), rounds=15)
     monkeypatch.setattr(Gfn, "_log_score", lambda self, labels: labels.clamp(min=self.floor))
     assert variation(world.law(fit(world, vargrad)), world.tilted(None)) > 0.1

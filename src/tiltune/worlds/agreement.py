@@ -30,6 +30,7 @@ BOUND = 0.02
 """Most total variation."""
 WEIGHT = 1.0
 """Of the KL, score a nat, where a method has a weight."""
+TARGET = "q = p C / Z"
 PHASE = "methods on worlds that can be listed"
 
 
@@ -62,6 +63,7 @@ class Case:
 
     Attributes:
         rounds, count, steps: rounds, and completions and steps in each.
+        batch: completions of a step.
         rate, value_rate: peak rates of the policy and of the state values.
         explores: whether half of a round's completions are the reference's.
     """
@@ -73,6 +75,7 @@ class Case:
     rounds: int = 20
     count: int = 128
     steps: int = 6
+    batch: int = 64
     rate: float = 0.2
     value_rate: float = 0.2
     explores: bool = False
@@ -87,7 +90,7 @@ def cases() -> Iterator[Case]:
     def weighed(world: SmallWorld) -> Tensor:
         return world.tilted(WEIGHT)
 
-    q, soft = "q = p C / Z", "p e^((2C - 1) / w) / Z, w = 1"
+    q, soft = TARGET, "p e^((2C - 1) / w) / Z, w = 1"
     long: dict[str, Any] = {"rounds": 3, "count": 512, "steps": 100}
     yield Case("tilt", Tilt(), q, target, **long)
     objectives: tuple[Objective, ...] = ("tb", "vargrad", "subtb", "db")
@@ -95,12 +98,10 @@ def cases() -> Iterator[Case]:
         group = 8 if objective == "vargrad" else 1
         method = Gfn(objective, floor=1e-3, group_size=group)
         rate = 0.4 if objective == "db" else 0.2
-        yield Case(
-            f"gfn {objective}", method, q, target, rounds=60, value_rate=rate, explores=True
-        )
+        yield Case(f"gfn {objective}", method, q, target, rounds=60, value_rate=rate, explores=True)
     yield Case("etpo, w = 0.05", Etpo(0.05, 1e3), q, target, **long)
     yield Case("etpo", Etpo(WEIGHT), soft, weighed, **long)
-    gains: dict[str, Any] = {"rounds": 40, "count": 1024, "value_rate": 0.02}
+    gains: dict[str, Any] = {"rounds": 40, "count": 1536, "batch": 256, "value_rate": 0.02}
     yield Case("ppo", Ppo(WEIGHT), soft, weighed, **gains)
     near = "p e^(E[2C - 1 | sv] / w) / Z token by token, w = 1"
     yield Case("grpo", Grpo(WEIGHT), near, lambda world: world.near_sighted(WEIGHT), **gains)
@@ -113,19 +114,18 @@ def worlds() -> tuple[SmallWorld, ...]:
 
 def agreements(progress: Progress = silent) -> Iterator[Agreement]:
     """Each method in each world, as it comes; everything is seeded."""
-    listed, places = list(cases()), worlds()
-    total, done = len(places) * (len(listed) + 1), 0
+    listed, places, done = list(cases()), worlds(), 0
+    total = len(places) * len(listed)
     progress(PHASE, done, total)
     for world in places:
+        start, exact = world.law(world.reference), world.tilted(None)
         guided = world.law(GuidedModel(world.reference, world.values(world.reference)))
-        ends = [("guided decoding", "q = p C / Z", world.tilted(None), lambda law=guided: law)]
-        ends += [
-            (case.name, case.ends_at, case.law(world), lambda case=case: world.law(fit(world, case)))
-            for case in listed
-        ]
-        for name, ends_at, exact, reach in ends:
-            before = variation(world.law(world.reference), exact)
-            yield Agreement(world.name, name, ends_at, before, variation(reach(), exact))
+        distances = variation(start, exact), variation(guided, exact)
+        yield Agreement(world.name, "guided decoding", TARGET, *distances)
+        for case in listed:
+            exact, ended = case.law(world), world.law(fit(world, case))
+            distances = variation(start, exact), variation(ended, exact)
+            yield Agreement(world.name, case.name, case.ends_at, *distances)
             done += 1
             progress(PHASE, done, total)
 
@@ -170,7 +170,7 @@ def _learner(world: SmallWorld, case: Case) -> Learner:
         policy=policy,
         reference=world.reference,
         corpus=None,
-        settings=LearnerSettings(case.steps, 64, 1, case.rate, case.value_rate),
+        settings=LearnerSettings(case.steps, case.batch, 1, case.rate, case.value_rate),
         rule=BetaRule(1.0, 0.05, 50.0),
         generator=torch.Generator().manual_seed(3),
         state_values=values,

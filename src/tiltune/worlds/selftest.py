@@ -41,5 +41,7 @@ def table(found: list[Agreement]) -> Table:
         made.add_column(column, justify="left" if column in COLUMNS[:3] else "right")
     for row in found:
         numbers = (f"{row.before:.4f}", f"{row.variation:.4f}", f"{BOUND:g}")
-        made.add_row(row.world, row.method, row.ends_at, *numbers, "holds" if row.holds else "MISSED")
+        made.add_row(
+            row.world, row.method, row.ends_at, *numbers, "holds" if row.holds else "MISSED"
+        )
     return made

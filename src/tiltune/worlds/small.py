@@ -4,7 +4,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, final
+from typing import final
 
 import torch
 from jaxtyping import Float
@@ -155,7 +155,7 @@ class TableValues(ValueModel):
 
 def abt_chain() -> SmallWorld:
     """The chain over a, b and an end, cut at four tokens: "at least one b, and never bb"."""
-    a, b, end, start = range(4)
+    b, end, start = 1, 2, 3
     lm = LanguageModel(EnumerableModel(TOKENS, 4), owned=torch.arange(TOKENS) < start)
     rows = torch.tensor([0.4, 0.4, 0.2, 1.0]).log().repeat(lm.hidden_size, 1)
     last_b = torch.arange(lm.hidden_size) % TOKENS == b + 1
