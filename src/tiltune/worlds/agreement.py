@@ -12,14 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tiltune.config import EtpoSection, GfnSection, GrpoSection, PpoSection, TiltSection
 from tiltune.data.samples import Samples, concatenate
 from tiltune.decoding.guided_model import GuidedModel
 from tiltune.methods.base import Method
-from tiltune.methods.etpo import Etpo
-from tiltune.methods.gfn import Gfn, Objective
-from tiltune.methods.grpo import Grpo
-from tiltune.methods.ppo import Ppo
-from tiltune.methods.tilt import Tilt
+from tiltune.methods.gfn import Objective
+from tiltune.methods.kinds import make_method
 from tiltune.models.lm import LanguageModel
 from tiltune.records.progress import Progress, silent
 from tiltune.training.learner import BetaRule, Learner, LearnerSettings, Trained
@@ -92,19 +90,20 @@ def cases() -> Iterator[Case]:
 
     q, soft = TARGET, "p e^((2C - 1) / w) / Z, w = 1"
     long: dict[str, Any] = {"rounds": 3, "count": 512, "steps": 100}
-    yield Case("tilt", Tilt(), q, target, **long)
+    yield Case("tilt", make_method(TiltSection()), q, target, **long)
     objectives: tuple[Objective, ...] = ("tb", "vargrad", "subtb", "db")
     for objective in objectives:
-        group = 8 if objective == "vargrad" else 1
-        method = Gfn(objective, floor=1e-3, group_size=group)
+        method = make_method(GfnSection(objective=objective, floor=1e-3))
         rate = 0.4 if objective == "db" else 0.2
         yield Case(f"gfn {objective}", method, q, target, rounds=60, value_rate=rate, explores=True)
-    yield Case("etpo, w = 0.05", Etpo(0.05, 1e3), q, target, **long)
-    yield Case("etpo", Etpo(WEIGHT), soft, weighed, **long)
+    limit = make_method(EtpoSection(kl_weight=0.05, prefix_weight_clip=1e3))
+    yield Case("etpo, w = 0.05", limit, q, target, **long)
+    yield Case("etpo", make_method(EtpoSection(kl_weight=WEIGHT)), soft, weighed, **long)
     gains: dict[str, Any] = {"rounds": 40, "count": 1536, "batch": 256, "value_rate": 0.02}
-    yield Case("ppo", Ppo(WEIGHT), soft, weighed, **gains)
+    yield Case("ppo", make_method(PpoSection(kl_weight=WEIGHT)), soft, weighed, **gains)
     near = "p e^(E[2C - 1 | sv] / w) / Z token by token, w = 1"
-    yield Case("grpo", Grpo(WEIGHT), near, lambda world: world.near_sighted(WEIGHT), **gains)
+    grpo = make_method(GrpoSection(kl_weight=WEIGHT))
+    yield Case("grpo", grpo, near, lambda world: world.near_sighted(WEIGHT), **gains)
 
 
 def worlds() -> tuple[SmallWorld, ...]:
