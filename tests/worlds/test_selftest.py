@@ -12,7 +12,7 @@ from tiltune.data.samples import Samples
 from tiltune.methods.etpo import Etpo
 from tiltune.methods.gfn import Gfn
 from tiltune.worlds import agreement
-from tiltune.worlds.agreement import Agreement, Case, cases, fit, variation
+from tiltune.worlds.agreement import Distance, MethodCase, cases, fit, variation
 from tiltune.worlds.small import SmallWorld, abt_chain, random_table
 
 pytestmark = pytest.mark.quick
@@ -26,7 +26,7 @@ def row_of(rows: Samples, text: list[int]) -> int:
     return int((rows.ids == padded).all(1).nonzero()[0])
 
 
-def case(name: str) -> Case:
+def case(name: str) -> MethodCase:
     (found,) = [each for each in cases() if each.name == name]
     return found
 
@@ -76,11 +76,11 @@ def test_what_is_in_the_table() -> None:
     names = [each.name for each in cases()]
     objectives = [f"gfn {name}" for name in ("tb", "vargrad", "subtb", "db")]
     assert names == ["tilt", *objectives, "etpo, w = 0.05", "etpo", "ppo", "grpo"]
-    assert not Agreement("world", "method", "law", 0.4, math.nan).holds
-    assert not Agreement("world", "method", "law", 0.4, 0.0201).holds
+    assert not Distance("world", "method", "law", 0.4, math.nan).holds
+    assert not Distance("world", "method", "law", 0.4, 0.0201).holds
 
 
-def only(monkeypatch: pytest.MonkeyPatch, *kept: Case) -> None:
+def only(monkeypatch: pytest.MonkeyPatch, *kept: MethodCase) -> None:
     """Leave these in the table, on the chain alone."""
     monkeypatch.setattr(agreement, "cases", lambda: iter(kept))
     monkeypatch.setattr(agreement, "worlds", lambda: (abt_chain(),))

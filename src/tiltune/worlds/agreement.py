@@ -33,7 +33,7 @@ PHASE = "methods on worlds that can be listed"
 
 
 @dataclass(frozen=True)
-class Agreement:
+class Distance:
     """One method in one world.
 
     Attributes:
@@ -56,7 +56,7 @@ class Agreement:
 
 
 @dataclass(frozen=True)
-class Case:
+class MethodCase:
     """A method, how it is trained here, and the law that it should end at.
 
     Attributes:
@@ -79,7 +79,7 @@ class Case:
     explores: bool = False
 
 
-def cases() -> Iterator[Case]:
+def cases() -> Iterator[MethodCase]:
     """The methods that end at the target, and those that weigh the KL at their closed forms."""
 
     def target(world: SmallWorld) -> Tensor:
@@ -90,20 +90,22 @@ def cases() -> Iterator[Case]:
 
     q, soft = TARGET, "p e^((2C - 1) / w) / Z, w = 1"
     long: dict[str, Any] = {"rounds": 3, "count": 512, "steps": 100}
-    yield Case("tilt", make_method(TiltSection()), q, target, **long)
+    yield MethodCase("tilt", make_method(TiltSection()), q, target, **long)
     objectives: tuple[Objective, ...] = ("tb", "vargrad", "subtb", "db")
     for objective in objectives:
         method = make_method(GfnSection(objective=objective, floor=1e-3))
         rate = 0.4 if objective == "db" else 0.2
-        yield Case(f"gfn {objective}", method, q, target, rounds=60, value_rate=rate, explores=True)
+        yield MethodCase(
+            f"gfn {objective}", method, q, target, rounds=60, value_rate=rate, explores=True
+        )
     limit = make_method(EtpoSection(kl_weight=0.05, prefix_weight_clip=1e3))
-    yield Case("etpo, w = 0.05", limit, q, target, **long)
-    yield Case("etpo", make_method(EtpoSection(kl_weight=WEIGHT)), soft, weighed, **long)
+    yield MethodCase("etpo, w = 0.05", limit, q, target, **long)
+    yield MethodCase("etpo", make_method(EtpoSection(kl_weight=WEIGHT)), soft, weighed, **long)
     gains: dict[str, Any] = {"rounds": 40, "count": 1536, "batch": 256, "value_rate": 0.02}
-    yield Case("ppo", make_method(PpoSection(kl_weight=WEIGHT)), soft, weighed, **gains)
+    yield MethodCase("ppo", make_method(PpoSection(kl_weight=WEIGHT)), soft, weighed, **gains)
     near = "p e^(E[2C - 1 | sv] / w) / Z token by token, w = 1"
     grpo = make_method(GrpoSection(kl_weight=WEIGHT))
-    yield Case("grpo", grpo, near, lambda world: world.near_sighted(WEIGHT), **gains)
+    yield MethodCase("grpo", grpo, near, lambda world: world.near_sighted(WEIGHT), **gains)
 
 
 def worlds() -> tuple[SmallWorld, ...]:
@@ -111,7 +113,7 @@ def worlds() -> tuple[SmallWorld, ...]:
     return abt_chain(), random_table()
 
 
-def agreements(progress: Progress = silent) -> Iterator[Agreement]:
+def agreements(progress: Progress = silent) -> Iterator[Distance]:
     """Each method in each world, as it comes; everything is seeded."""
     listed, places, done = list(cases()), worlds(), 0
     total = len(places) * len(listed)
@@ -120,16 +122,16 @@ def agreements(progress: Progress = silent) -> Iterator[Agreement]:
         start, exact = world.law(world.reference), world.tilted(None)
         guided = world.law(GuidedModel(world.reference, world.values(world.reference)))
         distances = variation(start, exact), variation(guided, exact)
-        yield Agreement(world.name, "guided decoding", TARGET, *distances)
+        yield Distance(world.name, "guided decoding", TARGET, *distances)
         for case in listed:
             exact, ended = case.law(world), world.law(fit(world, case))
             distances = variation(start, exact), variation(ended, exact)
-            yield Agreement(world.name, case.name, case.ends_at, *distances)
+            yield Distance(world.name, case.name, case.ends_at, *distances)
             done += 1
             progress(PHASE, done, total)
 
 
-def fit(world: SmallWorld, case: Case) -> LanguageModel:
+def fit(world: SmallWorld, case: MethodCase) -> LanguageModel:
     """The policy where the method leaves it; rates fall to nothing along a cosine."""
     learner = _learner(world, case)
     generator = torch.Generator().manual_seed(0)
@@ -160,7 +162,7 @@ def _joined(drawn: list[Samples], *, prefixes: bool) -> Samples:
     return samples if prefixes else replace(samples, prefix_labels=None)
 
 
-def _learner(world: SmallWorld, case: Case) -> Learner:
+def _learner(world: SmallWorld, case: MethodCase) -> Learner:
     policy = world.reference.clone("policy")
     state = case.method.needs.values == "state"
     values = StateValue(policy.clone("values")).double() if state else None

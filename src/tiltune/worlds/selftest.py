@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tiltune.records.progress import Progress, silent
-from tiltune.worlds.agreement import BOUND, Agreement, agreements
+from tiltune.worlds.agreement import BOUND, Distance, agreements
 
 COLUMNS = ("world", "method", "ends at", "reference", "variation", "bound", "")
 
@@ -31,7 +31,7 @@ def print_agreements(console: Console, progress: Progress = silent) -> bool:
     return not missed
 
 
-def table(found: list[Agreement]) -> Table:
+def table(found: list[Distance]) -> Table:
     """A row each: where it should end, how far the reference is from that, how far it is."""
     made = Table(
         title="Total variation to the exact law",
