@@ -100,7 +100,7 @@ def report(
 
 
 def selftest() -> None:
-    """Do the methods end where the mathematics says? About a minute: offline, nothing is written.
+    """Do the methods end where the mathematics says? Two minutes at most; offline, writes nothing.
 
     Each trains a policy on two worlds whose completions can all be listed; a row says how far the
     law that it ends at is from the exact one, and the bound. Exit code 1 where a row misses it.
