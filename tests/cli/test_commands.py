@@ -232,7 +232,8 @@ def test_text_with_brackets_is_shown_as_it_is(
 def test_no_arguments_show_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
     assert tiny.tiltune("--help") == 0
     said = capsys.readouterr().out
-    for verb in ("demo", "check", "fit", "sample", "score", "evaluate", "rescore", "report"):
+    verbs = ("demo", "check", "fit", "sample", "score", "evaluate", "rescore", "report")
+    for verb in (*verbs, "selftest"):
         assert verb in said
 
 

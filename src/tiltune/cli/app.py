@@ -16,7 +16,7 @@ import typer
 from tiltune.cli.asking import sample
 from tiltune.cli.beginning import init
 from tiltune.cli.judging import rescore, score, train_classifier
-from tiltune.cli.measuring import compare, evaluate, report
+from tiltune.cli.measuring import compare, evaluate, report, selftest
 from tiltune.cli.quiet import settle
 from tiltune.cli.sharing import push
 from tiltune.cli.terminal import say
@@ -24,7 +24,11 @@ from tiltune.cli.tuning import check, demo, fit
 from tiltune.errors import TiltuneError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
-for verb in (init, demo, check, fit, sample, score, evaluate, rescore, compare, report, push):
+VERBS = (
+    *(init, demo, check, fit, sample, score, evaluate, rescore, compare, report, push),
+    selftest,
+)
+for verb in VERBS:
     app.command()(verb)
 classifier_app = typer.Typer(
     no_args_is_help=True, help="A small text classifier to use as a constraint."

@@ -1,7 +1,7 @@
 """Shipped for tests: a language model small enough to enumerate, and a constraint's contract.
 
-Nothing in the package imports this module. On the enumerable model every expectation of the method
-is a finite sum, so a formula can be held against the truth instead of against itself.
+On the enumerable model every expectation of the method is a finite sum, so a formula can be held
+against the truth instead of against itself; `small.py` makes worlds of it.
 """
 
 from collections.abc import Callable, Sequence
