@@ -42,6 +42,7 @@ from tiltune.config.method import (
     PpoSection,
     PythonMethodSection,
     RceSection,
+    RlefSection,
     SftSection,
     TiltSection,
 )
@@ -103,6 +104,7 @@ __all__ = [
     "RegexConfig",
     "ResolvedConfig",
     "ResolvedValueModel",
+    "RlefSection",
     "RunConfig",
     "RunSection",
     "SamplerSection",

@@ -16,12 +16,14 @@ from tiltune.constraints.build import build_constraint
 from tiltune.constraints.conflicts import refuse_conflict
 from tiltune.constraints.scores import Completion
 from tiltune.data.batches import Cursor
+from tiltune.data.between import Between
 from tiltune.data.build import read_data
 from tiltune.data.chat_format import plain_told
 from tiltune.data.encode import Example, Prompt
 from tiltune.data.samples import SamplingLaw
 from tiltune.data.windows import cut_windows, window_shape
 from tiltune.decoding.draw import Ending
+from tiltune.decoding.turns import Dialogue
 from tiltune.errors import DataError
 from tiltune.methods.base import BuiltInMethod
 from tiltune.methods.kinds import make_method
@@ -216,7 +218,10 @@ def prepare(
     scale, threads = _scale(given, loaded)
     config = resolve(given, model, scale, method)
     torch.set_num_threads(config.learner.threads)
-    data = read_data(config, loaded.tokenizer, ends=loaded.eos_ids, context=loaded.context)
+    room = method.needs.room(config.sampler.max_new_tokens)
+    data = read_data(
+        config, loaded.tokenizer, ends=loaded.eos_ids, context=loaded.context, room=room
+    )
     chosen = [each for each in (told, threads, data.ends_told) if each is not None]
     if not data.train:  # no corpus shows what is wrong with a service, or with the rows of prompts
         constraint.score([Completion(data.prompts[0].text, "", row=data.prompts[0].row)])
@@ -308,6 +313,8 @@ def make_actor(prepared: Prepared) -> Actor:
         prefixes=prepared.method.needs.prefix_labels,
     )
     learner = warm = None
+    if prepared.method.needs.turns > 1:
+        sampler.dialogue = _dialogue(prepared)
     if prepared.method.needs.values == "prefix":
         values = values_build.build_values(
             config,
@@ -326,6 +333,13 @@ def make_actor(prepared: Prepared) -> Actor:
     bounds = prepared.constraint.bounds
     mover = Mover(bounds, plan.measured) if bounds else None
     return Actor(plan, sampler, view, prepared.reference, learner, warm=warm, mover=mover)
+
+
+def _dialogue(prepared: Prepared) -> Dialogue:
+    """How a method of several turns draws."""
+    needs, loaded = prepared.method.needs, prepared.loaded
+    between = Between(loaded.tokenizer, loaded.eos_ids, needs.feedback_tokens)
+    return Dialogue(needs.turns, between, prepared.constraint.feedback)
 
 
 def make_warm_start(prepared: Prepared) -> WarmStart | None:

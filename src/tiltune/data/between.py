@@ -1,0 +1,68 @@
+"""What stands between two answers of one prompt, as tokens: feedback, in the model's own format."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import final
+
+from tiltune.data.encode import Prompt, Tokenizer
+from tiltune.errors import ModelError
+
+ANSWER = "The-answer-itself"
+"""Stands for an answer while the template writes what follows one."""
+
+
+@final
+@dataclass(frozen=True)
+class Between:
+    """Writes the tokens between an answer and the next.
+
+    Of a prompt that the chat template wrote: the end of the assistant's turn, a turn of the user's
+    with the feedback, and what opens an answer. Of plain text: the feedback on lines of its own.
+
+    Attributes:
+        tokenizer: the model's.
+        ends: ids, each of which ends an answer.
+        most: tokens at most, the template's marks among them; a longer feedback is cut.
+    """
+
+    tokenizer: Tokenizer
+    ends: tuple[int, ...]
+    most: int
+
+    def ids(self, prompt: Prompt, feedback: str, *, ended: bool) -> list[int]:
+        """The tokens, at least one.
+
+        Args:
+            prompt: whose answers.
+            feedback: what is said of the last one.
+            ended: whether that one ended by itself, and has its end already.
+
+        Raises:
+            ModelError: the chat template does not show where an answer ends.
+        """
+        if not prompt.chat:
+            return self._encode(f"\n{feedback}\n")[: self.most] or [self.ends[0]]
+        opening, closing = self._marks
+        room = max(1, self.most - len(self._encode(opening + closing)))
+        told = self.tokenizer.decode(self._encode(feedback)[:room])
+        ids = self._encode(opening + told + closing)
+        return ids[1:] if ended and ids[0] in self.ends else ids
+
+    @cached_property
+    def _marks(self) -> tuple[str, str]:
+        """What the template writes between an answer and a user's words, and after these."""
+        apply = self.tokenizer.apply_chat_template
+        said = [("user", "x"), ("assistant", ANSWER), ("user", ANSWER)]
+        messages = [{"role": role, "content": content} for role, content in said]
+        text: str = apply(messages, tokenize=False, add_generation_prompt=True)
+        parts = text.split(ANSWER)
+        if len(parts) != 3:
+            raise ModelError(
+                "the chat template of `model.path` does not write an answer and what follows it as "
+                "they are, so that no second turn can be written; give {prompt} rows, or a method "
+                "of one turn"
+            )
+        return parts[1], parts[2]
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
