@@ -12,7 +12,7 @@ from tiltune.data.between import Between
 from tiltune.data.encode import Prompt
 from tiltune.data.samples import Samples, SamplingLaw
 from tiltune.decoding.turns import Dialogue, Episodes, draw_turns
-from tiltune.errors import ModelError
+from tiltune.errors import ConfigError, ModelError
 
 pytestmark = pytest.mark.quick
 
@@ -155,6 +155,8 @@ def test_a_chat_answer_is_answered_by_the_user() -> None:
     assert "".join(map(chr, between.ids(chat, "why", ended=False))) == "\1U:why\1A:"
     assert read(between.ids(chat, "w" * 99, ended=False)) == "U:" + "w" * 14 + "A:"
     assert len(between.ids(chat, "w" * 99, ended=False)) == 20
+    with pytest.raises(ConfigError, match=r"feedback_tokens = 6: .* are 6 tokens"):
+        Between(Letters(), (END,), 6).ids(chat, "why", ended=True)
     plain = between.ids(PROMPTS[0], "w" * 99, ended=True)
     assert len(plain) == 20
 

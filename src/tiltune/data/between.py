@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import final
 
 from tiltune.data.encode import Prompt, Tokenizer
-from tiltune.errors import ModelError
+from tiltune.errors import ConfigError, ModelError
 
 ANSWER = "The-answer-itself"
 """Stands for an answer while the template writes what follows one."""
@@ -38,15 +38,29 @@ class Between:
             ended: whether that one ended by itself, and has its end already.
 
         Raises:
-            ModelError: the chat template does not show where an answer ends.
+            ConfigError: the chat template's marks alone are as many.
+            ModelError: the template does not show where an answer ends.
         """
         if not prompt.chat:
             return self._encode(f"\n{feedback}\n")[: self.most] or [self.ends[0]]
         opening, closing = self._marks
-        room = max(1, self.most - len(self._encode(opening + closing)))
-        told = self.tokenizer.decode(self._encode(feedback)[:room])
-        ids = self._encode(opening + told + closing)
+        room, told = self._room, self._encode(feedback)
+        ids = self._encode(opening + self.tokenizer.decode(told[:room]) + closing)
+        over = len(ids) - self.most  # where letters of both sides make other tokens together
+        if over > 0:
+            ids = self._encode(opening + self.tokenizer.decode(told[: room - over]) + closing)
         return ids[1:] if ended and ids[0] in self.ends else ids
+
+    @cached_property
+    def _room(self) -> int:
+        """Tokens that the template leaves for a feedback."""
+        marks = len(self._encode("".join(self._marks)))
+        if marks >= self.most:
+            raise ConfigError(
+                f"feedback_tokens = {self.most}: the chat template's own marks between two answers "
+                f"are {marks} tokens, which leaves none for what is said; set at least {marks + 16}"
+            )
+        return self.most - marks
 
     @cached_property
     def _marks(self) -> tuple[str, str]:
