@@ -8,14 +8,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tiltune.constraints.base import Constraint
+from tiltune.constraints.base import Constraint, TextConstraint
 from tiltune.constraints.scores import Completion, Score
 from tiltune.data.batches import Cursor
+from tiltune.data.between import Between
 from tiltune.data.encode import Decoder, Prompt
 from tiltune.data.samples import Samples, SamplingLaw, concatenate
 from tiltune.decoding.draw import Ending, draw
 from tiltune.decoding.texts import texts
 from tiltune.decoding.turns import Dialogue, Turn, draw_turns
+from tiltune.methods.base import Needs
+from tiltune.models.hub import Loaded
 from tiltune.models.lm import LanguageModel
 from tiltune.records.progress import Progress, silent
 
@@ -109,8 +112,8 @@ class Sampler:
         places = self.cursor.next(-(-count // group_size))
         picks = [place for place in places for _ in range(group_size)][:count]
         picks.sort(key=lambda place: len(self.prompts[place].ids))
-        parts, tokens = list[Samples](), 0
-        completions, earlier = list[Completion](), list[list[Turn]]()
+        parts, completions, earlier = list[Samples](), list[Completion](), list[list[Turn]]()
+        tokens = 0
         for first in range(0, count, self.batch_size):
             progress(DRAWING, first, count, tokens=tokens)
             part, last, before = self._batch(lm, picks[first : first + self.batch_size])
@@ -128,9 +131,8 @@ class Sampler:
             completions = texts(samples, self.prompts, self.decoder)
         progress(SCORING, 0, count)
         scores = self.constraint.score(completions)
-        labels = torch.tensor(
-            [self.constraint.label(score) for score in scores], dtype=torch.float32
-        )
+        said = [self.constraint.label(score) for score in scores]
+        labels = torch.tensor(said, dtype=torch.float32)
         ended = time.perf_counter()
         samples = replace(samples, labels=labels.to(samples.ids.device))
         if scores and scores[0].met:  # of a population
@@ -167,6 +169,18 @@ class Sampler:
         index = torch.tensor(picks, device=samples.ids.device)
         stamp = law if self.temperatures is None else replace(self.law, mixed=True)
         return replace(samples, prompt_index=index, law=stamp), last, earlier
+
+
+def dialogue_of(needs: Needs, loaded: Loaded, constraint: TextConstraint) -> Dialogue:
+    """How a method of several turns draws.
+
+    Args:
+        needs: the method's.
+        loaded: the model, whose tokenizer writes what is said.
+        constraint: what is asked between turns.
+    """
+    between = Between(loaded.tokenizer, loaded.eos_ids, needs.feedback_tokens)
+    return Dialogue(needs.turns, between, constraint.feedback)
 
 
 def prefix_labels(
