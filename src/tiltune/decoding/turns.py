@@ -42,7 +42,7 @@ class Dialogue:
     random: bool = False
 
 
-class Turn(NamedTuple):
+class Exchange(NamedTuple):
     """An answer that was not the last one, and what was said of it."""
 
     answer: Completion
@@ -54,11 +54,11 @@ class Episodes(NamedTuple):
 
     samples: Samples
     completions: list[Completion]
-    earlier: list[list[Turn]]
+    earlier: list[list[Exchange]]
 
 
 @dataclass
-class _Row:
+class _Episode:
     """An episode so far."""
 
     prompt: Prompt
@@ -66,7 +66,7 @@ class _Row:
     written: list[bool] = field(default_factory=list[bool])
     log_probs: list[float] = field(default_factory=list[float])
     unparsed: list[bool] = field(default_factory=list[bool])
-    earlier: list[Turn] = field(default_factory=list[Turn])
+    earlier: list[Exchange] = field(default_factory=list[Exchange])
     last: Completion = field(default_factory=lambda: Completion("", ""))
 
     def add(self, ids: Sequence[int], log_probs: Sequence[float] = ()) -> None:
@@ -92,7 +92,7 @@ def draw_turns(
         N episodes in the order of the prompts, as `draw` stamps and labels them; `law` is that of
         one answer.
     """
-    rows = [_Row(prompt) for prompt in prompts]
+    rows = [_Episode(prompt) for prompt in prompts]
     going, drawn = list(range(len(rows))), list[Samples]()
     for turn in range(dialogue.turns):
         drawn.append(once([(*rows[place].prompt.ids, *rows[place].ids) for place in going]))
@@ -112,7 +112,7 @@ def draw_turns(
     )
 
 
-def _answer(rows: Sequence[_Row], drawn: Samples, decoder: Decoder) -> None:
+def _answer(rows: Sequence[_Episode], drawn: Samples, decoder: Decoder) -> None:
     """Put the answers where they belong, as tokens and as text."""
     completions = texts(drawn, [row.prompt for row in rows], decoder)
     ids, log_probs = drawn.ids.tolist(), drawn.proposal_logprobs.tolist()
@@ -122,10 +122,10 @@ def _answer(rows: Sequence[_Row], drawn: Samples, decoder: Decoder) -> None:
         row.last = completions[place]
 
 
-def _tell(row: _Row, said: Feedback, heard: Feedback, between: Between) -> None:
+def _tell(row: _Episode, said: Feedback, heard: Feedback, between: Between) -> None:
     """Say what is wrong; `said` is of this answer, `heard` of another's where that is wanted."""
     row.unparsed[-1] = not said.parses
-    row.earlier.append(Turn(row.last, heard))
+    row.earlier.append(Exchange(row.last, heard))
     row.add(between.ids(row.prompt, heard.text, ended=row.last.ended))
 
 
@@ -140,7 +140,7 @@ def _of_others(said: dict[int, Feedback], prompts: Sequence[Prompt]) -> dict[int
     return heard
 
 
-def _samples(rows: Sequence[_Row], first: Samples) -> Samples:
+def _samples(rows: Sequence[_Episode], first: Samples) -> Samples:
     """The episodes as samples; their prompts, stamps and law are the first answers'."""
     device, width = first.ids.device, max(len(row.ids) for row in rows)
 

@@ -26,7 +26,7 @@ from tiltune.data.rows import Row, read_rows
 from tiltune.data.samples import Samples, SamplingLaw
 from tiltune.decoding.guidance import NothingAllowed
 from tiltune.decoding.texts import texts
-from tiltune.decoding.turns import Dialogue, Turn, draw_turns
+from tiltune.decoding.turns import Dialogue, Exchange, draw_turns
 from tiltune.errors import ConfigError, ConstraintError, DataError, ModelError
 from tiltune.evaluation.contender import Contender
 from tiltune.evaluation.metrics.base import Generated
@@ -286,7 +286,7 @@ def _batch(plan: GenerationPlan, number: int) -> list[JsonRow]:
     def once(contexts: Sequence[Sequence[int]]) -> Samples:
         return contender.draw(contexts, law, generator=generator)
 
-    earlier = list[list[Turn]]()
+    earlier = list[list[Exchange]]()
     tokenizer = contender.loaded.tokenizer
     try:
         if plan.dialogue is None:
@@ -322,7 +322,7 @@ def _batch(plan: GenerationPlan, number: int) -> list[JsonRow]:
     ]
 
 
-def turns_told(earlier: Sequence[Turn]) -> JsonRow:
+def turns_told(earlier: Sequence[Exchange]) -> JsonRow:
     """How many answers there were, and those before the last one with what was said of them."""
     told = [[turn.answer.text, turn.feedback.text] for turn in earlier]
     return {"turns": len(earlier) + 1, "earlier": told}

@@ -16,7 +16,7 @@ from tiltune.data.encode import Decoder, Prompt
 from tiltune.data.samples import Samples, SamplingLaw, concatenate
 from tiltune.decoding.draw import Ending, draw
 from tiltune.decoding.texts import texts
-from tiltune.decoding.turns import Dialogue, Turn, draw_turns
+from tiltune.decoding.turns import Dialogue, Exchange, draw_turns
 from tiltune.methods.base import Needs
 from tiltune.models.hub import Loaded
 from tiltune.models.lm import LanguageModel
@@ -37,7 +37,7 @@ class Scored:
     scores: list[Score]
     sampling_seconds: float
     scoring_seconds: float
-    earlier: list[list[Turn]] = field(default_factory=list[list[Turn]])
+    earlier: list[list[Exchange]] = field(default_factory=list[list[Exchange]])
 
     @property
     def satisfied(self) -> int:
@@ -112,7 +112,7 @@ class Sampler:
         places = self.cursor.next(-(-count // group_size))
         picks = [place for place in places for _ in range(group_size)][:count]
         picks.sort(key=lambda place: len(self.prompts[place].ids))
-        parts, completions, earlier = list[Samples](), list[Completion](), list[list[Turn]]()
+        parts, completions, earlier = list[Samples](), list[Completion](), list[list[Exchange]]()
         tokens = 0
         for first in range(0, count, self.batch_size):
             progress(DRAWING, first, count, tokens=tokens)
@@ -150,7 +150,7 @@ class Sampler:
 
     def _batch(
         self, lm: LanguageModel, picks: list[int]
-    ) -> tuple[Samples, list[Completion], list[list[Turn]]]:
+    ) -> tuple[Samples, list[Completion], list[list[Exchange]]]:
         """Completions of these prompts; of several turns also the last answers, and the others."""
         prompts, law = [self.prompts[place] for place in picks], self.law
         if self.temperatures is not None:
