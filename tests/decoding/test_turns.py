@@ -11,7 +11,7 @@ from tiltune.constraints.scores import Completion, Feedback
 from tiltune.data.between import Between
 from tiltune.data.encode import Prompt
 from tiltune.data.samples import Samples, SamplingLaw
-from tiltune.decoding.turns import Dialogue, Episodes, draw_turns
+from tiltune.decoding.turns import Episodes, TurnRules, draw_turns
 from tiltune.errors import ConfigError, ModelError
 
 pytestmark = pytest.mark.quick
@@ -90,7 +90,7 @@ def played(
     prompts: list[Prompt], script: Script, *, turns: int = 3, most: int = 20, random: bool = False
 ) -> Episodes:
     between = Between(Letters(), (END, CHAT_END), most)
-    return draw_turns(prompts, script, Dialogue(turns, between, ask, random), Letters())
+    return draw_turns(prompts, script, TurnRules(turns, between, ask, random), Letters())
 
 
 PROMPTS = [prompt("p:", right="x"), prompt("q:", right="y")]

@@ -66,9 +66,11 @@ def checked(name: str, result: object, text: str) -> Feedback | None:
     Raises:
         ConstraintError: it is neither text nor `Feedback`.
     """
-    told = Feedback(result) if isinstance(result, str) else result
-    if told is None or (isinstance(told, Feedback) and isinstance(told.text, str)):
-        return told if told is not None and told.text.strip() else None
+    if result is None:
+        return None
+    if isinstance(result, str | Feedback):
+        told = Feedback(result) if isinstance(result, str) else result
+        return told if told.text.strip() else None
     raise ConstraintError(
         f"{name} returned {result!r:.200}; it must be a text that says what is wrong, a "
         f"`tiltune.Feedback`, or None where nothing is; the text it is about: {text!r:.200}"

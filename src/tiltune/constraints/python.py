@@ -49,7 +49,8 @@ def _explaining(path: str) -> FeedbackFunction:
     found = load_named(path, name)
     if not callable(found):
         raise ConstraintError(f"{name} is {shown(found)}, which cannot be called; name a function")
-    return lambda completions: [found(each) for each in completions]
+    judge: Any = found  # what it returns is checked where it is asked
+    return lambda completions: [judge(each) for each in completions]
 
 
 def one_by_one(judge: Callable[[Completion], Any], name: str) -> ScoreFunction:

@@ -25,7 +25,7 @@ DrawOnce = Callable[[Sequence[Sequence[int]]], Samples]
 
 
 @dataclass(frozen=True)
-class Dialogue:
+class TurnRules:
     """How several turns go.
 
     Attributes:
@@ -78,7 +78,7 @@ class _Episode:
 
 
 def draw_turns(
-    prompts: Sequence[Prompt], once: DrawOnce, dialogue: Dialogue, decoder: Decoder
+    prompts: Sequence[Prompt], once: DrawOnce, dialogue: TurnRules, decoder: Decoder
 ) -> Episodes:
     """An episode of each prompt, side by side.
 

@@ -26,7 +26,7 @@ from tiltune.data.rows import Row, read_rows
 from tiltune.data.samples import Samples, SamplingLaw
 from tiltune.decoding.guidance import NothingAllowed
 from tiltune.decoding.texts import texts
-from tiltune.decoding.turns import Dialogue, Exchange, draw_turns
+from tiltune.decoding.turns import Exchange, TurnRules, draw_turns
 from tiltune.errors import ConfigError, ConstraintError, DataError, ModelError
 from tiltune.evaluation.contender import Contender
 from tiltune.evaluation.metrics.base import Generated
@@ -55,7 +55,7 @@ class GenerationPlan:
     contender: Contender
     group: Group
     protocol: ProtocolSection
-    dialogue: Dialogue | None = None
+    dialogue: TurnRules | None = None
     turns_digest: str = ""
 
     @property

@@ -7,7 +7,7 @@ from tiltune.config import EvaluateConfig, ScorerSection
 from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.build import build_constraint
 from tiltune.data.between import Between
-from tiltune.decoding.turns import Dialogue
+from tiltune.decoding.turns import TurnRules
 from tiltune.errors import ConfigError
 from tiltune.evaluation.contender import Contender
 from tiltune.records.manifest import constraint_digest
@@ -15,7 +15,7 @@ from tiltune.records.manifest import constraint_digest
 
 def dialogue_of(
     config: EvaluateConfig, contender: Contender, built: Mapping[str, TextConstraint]
-) -> Dialogue | None:
+) -> TurnRules | None:
     """How the turns go; None where there is one.
 
     Args:
@@ -45,7 +45,7 @@ def dialogue_of(
     loaded = contender.loaded
     between = Between(loaded.tokenizer, loaded.eos_ids, protocol.feedback_tokens)
     random = protocol.feedback == "random"
-    return Dialogue(protocol.turns, between, constraint.feedback, random=random)
+    return TurnRules(protocol.turns, between, constraint.feedback, random=random)
 
 
 def asked(config: EvaluateConfig) -> ScorerSection:

@@ -16,7 +16,7 @@ from tiltune.data.encode import Decoder, Prompt
 from tiltune.data.samples import Samples, SamplingLaw, concatenate
 from tiltune.decoding.draw import Ending, draw
 from tiltune.decoding.texts import texts
-from tiltune.decoding.turns import Dialogue, Exchange, draw_turns
+from tiltune.decoding.turns import Exchange, TurnRules, draw_turns
 from tiltune.methods.base import Needs
 from tiltune.models.hub import Loaded
 from tiltune.models.lm import LanguageModel
@@ -71,7 +71,7 @@ class Sampler:
     cursor: Cursor
     prefixes: bool = False
     temperatures: tuple[float, float] | None = None
-    dialogue: Dialogue | None = None
+    dialogue: TurnRules | None = None
 
     def __post_init__(self) -> None:
         if not self.law.own:
@@ -171,7 +171,7 @@ class Sampler:
         return replace(samples, prompt_index=index, law=stamp), last, earlier
 
 
-def dialogue_of(needs: Needs, loaded: Loaded, constraint: TextConstraint) -> Dialogue:
+def dialogue_of(needs: Needs, loaded: Loaded, constraint: TextConstraint) -> TurnRules:
     """How a method of several turns draws.
 
     Args:
@@ -180,7 +180,7 @@ def dialogue_of(needs: Needs, loaded: Loaded, constraint: TextConstraint) -> Dia
         constraint: what is asked between turns.
     """
     between = Between(loaded.tokenizer, loaded.eos_ids, needs.feedback_tokens)
-    return Dialogue(needs.turns, between, constraint.feedback)
+    return TurnRules(needs.turns, between, constraint.feedback)
 
 
 def prefix_labels(
