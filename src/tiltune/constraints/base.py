@@ -89,7 +89,7 @@ class TextConstraint:
     @property
     def outline(self) -> tuple[object, ...]:
         """What it judges by."""
-        return self.name, self.scorer, self.text, self.threshold, self.share
+        return self.name, self.scorer, self.text, self.threshold, self.bounds
 
     def __and__(self, other: "TextConstraint") -> "TextConstraint":
         """Both are satisfied."""
