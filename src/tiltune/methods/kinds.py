@@ -13,8 +13,8 @@ KINDS = {
     "grpo": "tiltune.methods.grpo:make_grpo",
     "gfn": "tiltune.methods.gfn:make_gfn",
     "etpo": "tiltune.methods.etpo:make_etpo",
-    "moving-targets": "tiltune.methods.moving_targets:make_moving_targets",
     "rce": "tiltune.methods.rce:make_rce",
+    "moving-targets": "tiltune.methods.moving_targets:make_moving_targets",
     "rlef": "tiltune.methods.rlef:make_rlef",
     "python": "tiltune.methods.python:make_python",
 }
