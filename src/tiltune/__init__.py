@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tiltune.constraints.adapters import from_trl, from_verifiers
     from tiltune.constraints.base import TextConstraint, combine, mean
     from tiltune.constraints.build import build_constraint
-    from tiltune.constraints.scores import Completion, Failure, Score
+    from tiltune.constraints.scores import Completion, Failure, Feedback, Score
     from tiltune.data.parts import by_parts
     from tiltune.data.samples import Samples, SamplingLaw
     from tiltune.decoding.draw import Ending, draw
@@ -43,6 +43,7 @@ __all__ = [
     "Ending",
     "EnumerableModel",
     "Failure",
+    "Feedback",
     "GuidanceProcessor",
     "LanguageModel",
     "LossOutput",
@@ -81,6 +82,7 @@ PUBLIC = {
     "Ending": "tiltune.decoding.draw:Ending",
     "EnumerableModel": "tiltune.worlds.testing:EnumerableModel",
     "Failure": "tiltune.constraints.scores:Failure",
+    "Feedback": "tiltune.constraints.scores:Feedback",
     "GuidanceProcessor": "tiltune.decoding.guidance:GuidanceProcessor",
     "LanguageModel": "tiltune.models.lm:LanguageModel",
     "LossOutput": "tiltune.models.laws:LossOutput",

@@ -22,6 +22,7 @@ from tiltune.methods.policy_gradient import RATE, SAMPLES
 from tiltune.methods.ppo import Ppo
 from tiltune.methods.python import Adopted
 from tiltune.methods.rce import Rce
+from tiltune.methods.rlef import Rlef
 from tiltune.methods.sft import Sft
 from tiltune.methods.tilt import Tilt
 from tiltune.records.run_folder import read_config
@@ -84,6 +85,10 @@ def test_the_tables_the_union_and_the_dictionary_name_the_same_kinds() -> None:
             | {"smoothing": 0.3},
             Rce(0.2, 0.1, 6, 3, 0.3),
         ),
+        (
+            {"kind": "rlef", "turns": 2, "feedback_tokens": 9, "unparsed_penalty": 0.5} | GRADIENT,
+            Rlef(2, 9, 0.7, 0.5, ratio_clip=0.4, passes=3),
+        ),
         ({"kind": "gfn"}, Gfn("tb", 1e-4, 0.25, 0.25, (0.5, 2.0), 1, 4)),
         ({"kind": "gfn", "objective": "vargrad"}, Gfn("vargrad", group_size=8)),
         (
@@ -121,29 +126,31 @@ def test_a_table_s_settings_reach_its_method(stated: dict[str, Any], expected: A
             {"kind": "moving-targets"},
             Needs(law="reference", values="prefix", population=True),
         ),
+        ({"kind": "rlef"}, Needs(values="state", order="passes", turns=3, feedback_tokens=128)),
         ({"kind": "python", "path": "test_method_kinds:USERS"}, Needs(values="prefix")),
     ],
 )
 def test_every_kind_is_a_method(stated: dict[str, Any], needs: Needs) -> None:
     found = method(**stated)
-    gradient = stated["kind"] in ("ppo", "grpo")
+    gradient = stated["kind"] in ("ppo", "grpo", "rlef")
     assert found.needs == needs
     assert found.usual == (Usual(SAMPLES, 4, RATE, 1.0) if gradient else Usual())
     assert all(callable(getattr(found, name)) for name in ("prepare", "loss", "refuse"))
 
 
 OTHERS = [
-    ("gfn", "kl_weight", 0.3, "'ppo' and 'grpo' and 'etpo'"),
+    ("gfn", "kl_weight", 0.3, "'ppo' and 'grpo' and 'etpo' and 'rlef'"),
     ("grpo", "objective", "tb", "'gfn'"),
-    ("tilt", "kl_weight", 0.3, "'ppo' and 'grpo' and 'etpo'"),
+    ("tilt", "kl_weight", 0.3, "'ppo' and 'grpo' and 'etpo' and 'rlef'"),
     ("tilt", "decay", 0.5, "'ppo'"),
     ("sft", "prefix_weight_clip", 10.0, "'tilt' and 'etpo' and 'moving-targets'"),
-    ("filter", "passes", 4, "'ppo' and 'grpo' and 'gfn'"),
     ("ppo", "group_size", 8, "'grpo' and 'gfn' and 'rce'"),
     ("tilt", "cost_max", 0.5, "'rce'"),
+    ("filter", "passes", 4, "'ppo' and 'grpo' and 'gfn' and 'rlef'"),
     ("grpo", "decay", 0.95, "'ppo'"),
     ("grpo", "path", "a:b", "'python'"),
-    ("python", "ratio_clip", 0.2, "'ppo' and 'grpo'"),
+    ("python", "ratio_clip", 0.2, "'ppo' and 'grpo' and 'rlef'"),
+    ("ppo", "turns", 2, "'rlef'"),
 ]
 
 
@@ -164,7 +171,8 @@ def test_another_kind_s_setting_is_refused_by_name(
 
 def test_without_a_kind_it_is_tilt_that_does_not_read_it() -> None:
     with pytest.raises(
-        ConfigError, match=r"'ppo' and 'grpo' and 'etpo' only, not by 'tilt'; leave it out"
+        ConfigError,
+        match=r"'ppo' and 'grpo' and 'etpo' and 'rlef' only, not by 'tilt'; leave it out",
     ):
         config(kl_weight=0.3)
 

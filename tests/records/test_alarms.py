@@ -229,6 +229,7 @@ def test_one_sided_start_rings_in_the_first_record_only(
         {"distinct_share": 0.1},
         {"empty_share": 0.5},
         {"floor_share": 0.051},
+        {"repeated_share": 0.51},
     ],
 )
 def test_what_was_so_from_the_start_is_said_once(fault: dict[str, float]) -> None:
@@ -254,12 +255,13 @@ def test_every_setting_that_is_named_exists() -> None:
         "fallback_share": 1.0,
         "elite_satisfaction_rate": 0.0,
         "member_disagreement": 1.0,
+        "repeated_share": 1.0,
     }
     found = [*later(**faults)]
     for beta in (1.0, 9.0):
         found += find_alarms([record(beta=beta)], beta_bounds=(1.0, 9.0))
     found += [a for r in (0.0, 1.0) for a in find_alarms([record(satisfaction_rate=r)])]
-    assert len(found) == 19
+    assert len(found) == 20
     sections = {
         name: getattr(info.annotation, "model_fields", {"threshold": None})
         for name, info in RunConfig.model_fields.items()

@@ -14,8 +14,9 @@ from tiltune.constraints.scores import Completion, Score
 from tiltune.data.samples import Samples, SamplingLaw
 from tiltune.models.lm import LanguageModel
 from tiltune.records.intervals import wilson_interval
-from tiltune.training.actor import Actor, Pair, restore, same_device, sample_numbers
+from tiltune.training.actor import Actor, Pair, restore, same_device
 from tiltune.training.assemble import make_actor, prepare
+from tiltune.training.round_numbers import sample_numbers
 from tiltune.training.sampler import Scored
 from tiltune.values.fit import ValueLearner
 from tiltune.values.warm import LEAST_RATE, MOST_RATE

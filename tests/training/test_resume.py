@@ -101,6 +101,7 @@ def test_sigkill_at_some_time(
         {"method": {"kind": "etpo"}},
         {"method": {"kind": "rce", "group_size": 4, "rounds": 3}},
         {"method": {"anchor": "reference"}, "value_model": {"members": 2}},
+        {"method": {"kind": "rlef", "turns": 2, "feedback_tokens": 5, "rounds": 3}},
         {"method": {"kind": "gfn", "objective": "subtb", "schedule": "fixed"}},
         {"method": {"kind": "gfn", "objective": "db"}, "model": {"adapter": "lora", "rank": 2}},
         {"method": {"kind": "ppo"}, "model": {"adapter": "lora", "rank": 2}},

@@ -26,9 +26,13 @@ def evaluate(
     best_of: Annotated[
         int, typer.Option(min=1, help="Draw N, keep the best by the run's constraint.")
     ] = 1,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Override one setting, such as protocol.feedback=random."),
+    ] = None,
 ) -> None:
     """Draw, score and measure; the same command goes on where it was stopped."""
-    given = load_evaluate_config(config)
+    given = load_evaluate_config(config, tuple(settings or ()))
     from tiltune.evaluation.contender import open_contender
     from tiltune.evaluation.evaluate import EVALUATION
     from tiltune.evaluation.evaluate import evaluate as run_evaluation

@@ -6,7 +6,6 @@ from tiltune.config.constraint import (
     AnyConfig,
     ClassifierConfig,
     ConstraintConfig,
-    ExecutionConfig,
     GrammarConfig,
     HttpConfig,
     LengthConfig,
@@ -16,10 +15,10 @@ from tiltune.config.constraint import (
     PopulationConfig,
     ProfanityConfig,
     PythonConfig,
-    PythonSyntaxConfig,
     RegexConfig,
     TemporalConfig,
 )
+from tiltune.config.constraint_code import ExecutionConfig, PythonSyntaxConfig
 from tiltune.config.evaluate import (
     DetectorConfig,
     DivergenceConfig,
@@ -42,6 +41,7 @@ from tiltune.config.method import (
     PpoSection,
     PythonMethodSection,
     RceSection,
+    RlefSection,
     SftSection,
     TiltSection,
 )
@@ -103,6 +103,7 @@ __all__ = [
     "RegexConfig",
     "ResolvedConfig",
     "ResolvedValueModel",
+    "RlefSection",
     "RunConfig",
     "RunSection",
     "SamplerSection",

@@ -19,6 +19,7 @@ MethodKind = Literal[
     "gfn",
     "etpo",
     "rce",
+    "rlef",
     "tilt",
     "moving-targets",
     "python",

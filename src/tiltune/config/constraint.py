@@ -13,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 
+from tiltune.config.constraint_code import ExecutionConfig, PythonSyntaxConfig
 from tiltune.config.constraint_section import (
     SENTENCES,
     ConstraintSection,
@@ -26,6 +27,7 @@ from tiltune.errors import counted
 
 class LexiconConfig(TextSection):
     is_requirement: ClassVar[bool] = True
+    reasons_told: ClassVar[bool] = True
 
     kind: Literal["lexicon"]
     words: tuple[str | tuple[str, ...], ...] = Field(
@@ -41,6 +43,7 @@ class LexiconConfig(TextSection):
 
 class RegexConfig(TextSection):
     is_requirement: ClassVar[bool] = True
+    reasons_told: ClassVar[bool] = True
 
     kind: Literal["regex"]
     pattern: str = Field(description="Python regular expression, searched anywhere in the text.")
@@ -77,6 +80,15 @@ class PythonConfig(TextSection):
         description="batch: a list of completions, and gives a list of scores. completion: one, "
         "and gives its score; True and False are 1 and 0.",
     )
+    feedback: str | None = Field(
+        default=None,
+        description="'module:attribute' of a function of one completion: in words for the model, "
+        "what is wrong with it, or None; method.kind = 'rlef' asks it between turns.",
+    )
+
+    @property
+    def explains(self) -> bool:
+        return self.feedback is not None
 
     @property
     def source(self) -> str:
@@ -90,12 +102,15 @@ class PythonConfig(TextSection):
 
     def files(self) -> list[Path]:
         """The module's own file."""
-        return [] if self.of_session else module_files(self.path)
+        own = [] if self.of_session else module_files(self.path)
+        told = module_files(self.feedback) if self.feedback is not None else []
+        return [*own, *(file for file in told if file not in own)]
 
     @model_serializer(mode="wrap")
     def _without_usual(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A usual `takes` is left out, so that hashes of earlier runs stay what they were."""
-        return {k: v for k, v in write(self).items() if (k, v) != ("takes", "batch")}
+        """Usual settings are left out, so that hashes of earlier runs stay what they were."""
+        usual = (("takes", "batch"), ("feedback", None))
+        return {k: v for k, v in write(self).items() if (k, v) not in usual}
 
 
 class ProfanityConfig(TextSection):
@@ -179,6 +194,7 @@ class LengthConfig(TextSection):
     """Bounds on how much is written."""
 
     is_requirement: ClassVar[bool] = True
+    reasons_told: ClassVar[bool] = True
 
     kind: Literal["length"]
     unit: Literal["characters", "words", "lines", "sentences"] = Field(
@@ -206,6 +222,7 @@ class TemporalConfig(TextSection):
     """A formula of linear temporal logic on finite traces over the steps of a text."""
 
     is_requirement: ClassVar[bool] = True
+    reasons_told: ClassVar[bool] = True
 
     kind: Literal["temporal"]
     formula: str = Field(description="! & | -> <-> X WX U R W F G true false and names of atoms.")
@@ -237,6 +254,8 @@ class GrammarConfig(TextSection):
     is_requirement: ClassVar[bool] = True
     cost: ClassVar[int] = 1
     packages: ClassVar[tuple[str, ...]] = ("llguidance", "jsonschema")
+    reasons_told: ClassVar[bool] = True
+    is_form: ClassVar[bool] = True
 
     kind: Literal["grammar"]
     format: Literal["json_schema", "regex", "lark"] = Field(
@@ -245,47 +264,6 @@ class GrammarConfig(TextSection):
     )
     grammar: str | None = Field(default=None, description="The grammar itself.")
     file: str | None = Field(default=None, description="The file that holds it instead.")
-
-
-class PythonSyntaxConfig(TextSection):
-    """The text parses as Python."""
-
-    is_requirement: ClassVar[bool] = True
-    cost: ClassVar[int] = 1
-    whole_texts_alone: ClassVar[bool] = True
-
-    kind: Literal["python_syntax"]
-
-
-class ExecutionConfig(TextSection):
-    """The text is Python code that passes the tests of its row, run in a sandbox."""
-
-    is_requirement: ClassVar[bool] = True
-    effort: ClassVar[frozenset[str]] = frozenset({"parallel"})
-    cost: ClassVar[int] = 3
-    whole_texts_alone: ClassVar[bool] = True
-
-    kind: Literal["execution"]
-    tests_field: str = Field(
-        default="tests", description="Field of the row: Python source that is run after the code."
-    )
-    public_tests_field: str | None = Field(
-        default=None,
-        description="Field of the row: tests that are run first, and must pass as well; their "
-        "outcome may be shown to the model as feedback. A row without it has none.",
-    )
-    timeout_seconds: float = Field(
-        default=10.0, gt=0, le=3600, allow_inf_nan=False, description="Wall clock of a run."
-    )
-    memory_mb: int = Field(
-        default=512, ge=64, le=1_048_576, description="Address space of a process of the run, MiB."
-    )
-    parallel: int = Field(default=2, ge=1, le=256, description="Runs under way at once.")
-    isolation: Literal["required", "none"] = Field(
-        default="required",
-        description="required: namespaces or Landlock, or no run at all. none: process limits "
-        "alone, for code you trust.",
-    )
 
 
 class CombinedSection(ConstraintSection):
@@ -313,6 +291,10 @@ class AllConfig(CombinedSection):
     """Every part is satisfied; the least of their labels. Of populations: every bound holds."""
 
     kind: Literal["all"]
+
+    @property
+    def explains(self) -> bool:
+        return any(part.explains for part in self.parts)
 
 
 class AnyConfig(CombinedSection):

@@ -42,6 +42,11 @@ class ConstraintSection(Section):
     mendable: ClassVar[bool] = False
     """Whether its files may change within a run: a scorer that stopped it has to be mended."""
 
+    reasons_told: ClassVar[bool] = False
+    """Whether a score's reason says what is wrong and may be told to the model."""
+    is_form: ClassVar[bool] = False
+    """Whether it judges the form of a text, so that one that violates does not parse."""
+
     threshold: Annotated[float, Field(ge=0, le=1)] | Literal["none"] = Field(
         default=0.5, description="A score at or above it satisfies; 'none' keeps raw soft scores."
     )
@@ -51,6 +56,11 @@ class ConstraintSection(Section):
         """What it judges by, where that has a name; a path is made absolute."""
         named = getattr(self, "path", None) or getattr(self, "file", None)
         return str(Path(named).resolve()) if named else None
+
+    @property
+    def explains(self) -> bool:
+        """Whether it can say why a completion fails, for the model's next attempt."""
+        return self.reasons_told
 
     @property
     def revision(self) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import Field, model_validator
 
 from tiltune.config.constraint import ConstraintConfig
-from tiltune.config.parse import Section, parse_config, read_toml
+from tiltune.config.parse import Section, apply_override, parse_config, read_toml
 
 
 class PromptsSection(Section):
@@ -99,6 +99,20 @@ class ProtocolSection(Section):
     max_new_tokens: int = Field(default=20, ge=1, description="Tokens a completion at most.")
     seed: int = Field(default=0, ge=0, description="Of the draws and of the bootstrap.")
     batch_size: int = Field(default=128, ge=1, description="Completions drawn side by side.")
+    turns: int = Field(
+        default=1,
+        ge=1,
+        description="Answers of a prompt at most. Above 1 the first scorer that can say why an "
+        "answer fails is asked between them, and the last answer is judged.",
+    )
+    feedback: Literal["own", "random"] = Field(
+        default="own",
+        description="What is said between turns: what is wrong with the answer, or (random) with "
+        "that of another prompt; a rate that is the same shows that the model does not read it.",
+    )
+    feedback_tokens: int = Field(
+        default=128, ge=1, description="Tokens between two answers at most; the rest is cut."
+    )
     reference: str | None = Field(
         default=None, description="Folder of the LM whose perplexity measures quality; none: not."
     )
@@ -111,6 +125,11 @@ class ProtocolSection(Section):
         default=False, description="Report by the scorer that trained the model all the same."
     )
 
+    @property
+    def room(self) -> int:
+        """Most tokens that follow a prompt."""
+        return self.turns * self.max_new_tokens + (self.turns - 1) * self.feedback_tokens
+
 
 class EvaluateConfig(Section):
     """A whole evaluation, as `eval.toml` states it."""
@@ -121,6 +140,9 @@ class EvaluateConfig(Section):
     protocol: ProtocolSection = ProtocolSection()
 
 
-def load_evaluate_config(path: str | Path) -> EvaluateConfig:
-    """Read `eval.toml`; raises ConfigError."""
-    return parse_config(EvaluateConfig, read_toml(path), source=str(path))
+def load_evaluate_config(path: str | Path, overrides: tuple[str, ...] = ()) -> EvaluateConfig:
+    """Read `eval.toml`, apply overrides such as `("protocol.turns=3",)`; raises ConfigError."""
+    tree = read_toml(path)
+    for override in overrides:
+        apply_override(tree, override)
+    return parse_config(EvaluateConfig, tree, source=str(path))

@@ -172,6 +172,34 @@ class GrpoSection(GradientSection):
     group_size: int = Field(default=8, ge=1, description="Completions of each prompt in a round.")
 
 
+class RlefSection(GradientSection):
+    """Policy gradients over several turns, with the constraint's feedback between them."""
+
+    kind: Literal["rlef"] = "rlef"
+    kl_weight: float = Field(
+        default=0.05,
+        ge=0,
+        description="Weight of a turn's mean log-ratio to the reference, score a nat; the last "
+        "answer scores 2C - 1.",
+    )
+    turns: int = Field(
+        default=3,
+        ge=1,
+        description="Answers of a prompt at most; the constraint says between them what is wrong.",
+    )
+    feedback_tokens: int = Field(
+        default=128,
+        ge=1,
+        description="Tokens between two answers at most, a chat template's marks among them; a "
+        "longer feedback is cut.",
+    )
+    unparsed_penalty: float = Field(
+        default=0.2,
+        ge=0,
+        description="Score that an answer loses which is not the last one and does not parse.",
+    )
+
+
 class EtpoSection(MethodSection):
     """Soft Q-learning token by token, with Q read from the reference's values."""
 
@@ -303,7 +331,7 @@ TABLES: dict[str, type[MethodSection]] = {
     for table in (
         *(TiltSection, SftSection, FilterSection),
         *(PpoSection, GrpoSection, GfnSection, EtpoSection, RceSection, MovingTargetsSection),
-        PythonMethodSection,
+        *(RlefSection, PythonMethodSection),
     )
 }
 """The table of each kind."""
@@ -326,6 +354,7 @@ MethodConfig = Annotated[
     | Annotated[EtpoSection, Tag("etpo")]
     | Annotated[RceSection, Tag("rce")]
     | Annotated[MovingTargetsSection, Tag("moving-targets")]
+    | Annotated[RlefSection, Tag("rlef")]
     | Annotated[PythonMethodSection, Tag("python")],
     Discriminator(_kind),
 ]

@@ -8,10 +8,13 @@ from typing import Any, Literal, Protocol, SupportsFloat, cast, final
 
 from tiltune.config.constraint_section import JudgedText, joint_text
 from tiltune.constraints.combination import Combination, Kind
+from tiltune.constraints.feedback import checked, of_parts
 from tiltune.constraints.scores import (
     Bound,
     Completion,
     Failure,
+    Feedback,
+    FeedbackFunction,
     Grammar,
     Rule,
     Score,
@@ -54,6 +57,8 @@ class TextConstraint:
         stop: ends scoring that another thread is in as soon as it can; what is not asked by then
             fails. Where scoring waits for nothing it does nothing.
         made: what it was when its recipe was written; see `by_recipe`.
+        explain: says why an answer fails, for the model's next one; none: it cannot. Its public
+            part alone: what only `scorer` knows stays unknown to the model.
     """
 
     name: str
@@ -69,6 +74,7 @@ class TextConstraint:
     bounds: tuple[Bound, ...] = ()
     stop: Callable[[], None] = field(default=lambda: None, compare=False)
     made: tuple[object, ...] | None = field(default=None, compare=False, repr=False)
+    explain: FeedbackFunction | None = field(default=None, compare=False)
 
     def __reduce__(self) -> Any:
         """A constraint with a recipe crosses to another process as its recipe."""
@@ -126,6 +132,21 @@ class TextConstraint:
             for result, text in self._results(self.forgiving or self.scorer, completions)
         ]
 
+    def feedback(self, completions: Sequence[Completion]) -> list[Feedback | None]:
+        """Why each answer fails, for the model's next one; None: nothing is wrong that may be told.
+
+        Raises:
+            ConstraintError: it can say nothing, its function raised, or what that returned is no
+                text.
+        """
+        if self.explain is None:
+            raise ConstraintError(f"{self.name} cannot say why a completion fails")
+        name = f"the feedback of {self.name}"
+        return [
+            checked(name, result, text)
+            for result, text in self._results(self.explain, completions, name, "text or None")
+        ]
+
     def rule(self) -> Rule | None:
         """The automaton of "a text satisfies"; None: there is none, or the threshold has no use
         for one (0 is reached by every score).
@@ -146,11 +167,16 @@ class TextConstraint:
         return "only whole texts tell" if self.why_no_rule is None else self.why_no_rule()
 
     def _results(
-        self, scorer: ScoreFunction, completions: Sequence[Completion]
+        self,
+        scorer: ScoreFunction | FeedbackFunction,
+        completions: Sequence[Completion],
+        name: str = "",
+        each: str = "score",
     ) -> list[tuple[object, str]]:
-        """What the scorer returned for each completion, and the judged text."""
+        """What the function returned for each completion, and the judged text."""
         if not completions:
             return []
+        name = name or self.name
         texts = [judged_text(completion, self.text) for completion in completions]
         try:
             returned: Any = scorer(completions)
@@ -159,14 +185,15 @@ class TextConstraint:
             raise
         except (Exception, SystemExit) as error:
             raise ConstraintError(
-                f"{self.name} raised {describe_error(error)}; "
+                f"{name} raised {describe_error(error)}; "
                 f"first text of the batch of {len(texts)}: {shown(texts[0])}"
             ) from error
         if results is None or len(results) != len(texts):
-            found = shown(returned) if results is None else counted(len(results), "score")
+            found = shown(returned) if results is None else counted(len(results), each)
             raise ConstraintError(
-                f"{self.name} returned {found} for {counted(len(texts), 'completion')}; it must "
-                f"return a list with one score for each; first text of the batch: {shown(texts[0])}"
+                f"{name} returned {found} for {counted(len(texts), 'completion')}; it must "
+                f"return a list with one {each} for each; first text of the batch: "
+                f"{shown(texts[0])}"
             )
         return list(zip(results, texts, strict=True))
 
@@ -254,6 +281,7 @@ def combine(
         within=combination.grammars,
         cost=max(part.cost for part in parts),
         stop=combination.stop,
+        explain=of_parts(parts) if kind == "all" else None,
     )
     return by_recipe(whole, partial(combine, kind, tuple(parts), weights, threshold=threshold))
 

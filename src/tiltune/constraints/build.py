@@ -1,11 +1,13 @@
 """The `[constraint]` section -> a constraint; every built-in kind is listed here, by name."""
 
+from dataclasses import replace
 from functools import partial
 from pkgutil import resolve_name
 
 from tiltune.config import ConstraintConfig
 from tiltune.config.constraint import tables
 from tiltune.constraints.base import TextConstraint, by_recipe
+from tiltune.constraints.feedback import by_reason
 
 BUILDERS = {
     "lexicon": "tiltune.constraints.lexicon:build_lexicon",
@@ -41,8 +43,12 @@ def build_constraint(config: ConstraintConfig) -> TextConstraint:
     Raises:
         ConstraintError: a word list, pattern, classifier, callable or service cannot be had.
     """
+    built: TextConstraint = resolve_name(BUILDERS[config.kind])(config)
+    if config.reasons_told:
+        told = by_reason(built.score, built.satisfied, parses=not config.is_form)
+        built = replace(built, explain=told)
     return by_recipe(
-        resolve_name(BUILDERS[config.kind])(config),
+        built,
         partial(build_constraint, config),
         cost=max(table.cost for _, table in tables(config)),
     )

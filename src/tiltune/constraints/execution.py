@@ -1,23 +1,28 @@
 """A completion that is code passes the tests of its row, run in a sandbox."""
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import final
+from typing import TypeVar, final
 
 from tiltune.config import ExecutionConfig
 from tiltune.constraints.base import TextConstraint, shown
+from tiltune.constraints.python_syntax import judge_syntax
 from tiltune.constraints.sandbox.available import best_isolation
 from tiltune.constraints.sandbox.base import Limits, Outcome, Sandbox
 from tiltune.constraints.sandbox.local import LocalSandbox, require_linux
-from tiltune.constraints.scores import Completion, Score, judged_text
+from tiltune.constraints.scores import Completion, Feedback, Score, judged_text
 from tiltune.errors import ConstraintError
 
 CROSSING = (
     "between tests and code only plain data crosses (numbers, texts, bytes, lists, tuples, dicts, "
     "sets, some of `collections`, ranges, decimals, dates, their types)"
 )
+
+RETRY = "Give the whole code again, corrected."
+
+Result = TypeVar("Result")
 
 
 def build_execution(config: ExecutionConfig) -> TextConstraint:
@@ -37,8 +42,9 @@ def build_execution(config: ExecutionConfig) -> TextConstraint:
 def execution_in(sandbox: Sandbox, config: ExecutionConfig) -> TextConstraint:
     """The constraint over another sandbox, such as a container; `config.isolation` is not read."""
     name = f"execution constraint (tests in {config.tests_field!r})"
-    scorer = Execution(config, sandbox).scores
-    return TextConstraint(name, scorer, config.text, config.threshold)
+    execution = Execution(config, sandbox)
+    told = execution.explain if config.explains else None
+    return TextConstraint(name, execution.scores, config.text, config.threshold, explain=told)
 
 
 @dataclass(frozen=True)
@@ -64,9 +70,20 @@ class Execution:
 
     def scores(self, completions: Sequence[Completion]) -> list[Score]:
         """One score a completion; every row is checked before anything runs."""
+        return self._each(self._score, completions)
+
+    def explain(self, completions: Sequence[Completion]) -> list[Feedback | None]:
+        """What the public tests say of each; nothing of the private ones, so that no answer can be
+        copied from them. Where they pass, or there are none, the answer stands."""
+        return self._each(self._explain, completions)
+
+    def _each(
+        self, work: Callable[[Trial], Result], completions: Sequence[Completion]
+    ) -> list[Result]:
+        """The work on every completion, several at once."""
         trials = [self._trial(number, each) for number, each in enumerate(completions, start=1)]
         with ThreadPoolExecutor(self.config.parallel, thread_name_prefix="run") as pool:
-            futures = [pool.submit(self._score, trial) for trial in trials]
+            futures = [pool.submit(work, trial) for trial in trials]
             try:
                 return [future.result() for future in futures]
             finally:  # after a fault, what has not begun is not begun
@@ -94,6 +111,17 @@ class Execution:
                 return Score(0.0, reason, feedback=feedback(outcome, trial.public))
         outcome = self._run(trial, trial.tests, "tests_field")
         return Score(float(outcome.kind == "pass"), describe(outcome, trial.tests))
+
+    def _explain(self, trial: Trial) -> Feedback | None:
+        if trial.public is None:
+            return None
+        fault = judge_syntax(trial.code)
+        if fault.value == 0:
+            return Feedback(f"The code does not parse: {fault.reason}.\n{RETRY}", parses=False)
+        outcome = self._run(trial, trial.public, "public_tests_field")
+        if outcome.kind == "pass":
+            return None
+        return Feedback(f"{feedback(outcome, trial.public)}\n{RETRY}")
 
     def _run(self, trial: Trial, tests: str, setting: str) -> Outcome:
         """The outcome of one run.

@@ -11,7 +11,7 @@ from typing import Any
 
 from tiltune.config import PythonConfig
 from tiltune.constraints.base import TextConstraint, describe_error, shown
-from tiltune.constraints.scores import Completion, ScoreFunction
+from tiltune.constraints.scores import Completion, FeedbackFunction, ScoreFunction
 from tiltune.errors import ConstraintError
 
 
@@ -35,7 +35,22 @@ def build_python(config: PythonConfig) -> TextConstraint:
     if config.takes == "batch":
         refuse_other_arguments(found, name, config.path)
     scorer: Any = one_by_one(found, name) if config.takes == "completion" else found
-    return TextConstraint(name, scorer, config.text, config.threshold)
+    told = _explaining(config.feedback) if config.feedback is not None else None
+    return TextConstraint(name, scorer, config.text, config.threshold, explain=told)
+
+
+def _explaining(path: str) -> FeedbackFunction:
+    """The user's function of one completion, for a batch.
+
+    Raises:
+        ConstraintError: it cannot be imported, or called.
+    """
+    name = f"constraint.feedback {path!r}"
+    found = load_named(path, name)
+    if not callable(found):
+        raise ConstraintError(f"{name} is {shown(found)}, which cannot be called; name a function")
+    judge: Any = found  # what it returns is checked where it is asked
+    return lambda completions: [judge(each) for each in completions]
 
 
 def one_by_one(judge: Callable[[Completion], Any], name: str) -> ScoreFunction:

@@ -21,14 +21,15 @@ def build_python_syntax(config: PythonSyntaxConfig) -> TextConstraint:
     """
 
     def judge(texts: Sequence[str]) -> list[Score]:
-        return [_judge(text) for text in texts]
+        return [judge_syntax(text) for text in texts]
 
     return TextConstraint(
         "python_syntax constraint", on_texts(judge, config.text), config.text, config.threshold
     )
 
 
-def _judge(text: str) -> Score:
+def judge_syntax(text: str) -> Score:
+    """1 where the text parses, else 0 and the place of the fault; nothing is compiled or run."""
     odd = re.search("[\0\ud800-\udfff]", text)  # the parser takes UTF-8 without null characters
     if odd is not None:
         kind = "a null character" if odd.group() == "\0" else "half of a surrogate pair"

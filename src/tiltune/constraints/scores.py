@@ -81,6 +81,20 @@ class Failure:
     reason: str
 
 
+@dataclass(frozen=True)
+class Feedback:
+    """What a constraint tells the model of an answer, before its next attempt.
+
+    Attributes:
+        text: what is wrong with it, in words, and nothing that the model may not know.
+        parses: False where the answer is not even of the form that is judged, such as code that
+            does not parse.
+    """
+
+    text: str
+    parses: bool = True
+
+
 @dataclass(frozen=True, eq=False)
 class Rule:
     """What is known exactly of a constraint, before any text is complete.
@@ -116,6 +130,10 @@ class Grammar:
 
 ScoreFunction = Callable[[Sequence[Completion]], Sequence[float | Score | Failure]]
 """What a user writes for `kind = "python"`."""
+
+FeedbackFunction = Callable[[Sequence[Completion]], Sequence[Feedback | str | None]]
+"""For each completion what is wrong with it, for the model to read; None: nothing that may be told,
+and the answer stands."""
 
 
 def judged_text(completion: Completion, text: JudgedText) -> str:

@@ -41,7 +41,12 @@ class TextData:
 
 
 def read_data(
-    config: ResolvedConfig, tokenizer: Tokenizer, *, ends: Sequence[int], context: int
+    config: ResolvedConfig,
+    tokenizer: Tokenizer,
+    *,
+    ends: Sequence[int],
+    context: int,
+    room: int | None = None,
 ) -> TextData:
     """All that the settings name.
 
@@ -50,12 +55,13 @@ def read_data(
         tokenizer: the model's.
         ends: every id that ends a completion of the model's.
         context: most tokens that the model reads at once.
+        room: most tokens that follow a prompt, where that is more than one completion.
 
     Raises:
         ConfigError: a completion or a corpus row would not fit into the context.
         DataError: a file or a row of it is not what it must be.
     """
-    section, limit = config.data, prompt_limit(config, context)
+    section, limit = config.data, prompt_limit(config, context, room=room)
 
     def read(path: str, setting: str) -> list[Example]:
         return corpus_examples(
@@ -83,7 +89,7 @@ def read_data(
     return TextData(train, valid, prompts, warm)
 
 
-def prompt_limit(config: RunConfig, context: int) -> int:
+def prompt_limit(config: RunConfig, context: int, *, room: int | None = None) -> int:
     """Most tokens of a prompt, in a model that reads so many at once.
 
     Raises:
@@ -94,9 +100,18 @@ def prompt_limit(config: RunConfig, context: int) -> int:
             f"sampler.max_new_tokens = {config.sampler.max_new_tokens} leaves no room for a "
             f"prompt: the model reads {context} tokens at once"
         )
+    room = room or config.sampler.max_new_tokens
+    if room >= context:
+        raise ConfigError(
+            f"method.kind = '{config.method.kind}' takes up to {room} tokens after a prompt, "
+            f"answers of {config.sampler.max_new_tokens} and what is said between them, and the "
+            f"model reads {context} at once; lower method.turns, method.feedback_tokens or "
+            "sampler.max_new_tokens, or set method.kind = 'ppo', 'grpo', 'tilt' or another that "
+            "answers once"
+        )
     if (config.data.max_tokens or 0) > context:
         raise ConfigError(
             f"data.max_tokens = {config.data.max_tokens} is more than the {context} tokens that "
             "the model reads at once; lower it, or leave it out"
         )
-    return context - config.sampler.max_new_tokens
+    return context - room

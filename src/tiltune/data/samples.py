@@ -67,6 +67,8 @@ class Samples:
         prefix_labels: `C` of the text before each token, as if it ended there; None where nothing
             asked for it.
         met: of a population of M bounds, which of them count each row; None: of anything else.
+        unparsed: the last token of each answer that was told that it does not parse; None where
+            there is one turn.
     """
 
     prompt_ids: Int[Tensor, "N P"]
@@ -82,6 +84,7 @@ class Samples:
     law: SamplingLaw
     prefix_labels: Float[Tensor, "N T"] | None = None
     met: Bool[Tensor, "N M"] | None = None
+    unparsed: Bool[Tensor, "N T"] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -116,7 +119,7 @@ class Samples:
     def crop(self, first: int, width: int) -> "Samples":
         """Prompts from column `first` on, completions up to column `width`."""
         prompts = {name: getattr(self, name)[:, first:] for name in ("prompt_ids", "prompt_mask")}
-        names = {"ids", "mask", "written", "proposal_logprobs", "prefix_labels"}
+        names = {"ids", "mask", "written", "proposal_logprobs", "prefix_labels", "unparsed"}
         columns = {n: column[:, :width] for n, column in self.tensors().items() if n in names}
         return replace(self, **prompts, **columns)
 

@@ -31,7 +31,7 @@ def completion_divergences(
     for part in micro_batches(numbered, min(own.most_read, other.most_read)):
         progress("distance to the reference", done, len(samples), tokens=tokens)
         (ids, mask), keep = part.prefixes(), part.ids.shape[1]
-        one, two = (lm.states(ids, mask, keep=keep)[part.mask] for lm in (own, other))
+        one, two = (lm.states(ids, mask, keep=keep)[part.written] for lm in (own, other))
 
         def divergence(part: Part) -> Tensor:
             laws = (own.unembed(part["one"]), other.unembed(part["two"]))
@@ -39,7 +39,7 @@ def completion_divergences(
 
         wide = max(own.width, other.width)
         nats = map_chunks(divergence, {"one": one, "two": two}, width=wide)
-        sums = nats.new_zeros(part.mask.shape).masked_scatter(part.mask, nats).sum(1)
+        sums = nats.new_zeros(part.mask.shape).masked_scatter(part.written, nats).sum(1)
         _refuse_nan(sums)
         for place, value in zip(part.prompt_index.tolist(), sums.tolist(), strict=True):
             found[place] = value

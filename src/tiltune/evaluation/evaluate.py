@@ -39,6 +39,7 @@ from tiltune.evaluation.judging import Judges
 from tiltune.evaluation.metrics.base import Generated, Scores
 from tiltune.evaluation.metrics.degeneration import degeneration
 from tiltune.evaluation.table import Subject, check_named, control, digests, pieces
+from tiltune.evaluation.turns import dialogue_of, turns_digest
 from tiltune.records.measurements import (
     Evaluation,
     Excerpt,
@@ -90,7 +91,7 @@ def evaluate(
     """
     refuse(config, contender.trained_by)
     check_named(config)
-    plans = _plans(contender, config, say)
+    plans = _plans(contender, config, say, built or {})
     manifest = _manifest(contender, config, folder, plans)
     make_folder(folder)
     with alone(folder):
@@ -245,17 +246,21 @@ def compose(folder: Path, manifest: Manifest, texts: Texts) -> Evaluation:
 
 
 def _plans(
-    contender: Contender, config: EvaluateConfig, say: Callable[[str], None]
+    contender: Contender,
+    config: EvaluateConfig,
+    say: Callable[[str], None],
+    built: Mapping[str, TextConstraint],
 ) -> list[GenerationPlan]:
     protocol, plans = config.protocol, list[GenerationPlan]()
+    dialogue, turns = dialogue_of(config, contender, built), turns_digest(config)
     if contender.limit not in (None, protocol.max_new_tokens):
         say(
             f"warning: the values were learnt with sampler.max_new_tokens = {contender.limit}; "
             f"under {protocol.max_new_tokens} they mean something else"
         )
     for section in config.prompts:
-        group = read_group(section, contender, max_new_tokens=protocol.max_new_tokens)
-        plans.append(GenerationPlan(contender, group, protocol))
+        group = read_group(section, contender, max_new_tokens=protocol.room)
+        plans.append(GenerationPlan(contender, group, protocol, dialogue, turns))
         left_out = counted(group.left_out, "row")
         lacking = f"; {left_out} without a number in `{section.field}` left out"
         say(

@@ -23,9 +23,10 @@ from tiltune.constraints.base import shown
 from tiltune.constraints.scores import Completion
 from tiltune.data.encode import Prompt, prompt_list
 from tiltune.data.rows import Row, read_rows
-from tiltune.data.samples import SamplingLaw
+from tiltune.data.samples import Samples, SamplingLaw
 from tiltune.decoding.guidance import NothingAllowed
 from tiltune.decoding.texts import texts
+from tiltune.decoding.turns import Exchange, TurnRules, draw_turns
 from tiltune.errors import ConfigError, ConstraintError, DataError, ModelError
 from tiltune.evaluation.contender import Contender
 from tiltune.evaluation.metrics.base import Generated
@@ -46,11 +47,16 @@ class Group:
 
 @dataclass(frozen=True)
 class GenerationPlan:
-    """What is drawn: `k` completions of each prompt, by which contender, under which protocol."""
+    """What is drawn: `k` completions of each prompt, by which contender, under which protocol.
+
+    `dialogue` says how several turns go, and `turns_digest` what of them decides the completions.
+    """
 
     contender: Contender
     group: Group
     protocol: ProtocolSection
+    dialogue: TurnRules | None = None
+    turns_digest: str = ""
 
     @property
     def rows(self) -> int:
@@ -70,7 +76,9 @@ class GenerationPlan:
             [prompt.text, list(prompt.ids), as_json(prompt.row)] for prompt in self.group.prompts
         ]
         device = self.contender.loaded.policy.device.type
-        content = json.dumps([self.contender.digest, law, prompts, device], sort_keys=True)
+        decides = [self.contender.digest, law, prompts, device]
+        decides += [self.turns_digest] if self.turns_digest else []
+        content = json.dumps(decides, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -183,6 +191,9 @@ def as_generated(group: str, rows: Sequence[JsonRow]) -> Generated:
         texts=[[row["text"] for row in each] for each in of],
         tokens=[[row["tokens"] for row in each] for each in of],
         ended=[[row["ended"] for row in each] for each in of],
+        turns=[[row["turns"] for row in each] for each in of]
+        if rows and "turns" in rows[0]
+        else [],
     )
 
 
@@ -231,6 +242,7 @@ def _draw_all(plan: GenerationPlan, numbers: Sequence[int]) -> Generator[list[Js
     """
     lm = plan.contender.loaded.policy
     alone = lm.device.type != "cpu" or hasattr(lm.module, "peft_config")
+    alone = alone or plan.dialogue is not None  # a scorer that is asked may not bear two threads
     threads = 1 if alone else min(torch.get_num_threads(), len(numbers))
     if threads <= 1:
         yield from (_batch(plan, number) for number in numbers)
@@ -270,8 +282,20 @@ def _batch(plan: GenerationPlan, number: int) -> list[JsonRow]:
     generator.manual_seed(int.from_bytes(digest[:7], "big"))
     law = SamplingLaw(protocol.max_new_tokens, protocol.temperature, protocol.top_p)
     contender.read_prompts([prompts[p] for p in dict.fromkeys(picks)])
+
+    def once(contexts: Sequence[Sequence[int]]) -> Samples:
+        return contender.draw(contexts, law, generator=generator)
+
+    earlier = list[list[Exchange]]()
+    tokenizer = contender.loaded.tokenizer
     try:
-        samples = contender.draw([prompts[p].ids for p in picks], law, generator=generator)
+        if plan.dialogue is None:
+            samples = once([prompts[p].ids for p in picks])
+            completions = texts(samples, [prompts[p] for p in picks], tokenizer)
+        else:
+            samples, completions, earlier = draw_turns(
+                [prompts[p] for p in picks], once, plan.dialogue, tokenizer
+            )
     except NothingAllowed as error:
         place = picks[error.row]
         raise ConstraintError(
@@ -280,9 +304,7 @@ def _batch(plan: GenerationPlan, number: int) -> list[JsonRow]:
         ) from error
     except ModelError as error:
         raise ModelError(f"{contender.path}: {error}") from error
-    samples.prompt_index.copy_(torch.tensor(picks))
-    completions = texts(samples, prompts, contender.loaded.tokenizer)
-    tokens = samples.mask.sum(1).tolist()
+    tokens = samples.written.sum(1).tolist()
     kept = _chosen(contender, completions)
     return [
         {
@@ -295,8 +317,15 @@ def _batch(plan: GenerationPlan, number: int) -> list[JsonRow]:
             "row": as_json(completions[one].row),
         }
         | ({"drawn": contender.best_of} if contender.chooser is not None else {})
+        | (turns_told(earlier[one]) if earlier else {})
         for place, one in zip(places, kept, strict=True)
     ]
+
+
+def turns_told(earlier: Sequence[Exchange]) -> JsonRow:
+    """How many answers there were, and those before the last one with what was said of them."""
+    told = [[turn.answer.text, turn.feedback.text] for turn in earlier]
+    return {"turns": len(earlier) + 1, "earlier": told}
 
 
 def _chosen(contender: Contender, completions: Sequence[Completion]) -> list[int]:

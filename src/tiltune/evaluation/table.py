@@ -37,6 +37,7 @@ from tiltune.evaluation.metrics.harness import read_tasks, row_files, run_tasks
 from tiltune.evaluation.metrics.likelihood import likelihood_judge, text_perplexity
 from tiltune.evaluation.metrics.preference import preference
 from tiltune.evaluation.metrics.toxicity import toxicity
+from tiltune.evaluation.metrics.turns import by_turn
 from tiltune.models import hub
 from tiltune.models.sources import check_source, named
 from tiltune.records.manifest import constraint_digest, digest
@@ -78,6 +79,8 @@ def control(generated: Generated, scores: Scores, scorer: ScorerSection, *, seed
         constraint = constraint.parts[0]  # it scores as its part does
     whole = constraint.text == "prompt+completion"
     found = attribute(generated, scores, seed=seed, prompt_judged=whole)
+    if generated.turns:
+        found += by_turn(generated, scores)
     if constraint.toxicity and getattr(constraint, "mode", "forbid") == "forbid":
         return [*toxicity(generated, scores, seed=seed), *found]
     return found

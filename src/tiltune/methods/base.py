@@ -47,6 +47,8 @@ class Needs:
         temperatures: between which each batch of them draws its own.
         population: whether it trains under bounds on shares of all completions, and under nothing
             else: its labels are weights of the nearest law that meets them, see `methods/master`.
+        turns: answers of a prompt at most; the constraint says between them what is wrong.
+        feedback_tokens: tokens between two answers at most.
 
     Raises:
         ValueError: a field holds something else.
@@ -63,6 +65,16 @@ class Needs:
     tempered: float = 0.0
     temperatures: tuple[float, float] = (1.0, 1.0)
     population: bool = False
+    turns: int = 1
+    feedback_tokens: int = 128
+
+    def room(self, max_new_tokens: int) -> int:
+        """Most tokens that follow a prompt.
+
+        Args:
+            max_new_tokens: of an answer.
+        """
+        return self.turns * max_new_tokens + (self.turns - 1) * self.feedback_tokens
 
     def __post_init__(self) -> None:
         allowed = get_type_hints(type(self))
@@ -71,8 +83,15 @@ class Needs:
                 raise ValueError(
                     f"Needs({name}={getattr(self, name)!r}): one of {get_args(allowed[name])}"
                 )
-        if type(self.group_size) is not int or self.group_size < 1:
-            raise ValueError(f"Needs(group_size={self.group_size!r}): a whole number from 1 on")
+        for name in ("group_size", "turns", "feedback_tokens"):
+            found = getattr(self, name)
+            if type(found) is not int or found < 1:
+                raise ValueError(f"Needs({name}={found!r}): a whole number from 1 on")
+        if self.turns > 1 and (self.law == "none" or self.values == "prefix" or self.prefix_labels):
+            raise ValueError(
+                f"Needs(turns={self.turns}): law='none', values='prefix' and prefix_labels are "
+                "about completions of one turn"
+            )
         if self.law == "none" and self.values != "none":
             raise ValueError("Needs(law='none'): values are learnt from completions; give a law")
         if type(self.members) is not int or self.members < 1:

@@ -15,6 +15,7 @@ KINDS = {
     "etpo": "tiltune.methods.etpo:make_etpo",
     "rce": "tiltune.methods.rce:make_rce",
     "moving-targets": "tiltune.methods.moving_targets:make_moving_targets",
+    "rlef": "tiltune.methods.rlef:make_rlef",
     "python": "tiltune.methods.python:make_python",
 }
 """What makes each kind from its table of settings; imported when asked for."""

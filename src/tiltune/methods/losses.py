@@ -129,6 +129,41 @@ def clipped_policy_loss(
     )
 
 
+def corrected_policy_loss(
+    log_probs: Float[Tensor, "N T"],
+    old_log_probs: Float[Tensor, "N T"],
+    proposal_log_probs: Float[Tensor, "N T"],
+    advantages: Float[Tensor, "N T"],
+    mask: Bool[Tensor, "N T"],
+    *,
+    clip: float,
+    count: float | None = None,
+) -> LossOutput:
+    """`clipped_policy_loss` with `r_t = p_θ / p_old · stop_gradient(min(p_θ / p_b, 1))`.
+
+    p_b drew the tokens, p_old is the policy as the round began; where the actor is a round ahead
+    they differ, and what has become rarer than it was drawn weighs less.
+    Source: arXiv 2410.02089.
+
+    Args:
+        log_probs: log p_θ of the tokens drawn, nats.
+        old_log_probs: log p_old of them.
+        proposal_log_probs: log p_b of them.
+        advantages: A_t; no gradient goes through them.
+        mask: tokens that the policy wrote; positions outside it have no gradient.
+        clip: ε.
+        count: see the module.
+    """
+    stale = _ratio(log_probs.detach(), proposal_log_probs, mask).clamp(max=1)
+    ratio, advantages = _ratio(log_probs, old_log_probs, mask) * stale, advantages.detach()
+    free, bounded = ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages
+    loss = masked_mean(-torch.minimum(free, bounded), mask, count=count)
+    cut = masked_mean((bounded < free).float(), mask, count=count)
+    return LossOutput(
+        loss, {"policy_gradient_loss": loss.item(), "ratio_clipped_share": cut.item()}
+    )
+
+
 def clipped_value_loss(
     values: Float[Tensor, "N T"],
     old_values: Float[Tensor, "N T"],

@@ -38,4 +38,11 @@ def needs_told(needs: Needs, config: ResolvedConfig) -> str:
         told.append(f"a score of every prefix, {most:,} a round at most")
     if needs.population:
         told.append("weights that meet bounds on shares of all completions")
+    if needs.turns > 1:
+        room = needs.room(config.sampler.max_new_tokens)
+        told.append(
+            f"up to {needs.turns} answers of a prompt, between which the constraint says what is "
+            f"wrong in at most {needs.feedback_tokens} tokens: {room:,} tokens of context after a "
+            "prompt"
+        )
     return f"method {config.method.kind} needs: " + "; ".join(told)

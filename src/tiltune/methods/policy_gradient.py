@@ -65,7 +65,15 @@ def policy_loss(work: Work, log_probs: Tensor, *, clip: float, count: float) -> 
     old, mask = work.samples.proposal_logprobs, work.samples.mask
     advantages = work.columns["advantages"]
     output = clipped_policy_loss(log_probs, old, advantages, mask, clip=clip, count=count)
-    gap = float((log_probs.detach() - old).abs()[mask].sum()) / count
+    return with_gap(output, work.samples, log_probs, count=count)
+
+
+def with_gap(
+    output: LossOutput, samples: Samples, log_probs: Tensor, *, count: float
+) -> LossOutput:
+    """The loss, and how far the policy's log-probabilities are from what drew the samples."""
+    apart = (log_probs.detach() - samples.proposal_logprobs).abs()
+    gap = float(apart[samples.written].sum()) / count
     share = torch.tensor([gap], dtype=torch.float64)
     return output._replace(watched={"logprob_gap_nats": Watched(share, _first_step)})
 

@@ -4,6 +4,13 @@ from tiltune.config import RunConfig, populations
 from tiltune.errors import ConfigError
 from tiltune.methods.base import BuiltInMethod
 
+_REMEDY = (
+    "set constraint.feedback of a python constraint, constraint.public_tests_field of an execution "
+    "constraint, or take a kind whose reasons may be told (lexicon, regex, length, temporal, "
+    "grammar, python_syntax, or all with such a part); method.kind = 'ppo', 'grpo', 'gfn', 'tilt' "
+    "and 'filter' need no feedback"
+)
+
 
 def refuse(config: RunConfig, method: BuiltInMethod) -> None:
     """What no method trains under, and what this one does not.
@@ -24,6 +31,12 @@ def refuse(config: RunConfig, method: BuiltInMethod) -> None:
             f"method.kind = '{section.kind}' trains under bounds on shares of all completions, and "
             f"constraint.kind = '{config.constraint.kind}' judges each completion by itself; set "
             "constraint.kind = 'population' (or 'all' of populations), or another method.kind"
+        )
+    if method.needs.turns > 1 and not config.constraint.explains:
+        raise ConfigError(
+            f"method.kind = '{section.kind}' asks the constraint between turns why an answer "
+            f"fails, and constraint.kind = '{config.constraint.kind}' cannot say as it is set; "
+            + _REMEDY
         )
     method.refuse(config)
     if section.beta == 0 and section.target_rate is not None and samples:

@@ -34,6 +34,8 @@ FALLBACK_SHARE = 0.5
 """Above it most groups are trained on what is least bad, not on what is good."""
 DISAGREEMENT = 0.3
 """Above it the worst member's word is noise: it costs three in ten of what is certain."""
+ANSWERS_REPEATED = 0.5
+"""Above it most later answers are the one that was told to be wrong: feedback is not read."""
 COMPLETIONS_CUT = 0.5
 """Above it most completions are judged before their end."""
 DISTINCT_SHARE = 0.3
@@ -283,6 +285,13 @@ def _samples(last: RoundRecord, first: RoundRecord | None) -> Iterator[str]:
             f"{last.floor_share:.1%} of the target violate (limit {FLOOR_SHARE:.0%}): "
             "`method.floor` gives what violates a score that is not small beside the rate at which "
             "the reference satisfies; lower `method.floor` to a hundredth of that rate"
+        )
+    if new(lambda row: (row.repeated_share or 0) > ANSWERS_REPEATED):
+        yield (
+            f"{last.repeated_share:.1%} of the later answers are the one before, which was told to "
+            f"be wrong (limit {ANSWERS_REPEATED:.0%}): the model does not read the feedback; let "
+            "the constraint say what to do in words that the model knows, raise "
+            "`method.feedback_tokens` if it is cut, or give more `method.rounds`"
         )
     if new(lambda row: (row.clipped_share or 0) > COMPLETIONS_CUT):
         yield (

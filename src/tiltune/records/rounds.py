@@ -104,6 +104,10 @@ class RoundRecord(BaseModel):
     distinct_share: float | None = None
     empty_share: float | None = None
     empty_share_interval: Interval | None = None
+    satisfaction_rate_by_turn: tuple[float, ...] = ()  # satisfied by the first answer, second, …
+    turns_mean: float | None = None  # answers a completion
+    unparsed_share: float | None = None  # of the answers that were told what is wrong
+    repeated_share: float | None = None  # of later answers, the same as the one before
     kl_policy_reference_nats_per_token: float | None = None
     kl_policy_reference_nats_per_completion: float | None = None
     kl_policy_reference_nats_per_completion_interval: Interval | None = None

@@ -6,7 +6,6 @@
 
 import hashlib
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -19,12 +18,12 @@ from tiltune.errors import ModelError, RunError
 from tiltune.methods.base import Needs
 from tiltune.models.bfloat16 import quick_bfloat16
 from tiltune.models.lm import LanguageModel
-from tiltune.records.intervals import wilson_interval
 from tiltune.records.progress import Progress, silent
 from tiltune.training.moving import Mover
+from tiltune.training.round_numbers import drawn_numbers, sample_numbers, value_numbers
 from tiltune.training.sampler import Sampler, Scored
 from tiltune.training.warm import WarmStart
-from tiltune.values.fit import ValueFit, ValueLearner
+from tiltune.values.fit import ValueLearner
 from tiltune.values.model import ValueModel
 from tiltune.values.warm import start_rate
 
@@ -343,55 +342,3 @@ def restore(generator: torch.Generator, state: Tensor) -> None:
 def same_device(one: torch.device, other: torch.device) -> bool:
     """Whether both name one device; `cuda` is `cuda:0`."""
     return one.type == other.type and (one.index or 0) == (other.index or 0)
-
-
-def sample_numbers(scored: Scored) -> dict[str, Any]:
-    """Record fields about fresh samples of the policy."""
-    samples, count = scored.samples, len(scored.samples)
-    texts = [completion.text for completion in scored.completions]
-    clipped = int((~samples.ended).sum())
-    empty = sum(not text.strip() for text in texts)
-    return {
-        "samples": count,
-        "satisfaction_rate": scored.satisfied / count,
-        "satisfaction_rate_interval": wilson_interval(scored.satisfied, count),
-        "score_mean": sum(score.value for score in scored.scores) / count,
-        "completion_tokens_mean": samples.tokens / count,
-        "clipped_share": clipped / count,
-        "clipped_share_interval": wilson_interval(clipped, count),
-        "distinct_share": len(set(texts)) / count,
-        "empty_share": empty / count,
-        "empty_share_interval": wilson_interval(empty, count),
-        "sampling_seconds": scored.sampling_seconds,
-        "sampled_tokens": samples.tokens,
-        "scoring_seconds": scored.scoring_seconds,
-    }
-
-
-def drawn_numbers(drawn: Sequence[Scored], measured: Scored) -> dict[str, Any]:
-    """`sample_numbers` of what was measured; of what was trained on, the count and the cost."""
-    count = sum(len(each.samples) for each in drawn)
-    numbers = sample_numbers(measured) | {"samples_drawn": count}
-    for each in drawn:
-        if each is not measured:
-            numbers["sampling_seconds"] += each.sampling_seconds
-            numbers["scoring_seconds"] += each.scoring_seconds
-            numbers["sampled_tokens"] += each.samples.tokens
-    return numbers
-
-
-def value_numbers(fit: ValueFit, seconds: float) -> dict[str, Any]:
-    """Record fields about a value fit."""
-    return {
-        "value_loss_nats_per_token": fit.value_loss,
-        "consistency_loss_nats_per_token": fit.consistency_loss,
-        "brier_score": fit.calibration.brier_score,
-        "brier_score_constant": fit.calibration.brier_score_constant,
-        "brier_skill": fit.calibration.skill,
-        "brier_skill_by_fifth": fit.calibration.skills,
-        "calibration_error": fit.calibration.calibration_error,
-        "calibration": fit.calibration.bins,
-        "value_seconds": seconds,
-        "value_tokens": fit.tokens,
-        "value_steps_kept": fit.steps_kept,
-    }

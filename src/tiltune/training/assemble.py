@@ -16,7 +16,7 @@ from tiltune.constraints.build import build_constraint
 from tiltune.constraints.conflicts import refuse_conflict
 from tiltune.constraints.scores import Completion
 from tiltune.data.batches import Cursor
-from tiltune.data.build import read_data
+from tiltune.data.build import TextData, read_data
 from tiltune.data.chat_format import plain_told
 from tiltune.data.encode import Example, Prompt
 from tiltune.data.samples import SamplingLaw
@@ -57,7 +57,7 @@ from tiltune.training.machine import (
 from tiltune.training.measure import Measurer
 from tiltune.training.moving import Mover
 from tiltune.training.precision import choose_precision
-from tiltune.training.sampler import Sampler
+from tiltune.training.sampler import Sampler, dialogue_of
 from tiltune.training.seeds import Seeds, seeds_of
 from tiltune.training.track import refuse_missing
 from tiltune.training.warm import LONGEST_PROMPT, WarmStart
@@ -216,10 +216,8 @@ def prepare(
     scale, threads = _scale(given, loaded)
     config = resolve(given, model, scale, method)
     torch.set_num_threads(config.learner.threads)
-    data = read_data(config, loaded.tokenizer, ends=loaded.eos_ids, context=loaded.context)
+    data = _read(config, loaded, method, constraint)
     chosen = [each for each in (told, threads, data.ends_told) if each is not None]
-    if not data.train:  # no corpus shows what is wrong with a service, or with the rows of prompts
-        constraint.score([Completion(data.prompts[0].text, "", row=data.prompts[0].row)])
     judged = judge(data.train, constraint, progress)
     drop = config.data.violating == "drop"
     corpus, count = trained_rows(data.train, judged, constraint, drop=drop)
@@ -246,6 +244,19 @@ def prepare(
         chosen=chosen,
         warm_rows=data.warm,
     )
+
+
+def _read(
+    config: ResolvedConfig, loaded: hub.Loaded, method: BuiltInMethod, constraint: TextConstraint
+) -> TextData:
+    """The rows. No corpus shows what is wrong with a service, or with the rows of prompts: without
+    one a prompt is scored."""
+    room = method.needs.room(config.sampler.max_new_tokens)
+    ends, context = loaded.eos_ids, loaded.context
+    data = read_data(config, loaded.tokenizer, ends=ends, context=context, room=room)
+    if not data.train:
+        constraint.score([Completion(data.prompts[0].text, "", row=data.prompts[0].row)])
+    return data
 
 
 def _none_left(config: RunConfig, rows: int) -> DataError:
@@ -308,6 +319,8 @@ def make_actor(prepared: Prepared) -> Actor:
         prefixes=prepared.method.needs.prefix_labels,
     )
     learner = warm = None
+    if prepared.method.needs.turns > 1:
+        sampler.dialogue = dialogue_of(prepared.method.needs, prepared.loaded, prepared.constraint)
     if prepared.method.needs.values == "prefix":
         values = values_build.build_values(
             config,

@@ -73,7 +73,7 @@ def divergence_numbers(
     measured = mean_interval(totals)
     assert measured is not None
     return {
-        "kl_policy_reference_nats_per_token": math.fsum(totals) / own.tokens,
+        "kl_policy_reference_nats_per_token": math.fsum(totals) / int(own.written.sum()),
         "kl_policy_reference_nats_per_completion": measured[0],
         "kl_policy_reference_nats_per_completion_interval": measured[1],
     }

@@ -75,7 +75,10 @@ def probe_rows(
 def sample_rows(drawn: Scored, constraint: TextConstraint) -> list[dict[str, Any]]:
     """The round's fresh completions of the policy, as rows of `samples/`."""
     rows = zip(drawn.completions, drawn.scores, strict=True)
-    return [sample_row(completion, score, constraint) for completion, score in rows]
+    told = [sample_row(completion, score, constraint) for completion, score in rows]
+    for row, turns in zip(told, drawn.earlier, strict=False):  # of one turn there are none
+        row["earlier"] = [[turn.answer.text, turn.feedback.text] for turn in turns]
+    return told
 
 
 def sample_row(completion: Completion, score: Score, constraint: TextConstraint) -> dict[str, Any]:

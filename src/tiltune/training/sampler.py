@@ -2,19 +2,23 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tiltune.constraints.base import Constraint
+from tiltune.constraints.base import Constraint, TextConstraint
 from tiltune.constraints.scores import Completion, Score
 from tiltune.data.batches import Cursor
+from tiltune.data.between import Between
 from tiltune.data.encode import Decoder, Prompt
 from tiltune.data.samples import Samples, SamplingLaw, concatenate
 from tiltune.decoding.draw import Ending, draw
 from tiltune.decoding.texts import texts
+from tiltune.decoding.turns import Exchange, TurnRules, draw_turns
+from tiltune.methods.base import Needs
+from tiltune.models.hub import Loaded
 from tiltune.models.lm import LanguageModel
 from tiltune.records.progress import Progress, silent
 
@@ -23,13 +27,17 @@ DRAWING, SCORING = "drawing", "scoring"
 
 @dataclass(frozen=True)
 class Scored:
-    """Samples, their texts and scores in the same order, and what they cost."""
+    """Samples, their texts and scores in the same order, and what they cost.
+
+    Of several turns the texts are the last answers, and `earlier` holds what was before each.
+    """
 
     samples: Samples
     completions: list[Completion]
     scores: list[Score]
     sampling_seconds: float
     scoring_seconds: float
+    earlier: list[list[Exchange]] = field(default_factory=list[list[Exchange]])
 
     @property
     def satisfied(self) -> int:
@@ -50,6 +58,7 @@ class Sampler:
     Attributes:
         prefixes: whether the constraint labels the text before each token, too.
         temperatures: between which each batch draws its own, as `tempered` says; None: 1.
+        dialogue: how the turns go, where there are several; its drawing asks the constraint too.
     """
 
     prompts: Sequence[Prompt]
@@ -62,6 +71,7 @@ class Sampler:
     cursor: Cursor
     prefixes: bool = False
     temperatures: tuple[float, float] | None = None
+    dialogue: TurnRules | None = None
 
     def __post_init__(self) -> None:
         if not self.law.own:
@@ -102,23 +112,27 @@ class Sampler:
         places = self.cursor.next(-(-count // group_size))
         picks = [place for place in places for _ in range(group_size)][:count]
         picks.sort(key=lambda place: len(self.prompts[place].ids))
-        parts, tokens = list[Samples](), 0
+        parts, completions, earlier = list[Samples](), list[Completion](), list[list[Exchange]]()
+        tokens = 0
         for first in range(0, count, self.batch_size):
             progress(DRAWING, first, count, tokens=tokens)
-            parts.append(self._batch(lm, picks[first : first + self.batch_size]))
-            tokens += parts[-1].tokens
+            part, last, before = self._batch(lm, picks[first : first + self.batch_size])
+            parts.append(part)
+            completions += last
+            earlier += before
+            tokens += part.tokens
         progress(DRAWING, count, count, tokens=tokens)
         samples = concatenate(parts)
         samples = replace(
             samples, policy_version=torch.full_like(samples.policy_version, policy_version)
         )
         drawn = time.perf_counter()
-        completions = texts(samples, self.prompts, self.decoder)
+        if self.dialogue is None:
+            completions = texts(samples, self.prompts, self.decoder)
         progress(SCORING, 0, count)
         scores = self.constraint.score(completions)
-        labels = torch.tensor(
-            [self.constraint.label(score) for score in scores], dtype=torch.float32
-        )
+        said = [self.constraint.label(score) for score in scores]
+        labels = torch.tensor(said, dtype=torch.float32)
         ended = time.perf_counter()
         samples = replace(samples, labels=labels.to(samples.ids.device))
         if scores and scores[0].met:  # of a population
@@ -129,23 +143,44 @@ class Sampler:
             labels = prefix_labels(samples, self.prompts, self.decoder, self.constraint)
             samples = replace(samples, prefix_labels=labels)
             ended = time.perf_counter()
-        scored = Scored(samples, completions, scores, drawn - started, ended - drawn)
+        scored = Scored(samples, completions, scores, drawn - started, ended - drawn, earlier)
         told = {"satisfaction_rate": scored.satisfied / count}
         progress(SCORING, count, count, numbers=told)
         return scored
 
-    def _batch(self, lm: LanguageModel, picks: list[int]) -> Samples:
-        prompts = [self.prompts[place].ids for place in picks]
-        law = self.law
+    def _batch(
+        self, lm: LanguageModel, picks: list[int]
+    ) -> tuple[Samples, list[Completion], list[list[Exchange]]]:
+        """Completions of these prompts; of several turns also the last answers, and the others."""
+        prompts, law = [self.prompts[place] for place in picks], self.law
         if self.temperatures is not None:
             low, high = self.temperatures
             generator = self.generator
             share = torch.rand((), generator=generator, device=generator.device).item()
             law = replace(law, temperature=low + (high - low) * share)
-        samples = draw(lm, prompts, law, self.ending, generator=self.generator)
+
+        def once(contexts: Sequence[Sequence[int]]) -> Samples:
+            return draw(lm, contexts, law, self.ending, generator=self.generator)
+
+        if self.dialogue is None:
+            samples, last, earlier = once([prompt.ids for prompt in prompts]), [], []
+        else:
+            samples, last, earlier = draw_turns(prompts, once, self.dialogue, self.decoder)
         index = torch.tensor(picks, device=samples.ids.device)
-        law = law if self.temperatures is None else replace(self.law, mixed=True)
-        return replace(samples, prompt_index=index, law=law)
+        stamp = law if self.temperatures is None else replace(self.law, mixed=True)
+        return replace(samples, prompt_index=index, law=stamp), last, earlier
+
+
+def dialogue_of(needs: Needs, loaded: Loaded, constraint: TextConstraint) -> TurnRules:
+    """How a method of several turns draws.
+
+    Args:
+        needs: the method's.
+        loaded: the model, whose tokenizer writes what is said.
+        constraint: what is asked between turns.
+    """
+    between = Between(loaded.tokenizer, loaded.eos_ids, needs.feedback_tokens)
+    return TurnRules(needs.turns, between, constraint.feedback)
 
 
 def prefix_labels(

@@ -6,7 +6,7 @@ whole prompts. What could not be measured is None: left out, counted, never zero
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -32,6 +32,7 @@ class Generated:
         texts: P lists of k completions.
         tokens: P lists of k numbers of tokens.
         ended: P lists of k; False where a completion was cut at the token limit.
+        turns: P lists of k numbers of answers, of which the last one is the text; none: one each.
 
     Raises:
         ValueError: the lists are not parallel.
@@ -42,6 +43,7 @@ class Generated:
     texts: list[list[str]]
     tokens: list[list[int]]
     ended: list[list[bool]]
+    turns: list[list[int]] = field(default_factory=list[list[int]])
 
     def __post_init__(self) -> None:
         check_parallel("Generated.texts", self.texts, "Generated.tokens", self.tokens)

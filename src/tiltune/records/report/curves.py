@@ -120,6 +120,11 @@ CHARTS = (
         (("variance of log(C p/π)", "log_ratio_variance"),),
     ),
     RoundChart("log Z", "nats", (("mean over prompts", "log_z_nats"),)),
+    RoundChart(
+        "Turns",
+        "share of answers",
+        (("the same again", "repeated_share"), ("do not parse", "unparsed_share")),
+    ),
     RoundChart("Length", "tokens a completion", (("mean", "completion_tokens_mean"),)),
     RoundChart(
         "Completions",
@@ -162,6 +167,9 @@ PHASES = (
 )
 
 
+TURNS = "Satisfaction rate by turn"
+
+
 @dataclass(frozen=True)
 class CalibrationShown:
     """Reliability of the last value model, the scores of every round's, the diagram's numbers."""
@@ -185,6 +193,7 @@ def round_figures(run: RunFolder) -> dict[str, Figure | None]:
         figures[chart.title] = line_chart(
             chart.title, chart.unit, series, levels=levels, share=share
         )
+    figures[TURNS] = line_chart(TURNS, "share of samples", _by_turn(run.records), share=True)
     for chart in (*FITS, *_others(run.steps)):
         lines = [
             _steps(run.steps, chart.phase, line, place)
@@ -286,6 +295,22 @@ def _rounds(records: Sequence[RoundRecord], line: tuple[str, str], place: int) -
     label, key = line
     points = [Point(r.round, getattr(r, key), interval_of(r, key)) for r in records]
     return Series(label, f"s{place}", tuple(points))
+
+
+def _by_turn(records: Sequence[RoundRecord]) -> list[Series]:
+    """A line a turn: the share that satisfies with that answer or before; none for one turn."""
+    rates = [(record.round, record.satisfaction_rate_by_turn) for record in records]
+    most = max((len(each) for _, each in rates), default=0)
+    return [
+        Series(
+            f"by answer {turn + 1}",
+            f"s{turn % 6 + 1}",
+            tuple(
+                Point(at, each[min(turn, len(each) - 1)] if each else None) for at, each in rates
+            ),
+        )
+        for turn in range(most)
+    ]
 
 
 def _steps(

@@ -31,6 +31,9 @@ GROUPS: tuple[tuple[str, tuple[RoundColumn, ...]], ...] = (
             RoundColumn("clipped_share", "cut at the limit, share"),
             RoundColumn("distinct_share", "distinct, share"),
             RoundColumn("empty_share", "empty, share"),
+            RoundColumn("turns_mean", "answers a completion", 2),
+            RoundColumn("repeated_share", "later answers that are the one before, share"),
+            RoundColumn("unparsed_share", "answers told that they do not parse, share"),
         ),
     ),
     (

@@ -42,6 +42,7 @@ from tiltune.training.check.verdict import (
     wrong,
 )
 from tiltune.training.corpus import completions_of
+from tiltune.training.round_numbers import turns_told
 from tiltune.training.sampler import Scored
 from tiltune.values.build import automaton_told, make_automaton
 
@@ -178,6 +179,8 @@ def _say_findings(prepared: Prepared, scored: Scored, page: Page) -> None:
     satisfying, violating = len(prepared.judged.satisfying), len(prepared.judged.violating)
     if fewer := fewer_told(scored):
         page.say(fewer)
+    if scored.earlier:
+        page.say(turns_told(scored))
     found = find(
         prepared.config.constraint,
         prepared.constraint,

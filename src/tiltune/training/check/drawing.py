@@ -45,4 +45,5 @@ def _together(first: Scored, second: Scored) -> Scored:
         [*first.scores, *second.scores],
         first.sampling_seconds + second.sampling_seconds,
         first.scoring_seconds + second.scoring_seconds,
+        [*first.earlier, *second.earlier],
     )

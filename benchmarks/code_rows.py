@@ -1,0 +1,42 @@
+"""MBPP as prompt rows for `rlef`: the first test is public, the others are private.
+
+    python benchmarks/code_rows.py MBPP.jsonl ROWS.jsonl
+
+The rows go with `constraint.kind = "execution"` and `public_tests_field = "public_tests"`.
+"""
+
+import ast
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def code_row(problem: dict[str, Any]) -> dict[str, str]:
+    """The row of a problem: its prompt, its first assertion, and the others.
+
+    Args:
+        problem: a row of the mxeval release: prompt, entry_point, and a test with `check`.
+    """
+    check = next(
+        node for node in ast.parse(problem["test"]).body if isinstance(node, ast.FunctionDef)
+    )
+    name = f"candidate = {problem['entry_point']}\n"
+    asserts = [ast.unparse(node) for node in check.body]
+    return {
+        "prompt": problem["prompt"],
+        "public_tests": name + asserts[0],
+        "tests": name + "\n".join(asserts[1:] or asserts),
+    }
+
+
+def main() -> None:
+    source, target = map(Path, sys.argv[1:3])
+    problems = [json.loads(line) for line in source.read_text("utf-8").splitlines()]
+    rows = [json.dumps(code_row(problem)) + "\n" for problem in problems]
+    target.write_text("".join(rows), "utf-8")
+    print(f"{len(rows)} rows in {target}")
+
+
+if __name__ == "__main__":
+    main()
