@@ -116,6 +116,7 @@ def test_tables_show_every_number_of_a_record() -> None:
     told_elsewhere = {"round", "method", "schedule", "closing", "calibration", "alarms"}
     told_elsewhere |= {"method_numbers", "shares"}  # in a table of their own
     told_elsewhere |= {"brier_skill_by_fifth"}  # beside the calibration
+    told_elsewhere |= {"satisfaction_rate_by_turn"}  # a line a turn
     intervals = {name for name in RoundRecord.model_fields if name.endswith("_interval")}
     assert shown == RoundRecord.model_fields.keys() - told_elsewhere - intervals
 
@@ -228,13 +229,13 @@ def test_no_run_folder(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("config.json", "{", "config.json: not JSON"),
+        ("config.json", "{", "config.json:1: damaged"),
         ("config.json", "[]", "holds list, not a JSON object"),
         ("config.json", '{"model_type": "llama"}', "its config.json is not that of a run"),
-        ("records.jsonl", '{"round": 0}\n', "records.jsonl: not the records"),
+        ("records.jsonl", '{"round": 0}\n', "records.jsonl:1: damaged"),
         ("tables.json", '[{"title": "t"}]', "table 0 lacks"),
         ("samples/before.jsonl", "{}\n", r"before.jsonl:1: expected an object"),
-        ("samples/after.jsonl", '{"prompt": "", "text": ""}\n{\n', r"after.jsonl:2: not JSON"),
+        ("samples/after.jsonl", '{"prompt": "", "text": ""}\n{\n', r"after.jsonl:2: damaged"),
         ("samples/round-x.jsonl", "", "round-000.jsonl"),
     ],
 )

@@ -107,7 +107,7 @@ def test_a_run_that_does_not_tell_its_constraint_has_no_section(full: Path) -> N
 
 def test_a_damaged_description_of_the_constraint_is_an_error(full: Path) -> None:
     (full / "constraint.json").write_text('{"judged": 3}', "utf-8")
-    with pytest.raises(RunError, match=r"constraint\.json: not a constraint"):
+    with pytest.raises(RunError, match=r"constraint\.json: damaged"):
         write_report(full)
 
 

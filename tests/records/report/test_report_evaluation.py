@@ -95,7 +95,7 @@ def test_no_evaluation_no_section(tmp_path: Path) -> None:
 def test_a_damaged_evaluation_is_named(tmp_path: Path) -> None:
     run = evaluated(tmp_path)
     (run / "evaluation" / "evaluation.json").write_text("{}")
-    with pytest.raises(RunError, match=r"evaluation.json: not of this version"):
+    with pytest.raises(RunError, match=r"evaluation.json: damaged"):
         report(run)
 
 
