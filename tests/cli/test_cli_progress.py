@@ -6,8 +6,9 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from tiltune.cli.progress import LiveLine, PlainLines, duration, shown, words
+from tiltune.cli.progress import LiveLine, plain_lines, shown
 from tiltune.records.progress import Progress
+from tiltune.records.progress_lines import duration, rounded, words
 
 pytestmark = pytest.mark.quick
 
@@ -28,7 +29,7 @@ class Clock:
 def plain(clock: Clock) -> tuple[Progress, Callable[[], list[str]]]:
     out = io.StringIO()
     console = Console(file=out, force_terminal=False, width=40, highlight=False)
-    return PlainLines(console, clock, clock.stamp), lambda: out.getvalue().splitlines()
+    return plain_lines(console, clock, clock.stamp), lambda: out.getvalue().splitlines()
 
 
 def test_ten_seconds_where_a_per_cent_is_quicker() -> None:
@@ -116,4 +117,10 @@ def test_words_and_durations() -> None:
     assert words("satisfaction_rate") == "satisfaction rate"
     assert [duration(each) for each in (99.4, 100, 5970, 9000)] == [
         *("99 s", "2 min", "100 min", "2.5 h")
+    ]
+
+
+def test_a_small_number_is_not_told_as_nothing() -> None:
+    assert [rounded(value) for value in (3.97, 0.1, -0.1, 0.0049, -1e-5, 0.0)] == [
+        *("3.970", "0.100", "-0.100", "0.0049", "-1e-05", "0.000"),
     ]

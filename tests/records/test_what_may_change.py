@@ -93,7 +93,7 @@ def test_what_may_change_is_taken_over_and_told(
         ({"value_model": {"batch_size": 8}}, "value_model.batch_size is 8"),
         ({"learner": {"batch_size": 5}}, "= 5 and learner.accumulation = 12 .* of 64 samples"),
         ({"learner": {"batch_size": 8, "accumulation": 4}}, "make another step .* of 64 samples"),
-        ({"method": {"rounds": 2}}, "rounds is 2, the run was started with 3; it may only grow"),
+        ({"method": {"rounds": 2}}, "rounds is 2, where the run has 3 by now; .*: set 3 or more"),
     ],
 )
 def test_what_would_be_another_run_is_refused(run: Path, tables: dict[str, Any], told: str) -> None:

@@ -2,6 +2,7 @@
 
 import gc
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import tiny
 from tiltune.cli.app import app, main
 from tiltune.errors import ConfigError, ConstraintError, RunError
 from tiltune.models import hub
+from tiltune.records.progress_lines import ProgressLines
 from tiltune.serving.complete import Request, complete
 from tiltune.session.run import Run
 
@@ -277,3 +279,14 @@ def test_a_run_is_loaded_from_its_file(tmp_path: Path) -> None:
     assert run.constraint.score([tiltune.Completion("", "rude")])[0].value == 0
     with pytest.raises(RunError, match="nothing there yet"):
         run.sample("x")
+
+
+def test_of_a_long_phase_a_line_is_said_now_and_then(
+    finished: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    finished.check(say=told.append)
+    assert not any("%)" in line for line in told)
+    monkeypatch.setattr("tiltune.session.run.ProgressLines", partial(ProgressLines, seconds=0))
+    finished.check(say=told.append)
+    assert any(line.startswith("drawing: ") and "%)" in line for line in told)

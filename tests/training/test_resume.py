@@ -160,7 +160,7 @@ def test_more_rounds_are_the_longer_run(
     found = tiny.outcome(tmp_path / "run")
     for name in ("records", "model/model.safetensors", "value/round-001/values.safetensors"):
         assert found[name] == expected[name]
-    with pytest.raises(RunError, match=r"method.rounds is 1, the run was started with 2"):
+    with pytest.raises(RunError, match=r"method.rounds is 1, where the run has 2 by now"):
         open_run(tiny.config(short), resume=True)
 
 

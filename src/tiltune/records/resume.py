@@ -88,8 +88,8 @@ def stored_config(folder: Path, given: RunConfig) -> RunConfig:
     rounds = max(asked_rounds(given), stored.method.rounds)
     if 0 < asked_rounds(given) < rounds:
         raise RunError(
-            f"{folder}: method.rounds is {given.method.rounds}, the run was started with "
-            f"{stored.method.rounds}; it may only grow"
+            f"{folder}: method.rounds is {given.method.rounds}, where the run has "
+            f"{stored.method.rounds} by now; it may only grow: set {stored.method.rounds} or more"
         )
     changes = {
         name: _with_free(getattr(stored, name), getattr(given, name), names)

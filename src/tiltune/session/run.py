@@ -33,7 +33,8 @@ from tiltune.evaluation.contender import Contender, open_contender
 from tiltune.evaluation.evaluate import evaluate as run_evaluation
 from tiltune.records.manifest import is_chat
 from tiltune.records.measurements import Evaluation
-from tiltune.records.progress import Progress, silent
+from tiltune.records.progress import Progress
+from tiltune.records.progress_lines import ProgressLines
 from tiltune.records.report.page import write_report_of
 from tiltune.records.resume import is_finished
 from tiltune.records.rounds import RoundRecord, read_records
@@ -57,6 +58,7 @@ from tiltune.training.check.check import check_run
 from tiltune.training.run import open_run
 
 Say = Callable[[str], object]
+Told = Progress | None
 WAYS: dict[str, Any] = Way().model_dump()
 """How a model decodes, if nothing else is asked for."""
 SOURCE = "tiltune.Run"
@@ -186,15 +188,14 @@ class Run:
         """Built now, where it is not there yet; raises ConstraintError if it cannot be."""
         return self._built or build_constraint(self.config.constraint)
 
-    def check(self, *, say: Say = print, every: bool = False, progress: Progress = silent) -> None:
+    def check(self, *, say: Say = print, every: bool = False, progress: Told = None) -> None:
         """Before any training: how often the model meets the constraint, what the run will cost,
-        what is known exactly and what is wrong; as `tiltune check` says it. The run's folder is not
-        touched.
+        what is known exactly and what is wrong, as `tiltune check`. The folder stays as it is.
 
         Args:
             say: takes it, a line each.
             every: list every setting, too, and what it means.
-            progress: told how far a long phase is, see `tiltune.records.progress`.
+            progress: told how far a long phase is, see `tiltune.records.progress`; else `say` is.
 
         Raises:
             TiltuneError: whatever is wrong with settings, files, model or constraint.
@@ -207,7 +208,7 @@ class Run:
             arguments=None,
             every=every,
             constraint=self._built,
-            progress=progress,
+            progress=progress or ProgressLines(say),
         )
 
     def fit(
@@ -216,10 +217,9 @@ class Run:
         resume: bool = False,
         overwrite: bool = False,
         say: Say = print,
-        progress: Progress = silent,
+        progress: Told = None,
     ) -> Iterator[RoundRecord]:
-        """Fine-tune; yields a record a round, when it is safely on disk. Nothing happens before the
-        first is asked for.
+        """Fine-tune; a record a round, once it is safely on disk; begins as the first is asked for.
 
         Args:
             resume: go on from the last saved round; of a finished run there is none to come, unless
@@ -228,7 +228,7 @@ class Run:
                 and the rounds from there on go by it.
             overwrite: replace the run that the folder holds.
             say: takes what is worth knowing, a sentence each.
-            progress: told how far a long phase is, see `tiltune.records.progress`.
+            progress: told how far a long phase is, see `tiltune.records.progress`; else `say` is.
 
         Raises:
             TiltuneError: whatever is wrong with settings, files, model, constraint or folder.
@@ -241,12 +241,13 @@ class Run:
             return
         self._write_files(again=resume and is_run_folder(self.folder))
         self._opened = None
-        run = open_run(config, resume=resume, constraint=self._built, progress=progress)
+        told = progress or ProgressLines(say)
+        run = open_run(config, resume=resume, constraint=self._built, progress=told)
         if resume:
             say(f"{self.folder}: starting at round {run.next_round}")
         for line in (*run.prepared.loaded.told, *run.news(), *run.told()):
             say(line)
-        for record in run.rounds(progress):
+        for record in run.rounds(told):
             for line in (run.cap(record), *(f"alarm: {alarm}" for alarm in record.alarms)):
                 if line is not None:
                     say(line)
@@ -302,8 +303,7 @@ class Run:
         way = {"guided": request.guided, "round": request.round}
         opened = self._contender(way)
         warn = cast(Callable[[str], None], say)
-        rows = complete(self.folder, request, warn, constraint=self._built, opened=opened)
-        return list(rows)
+        return list(complete(self.folder, request, warn, constraint=self._built, opened=opened))
 
     def evaluate(
         self,
@@ -311,7 +311,7 @@ class Run:
         scorers: Mapping[str, ConstraintLike] | None = None,
         *,
         say: Say = print,
-        progress: Progress = silent,
+        progress: Told = None,
         **options: Unpack[EvaluateOptions],
     ) -> Evaluation:
         """What the tuned model is worth, written to `evaluation…/` in the run's folder.
@@ -322,7 +322,7 @@ class Run:
             scorers: by name, what completions are scored by. The run's own constraint is refused,
                 since it has been optimised against, unless `allow_training_scorer=True`.
             say: takes what is worth knowing.
-            progress: see `tiltune.evaluation.evaluate`.
+            progress: as of `fit`.
             options: see `EvaluateOptions`.
 
         Raises:
@@ -347,7 +347,7 @@ class Run:
             folder,
             built=built,
             say=cast(Callable[[str], None], say),
-            progress=progress,
+            progress=progress or ProgressLines(say),
         )
         write_report_of(folder)
         return done

@@ -113,9 +113,9 @@ class Prepared:
         if not steps or self.method.needs.values != "prefix":
             return None
         return (
-            f"warm start: the values first learn from windows of text, {steps} steps of "
-            f"{WINDOWS_A_STEP}, which takes a while before the first round; value_model.warm_start "
-            "sets their number"
+            "warm start: before the first round the values learn from windows of text, "
+            f"{steps} step{'' if steps == 1 else 's'} of {WINDOWS_A_STEP}; "
+            "value_model.warm_start sets their number"
         )
 
     @property

@@ -147,7 +147,7 @@ def passes_told(config: ResolvedConfig, rows: int) -> str:
     learner = config.learner
     return (
         f"passes over the corpus in the whole run: {passes(config, rows):.2g}, by "
-        f"{learner.corpus_rows_per_step:.3g} of its rows a step, {learner.steps_per_round} steps a "
+        f"{learner.corpus_rows_per_step:.3g} rows a step, {learner.steps_per_round} steps a "
         f"round, {config.method.rounds} rounds at most"
     )
 
