@@ -180,7 +180,9 @@ def test_bare_configuration_is_a_page(tmp_path: Path) -> None:
     assert root.all("span", "rate")[0].text == "–"
     assert "0 of 3 rounds, not finished" in root.all("header")[0].text
     assert not root.all("svg")
-    assert "Not measured: Satisfaction rate" in root.section("curves").text
+    told = root.section("curves").text
+    assert "Not measured: Satisfaction rate" in told
+    assert "log Z" not in told and "turn" not in told  # other methods' curves
 
 
 def test_alarms_are_collected_with_their_rounds(full: Path) -> None:

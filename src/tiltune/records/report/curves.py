@@ -86,6 +86,19 @@ CHARTS = (
             ("weights clipped", "weight_clipped_share"),
         ),
     ),
+    RoundChart("Length", "tokens a completion", (("mean", "completion_tokens_mean"),)),
+    RoundChart(
+        "Completions",
+        "share of samples",
+        (
+            ("distinct", "distinct_share"),
+            ("cut at the limit", "clipped_share"),
+            ("empty", "empty_share"),
+        ),
+    ),
+)
+
+OF_SOME = (
     RoundChart(
         "Soft policy loss",
         "score a token",
@@ -125,17 +138,8 @@ CHARTS = (
         "share of answers",
         (("the same again", "repeated_share"), ("do not parse", "unparsed_share")),
     ),
-    RoundChart("Length", "tokens a completion", (("mean", "completion_tokens_mean"),)),
-    RoundChart(
-        "Completions",
-        "share of samples",
-        (
-            ("distinct", "distinct_share"),
-            ("cut at the limit", "clipped_share"),
-            ("empty", "empty_share"),
-        ),
-    ),
 )
+"""Of some methods alone; left out where there is no number."""
 
 FITS = (
     RoundChart(
@@ -182,7 +186,7 @@ class CalibrationShown:
 def round_figures(run: RunFolder) -> dict[str, Figure | None]:
     """Title -> figure, None where nothing of it was measured."""
     figures: dict[str, Figure | None] = _shares(run.records)
-    for chart in CHARTS:
+    for chart in (*CHARTS, *OF_SOME):
         series = [
             _steps(run.steps, chart.phase, line, place) or _rounds(run.records, line, place)
             for place, line in enumerate(chart.lines, start=1)
@@ -190,10 +194,11 @@ def round_figures(run: RunFolder) -> dict[str, Figure | None]:
         value = run.setting("method", chart.level_setting)
         levels = [ReferenceLine(chart.level, value)] if value is not None else []
         share = chart.unit.startswith("share")
-        figures[chart.title] = line_chart(
-            chart.title, chart.unit, series, levels=levels, share=share
-        )
-    figures[TURNS] = line_chart(TURNS, "share of samples", _by_turn(run.records), share=True)
+        figure = line_chart(chart.title, chart.unit, series, levels=levels, share=share)
+        if figure or chart in CHARTS:
+            figures[chart.title] = figure
+    if turns := line_chart(TURNS, "share of samples", _by_turn(run.records), share=True):
+        figures[TURNS] = turns
     for chart in (*FITS, *_others(run.steps)):
         lines = [
             _steps(run.steps, chart.phase, line, place)
