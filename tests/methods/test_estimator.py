@@ -21,7 +21,6 @@ from tiltune.methods.tilt import Tilt
 from tiltune.models.laws import gather, log_softmax
 from tiltune.models.lm import LanguageModel
 from tiltune.training.learner import BetaRule, Learner, LearnerSettings
-from tiltune.values.ensemble import seen_by
 from tiltune.values.fit import ValueLearner, ValueSettings
 from tiltune.values.model import ValueModel
 from tiltune.values.read import Law
@@ -214,8 +213,7 @@ def test_tokens_that_the_policy_did_not_write_give_values_no_gradient(
         values.table.normal_(generator=torch.Generator().manual_seed(0))
     settings = ValueSettings(1, 8, 1e-3, consistency)
     fitter = ValueLearner(values, settings, torch.Generator().manual_seed(0))
-    batch = unwritten(world.pool, 0)
-    fitter._backward(batch, Law(world.law) if consistency else None, seen_by(1, len(batch)))
+    fitter._backward(unwritten(world.pool, 0), Law(world.law) if consistency else None)
     assert values.table.grad is not None
     places, others = reached(world.pool, 0), reached(world.pool, 2)
     assert (values.table.grad[places] == 0).all() and values.table.grad[others].abs().max() > 1e-4

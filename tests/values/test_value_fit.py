@@ -135,7 +135,7 @@ def test_what_is_measured_and_what_is_reported(
     losses = iter((float(n), 10.0 * n) for n in range(10))
     measured: list[tuple[set[int], float]] = []
 
-    def backward(batch: Samples, _: LanguageModel) -> tuple[float, float]:
+    def backward(batch: Samples, *_: object) -> tuple[float, float]:
         seen.update(batch.prompt_index.tolist())
         return next(losses)
 
@@ -159,7 +159,7 @@ def test_a_step_s_gradient_is_bounded(lm: LanguageModel, monkeypatch: pytest.Mon
     model = HeadValue(lm)
     fitter, norms = learner(model), list[float]()
 
-    def steep(batch: Samples, _: LanguageModel) -> tuple[float, float]:
+    def steep(batch: Samples, *_: object) -> tuple[float, float]:
         for _, value in model.own_parameters():
             value.grad = torch.full_like(value, 3.0)
         return 0.0, 0.0

@@ -224,12 +224,15 @@ class ValueLearner:
         return kept_law(snapshot, samples) if again and not self.model.shares_law else Law(snapshot)
 
     def _backward(
-        self, batch: Samples, law: Law | None, seen: Bool[Tensor, "B N"]
+        self, batch: Samples, law: Law | None, seen: Bool[Tensor, "B N"] | None = None
     ) -> tuple[float, float]:
         """Gradients of one step, in micro-batches that bound the activations in memory.
 
-        Each member of an ensemble has a loss of its own; the numbers are their means.
+        Each member of an ensemble has a loss of its own, of what it has `seen` (None: of all); the
+        numbers are their means.
         """
+        if seen is None:
+            seen = torch.ones(len(self.model.members()), len(batch), dtype=torch.bool)
         written = batch.written
         counts = [float(written[rows.to(written.device)].sum()) for rows in seen]
         pairs = float((batch.written[:, 1:] & batch.written[:, :-1]).sum())
