@@ -145,13 +145,13 @@ def test_damaged_files_are_named(place: Path) -> None:
     with pytest.raises(DataError, match=r"jsonl:1: damaged \(a JSON int, not an object\)"):
         run(place)
     (place / "out" / "manifest.json").write_bytes(b"\xff")
-    with pytest.raises(RunError, match=r"manifest.json: not of this version"):
+    with pytest.raises(RunError, match=r"manifest.json: damaged"):
         rescore(place / "out", ())
     path.unlink()
     run(place)  # which writes it anew
     rescore(place / "out", ())
     (place / "out" / "evaluation.json").write_bytes(b"\xff")
-    with pytest.raises(RunError, match=r"evaluation.json: not of this version"):
+    with pytest.raises(RunError, match=r"evaluation.json: damaged"):
         read_evaluation(place / "out" / "evaluation.json")
 
 

@@ -139,17 +139,17 @@ def test_every_kind_is_a_method(stated: dict[str, Any], needs: Needs) -> None:
 
 
 OTHERS = [
-    ("gfn", "kl_weight", 0.3, "'ppo' and 'grpo' and 'etpo' and 'rlef'"),
+    ("gfn", "kl_weight", 0.3, "'ppo', 'grpo', 'etpo', 'rlef'"),
     ("grpo", "objective", "tb", "'gfn'"),
-    ("tilt", "kl_weight", 0.3, "'ppo' and 'grpo' and 'etpo' and 'rlef'"),
+    ("tilt", "kl_weight", 0.3, "'ppo', 'grpo', 'etpo', 'rlef'"),
     ("tilt", "decay", 0.5, "'ppo'"),
-    ("sft", "prefix_weight_clip", 10.0, "'tilt' and 'etpo' and 'moving-targets'"),
-    ("ppo", "group_size", 8, "'grpo' and 'gfn' and 'rce'"),
+    ("sft", "prefix_weight_clip", 10.0, "'tilt', 'etpo', 'moving-targets'"),
+    ("ppo", "group_size", 8, "'grpo', 'gfn', 'rce'"),
     ("tilt", "cost_max", 0.5, "'rce'"),
-    ("filter", "passes", 4, "'ppo' and 'grpo' and 'gfn' and 'rlef'"),
+    ("filter", "passes", 4, "'ppo', 'grpo', 'gfn', 'rlef'"),
     ("grpo", "decay", 0.95, "'ppo'"),
     ("grpo", "path", "a:b", "'python'"),
-    ("python", "ratio_clip", 0.2, "'ppo' and 'grpo' and 'rlef'"),
+    ("python", "ratio_clip", 0.2, "'ppo', 'grpo', 'rlef'"),
     ("ppo", "turns", 2, "'rlef'"),
 ]
 
@@ -172,7 +172,7 @@ def test_another_kind_s_setting_is_refused_by_name(
 def test_without_a_kind_it_is_tilt_that_does_not_read_it() -> None:
     with pytest.raises(
         ConfigError,
-        match=r"'ppo' and 'grpo' and 'etpo' and 'rlef' only, not by 'tilt'; leave it out",
+        match=r"'ppo', 'grpo', 'etpo', 'rlef' only, not by 'tilt'; leave it out",
     ):
         config(kl_weight=0.3)
 

@@ -79,7 +79,7 @@ class MethodSection(Section):
             if readers and kept.pop(name) is not None and info.context != FORMER:
                 kind = kept.get("kind", "tilt")
                 raise ValueError(
-                    f"method.{name} is read by method.kind = {' and '.join(map(repr, readers))} "
+                    f"method.{name} is read by method.kind = {', '.join(map(repr, readers))} "
                     f"only, not by '{kind}'; leave it out"
                 )
         return kept
