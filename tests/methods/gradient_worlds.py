@@ -1,9 +1,10 @@
 """Worlds of a few completions, and policy gradients that train on them."""
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from small_models import START, A, B, T, one_b_never_two
 from tiltune.data.samples import Samples
@@ -13,12 +14,37 @@ from tiltune.methods.ppo import Ppo, token_gains
 from tiltune.models.laws import gather, log_softmax
 from tiltune.models.lm import LanguageModel
 from tiltune.training.learner import BetaRule, Learner, LearnerSettings, Trained
+from tiltune.values.model import ValueModel
 from tiltune.values.state import StateValue
 from tiltune.worlds.testing import EnumerableModel, TokenScore, enumerate_completions
 
 Kind = Literal["ppo", "grpo"]
 METHODS: dict[Kind, Any] = {"ppo": Ppo, "grpo": Grpo}
 LIMIT = 4
+
+
+class ListedValues(ValueModel):
+    """Values that stand in a table: those of all completions, by their rows."""
+
+    def __init__(self, rows: Samples, values: Tensor) -> None:
+        super().__init__()
+        self.rows, self.values = rows, values
+
+    @property
+    def width(self) -> int:
+        return self.values.shape[-1]
+
+    def logits(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Tensor:
+        width = min(keep, self.rows.ids.shape[1]) - 1
+        written = ids[:, -width:] if width else ids[:, :0]
+        places = [int((self.rows.ids[:, :width] == row).all(1).nonzero()[0]) for row in written]
+        return self.values[places, : width + 1].logit()
+
+    def step(self, ids: Tensor, mask: Tensor, cache: Any = None) -> Any:
+        raise NotImplementedError
+
+    def own_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return iter(())
 
 
 def chain(limit: int = LIMIT) -> LanguageModel:

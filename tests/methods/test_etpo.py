@@ -1,15 +1,13 @@
 """`etpo` against closed forms: soft values of the chain, the gradient of Q, the optimum of J."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
 from flow_worlds import LAWS, RATES, numbers
-from gradient_worlds import chain, every, learner, objective
-from torch import Tensor, nn
+from gradient_worlds import ListedValues, chain, every, learner, objective
+from torch import Tensor
 
 import tiny
 from tiltune.config import RunConfig, parse_config
@@ -22,37 +20,17 @@ from tiltune.methods.losses import soft_policy_loss
 from tiltune.methods.refusals import refuse
 from tiltune.models import chunks
 from tiltune.training.learner import Trained
-from tiltune.values.model import ValueModel
 from tiltune.worlds.testing import exact_values
 
 VALUES = {0.5: (0.713380, 0.910667, 0.942252), 0.05: (0.970611, 0.990884, 0.994111)}
 """V before a b, after one, and after b and a: exact for scores ±1, by the KL's weight."""
 
 
-class Known(ValueModel):
-    """Values that stand in a table: those of all completions, by their rows."""
-
-    def __init__(self, rows: Samples, width: int) -> None:
-        super().__init__()
-        self.rows = rows
-        self.values = torch.ones(*rows.ids.shape, width, dtype=torch.float64) / 2
-        self.values[..., :3] = exact_values(rows, 3)
-
-    @property
-    def width(self) -> int:
-        return self.values.shape[-1]
-
-    def logits(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Tensor:
-        width = min(keep, self.rows.ids.shape[1]) - 1
-        written = ids[:, -width:] if width else ids[:, :0]
-        places = [int((self.rows.ids[:, :width] == row).all(1).nonzero()[0]) for row in written]
-        return self.values[places, : width + 1].logit()
-
-    def step(self, ids: Tensor, mask: Tensor, cache: Any = None) -> Any:
-        raise NotImplementedError
-
-    def own_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        return iter(())
+def known(rows: Samples, width: int) -> ListedValues:
+    """The exact ones."""
+    values = torch.ones(*rows.ids.shape, width, dtype=torch.float64) / 2
+    values[..., :3] = exact_values(rows, 3)
+    return ListedValues(rows, values)
 
 
 @pytest.mark.parametrize("weight", [0.5, 0.05])
@@ -145,7 +123,7 @@ def test_it_ends_at_the_optimum_of_j(weight: float) -> None:
     rows = every(reference)
     rate = (rows.proposal_logprobs.sum(1).exp() * rows.labels).sum().item()
     best = weight * math.log(rate * math.exp(1 / weight) + (1 - rate) * math.exp(-1 / weight))
-    models = Models(lm, reference, reference, Known(rows, 4), most_tokens=4000)
+    models = Models(lm, reference, reference, known(rows, 4), most_tokens=4000)
     side = learner(Etpo(weight), models, steps=160, batch_size=62, learning_rate=0.1)
     before = objective(lm, reference, every(lm), weight).item()
     numbers = side.update(Trained(rows, reference, models.values))
@@ -159,7 +137,7 @@ def test_the_weights_are_the_optimum_s_visits() -> None:
     """Over completions of the reference: `E Σ_t u_t` is the optimum's mean length."""
     lm, weight = chain(), 0.5
     rows = every(lm)
-    models = Models(lm, lm, lm, Known(rows, 4), most_tokens=4000)
+    models = Models(lm, lm, lm, known(rows, 4), most_tokens=4000)
     with torch.no_grad():
         found = Etpo(weight, 100.0).prepare(rows, models).columns["weights"]
     law = rows.proposal_logprobs.sum(1).exp()
@@ -175,7 +153,7 @@ def test_chunks_and_parts_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(chunks, "LOGITS_AT_ONCE", at_once)
         lm = chain()
         reference, rows = lm.clone("reference"), every(lm)
-        models = Models(lm, reference, reference, Known(rows, 4), most_tokens=4000 // parts**4)
+        models = Models(lm, reference, reference, known(rows, 4), most_tokens=4000 // parts**4)
         with torch.no_grad():
             lm.module.table.weight[1] += 0.3
             work = Etpo(0.5).prepare(rows, models)
@@ -204,7 +182,7 @@ def test_the_samples_law_is_not_the_policy_s() -> None:
     """A round later the policy has moved, and Q is still of the reference."""
     lm = chain()
     reference, rows = lm.clone("reference"), every(lm)
-    models = Models(lm, reference, reference, Known(rows, 4), most_tokens=4000)
+    models = Models(lm, reference, reference, known(rows, 4), most_tokens=4000)
     with torch.no_grad():
         before = Etpo(0.5).prepare(rows, models)
         lm.module.table.weight[0] += 1.0

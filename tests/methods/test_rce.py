@@ -1,13 +1,13 @@
 """`rce` on completions that can all be listed: what it trains on, and whom it believes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from gradient_worlds import chain, drawn, every, every_arm, learner, two_arms
-from torch import Tensor, nn
+from gradient_worlds import ListedValues, chain, drawn, every, every_arm, learner, two_arms
+from torch import Tensor
 
 import tiny
 from tiltune.config import RunConfig, parse_config
@@ -27,36 +27,12 @@ from tiltune.worlds.testing import exact_values
 pytestmark = pytest.mark.quick
 
 
-class Table(ValueModel):
-    """Values that stand in a table: those of all completions, by their rows."""
-
-    def __init__(self, rows: Samples, values: Tensor) -> None:
-        super().__init__()
-        self.rows, self.values = rows, values
-
-    @property
-    def width(self) -> int:
-        return self.values.shape[-1]
-
-    def logits(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> Tensor:
-        width = min(keep, self.rows.ids.shape[1]) - 1
-        written = ids[:, -width:] if width else ids[:, :0]
-        places = [int((self.rows.ids[:, :width] == row).all(1).nonzero()[0]) for row in written]
-        return self.values[places, : width + 1].logit()
-
-    def step(self, ids: Tensor, mask: Tensor, cache: Any = None) -> Any:
-        raise NotImplementedError
-
-    def own_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        return iter(())
-
-
-class Together(Table):
+class Together(ListedValues):
     """Tables side by side, each a member; as one model their mean."""
 
     def __init__(self, rows: Samples, tables: list[Tensor]) -> None:
         super().__init__(rows, torch.stack(tables).mean(0))
-        self.parts = [Table(rows, table) for table in tables]
+        self.parts = [ListedValues(rows, table) for table in tables]
 
     def members(self) -> Sequence[ValueModel]:
         return self.parts
@@ -97,7 +73,7 @@ def trained(*, robust: bool) -> tuple[float, dict[str, Any]]:
         law = lm.clone("snapshot")
         rows = every(law)
         both = tables(rows)
-        values = Together(rows, [*both]) if robust else Table(rows, (both[0] + both[1]) / 2)
+        values = Together(rows, [*both]) if robust else ListedValues(rows, (both[0] + both[1]) / 2)
         numbers = side.update(Trained(drawn(rows, 256, generator), law, values))
         first = first or numbers
     return rate(lm), first
