@@ -1,8 +1,8 @@
 """MBPP as prompt rows for `rlef`: the first test is public, the others are private.
 
-    python benchmarks/code_rows.py MBPP.jsonl ROWS.jsonl
+    python benchmarks/code_rows.py MBPP.jsonl ROWS.jsonl [--chat]
 
-The rows go with `constraint.kind = "execution"` and `public_tests_field = "public_tests"`.
+The rows go with `constraint.kind = "execution"` and `public_tests_field = "public_tests"`. With --chat the prompt is a user's turn.
 """
 
 import ast
@@ -12,19 +12,25 @@ from pathlib import Path
 from typing import Any
 
 
-def code_row(problem: dict[str, Any]) -> dict[str, str]:
+ASKED = "Complete this Python function. Give the whole code.\n\n"
+
+
+def code_row(problem: dict[str, Any], *, chat: bool = False) -> dict[str, Any]:
     """The row of a problem: its prompt, its first assertion, and the others.
 
     Args:
         problem: a row of the mxeval release: prompt, entry_point, and a test with `check`.
+        chat: the prompt as a user's turn, for a model that answers.
     """
     check = next(
         node for node in ast.parse(problem["test"]).body if isinstance(node, ast.FunctionDef)
     )
     name = f"candidate = {problem['entry_point']}\n"
     asserts = [ast.unparse(node) for node in check.body]
+    prompt = problem["prompt"]
+    asked = [{"role": "user", "content": ASKED + prompt.strip()}]
     return {
-        "prompt": problem["prompt"],
+        **({"messages": asked} if chat else {"prompt": prompt}),
         "public_tests": name + asserts[0],
         "tests": name + "\n".join(asserts[1:] or asserts),
     }
@@ -33,7 +39,8 @@ def code_row(problem: dict[str, Any]) -> dict[str, str]:
 def main() -> None:
     source, target = map(Path, sys.argv[1:3])
     problems = [json.loads(line) for line in source.read_text("utf-8").splitlines()]
-    rows = [json.dumps(code_row(problem)) + "\n" for problem in problems]
+    chat = "--chat" in sys.argv[3:]
+    rows = [json.dumps(code_row(problem, chat=chat)) + "\n" for problem in problems]
     target.write_text("".join(rows), "utf-8")
     print(f"{len(rows)} rows in {target}")
 

@@ -50,7 +50,7 @@ from tiltune.training.learner import BetaRule, CorpusTerm, Learner, LearnerSetti
 from tiltune.training.machine import hardware_for
 from tiltune.training.precision import choose_precision
 from tiltune.values.fit import ValueLearner, ValueSettings
-from tiltune.values.model import TrunkValue
+from tiltune.values.model import HeadValue
 from tiltune.values.read import kept_law
 from timing import Ratio, clock_of, median_ratio, result, seconds_in_turn
 
@@ -165,7 +165,7 @@ class Bench:
         self.device = self.policy.device
         self.reference = self.policy.base("reference")
         self.snapshot = self.policy.clone("snapshot")
-        self.values = TrunkValue(self.policy.clone("values"), self.reference).to(self.device)
+        self.values = HeadValue(self.snapshot).to(self.device)  # the default's at this size
         self.values.set_constant(0.5)
         self.width = self.policy.width
         samples = random_samples(

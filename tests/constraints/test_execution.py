@@ -65,6 +65,16 @@ def test_code_that_passes_its_tests_satisfies_and_other_code_does_not() -> None:
     assert right.feedback == wrong.feedback == ""  # these tests are private
 
 
+def test_the_block_of_an_answer_is_run_and_told_of() -> None:
+    sandbox = Recorder()
+    constraint = _in(sandbox, public_tests_field="public")
+    row = {"tests": "assert f()", "public": "assert f"}
+    answer = Completion("", "So:\n```python\ndef f(): return 1\n```\nDone.", row=row)
+    assert constraint.score([answer])[0].value == 1.0
+    assert constraint.feedback([answer]) == [None]
+    assert {code for code, _, _ in sandbox.runs} == {"def f(): return 1\n"}
+
+
 def test_the_prompt_can_be_a_part_of_the_code() -> None:
     constraint = _constraint(text="prompt+completion")
     row = {"tests": "assert f() == 1"}

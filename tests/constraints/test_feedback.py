@@ -101,6 +101,9 @@ def test_public_tests_are_told_and_private_ones_judge(monkeypatch: pytest.Monkey
     problem = json.loads(MBPP.read_text("utf-8").splitlines()[0])
     row = code_row(problem)
     assert row["public_tests"].count("assert") == 1
+    asked_in_chat = code_row(problem, chat=True)
+    assert problem["prompt"].strip() in asked_in_chat.pop("messages")[0]["content"]
+    assert asked_in_chat == {name: row[name] for name in ("public_tests", "tests")}
     assert row["tests"].count("assert") == 2
     constraint = built(
         {"kind": "execution", "public_tests_field": "public_tests", "isolation": "none"}

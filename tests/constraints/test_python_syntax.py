@@ -6,6 +6,7 @@ import pytest
 
 from tiltune.config import PythonSyntaxConfig
 from tiltune.constraints.build import build_constraint
+from tiltune.constraints.python_syntax import code_of
 from tiltune.constraints.scores import Completion, Score
 
 pytestmark = pytest.mark.quick
@@ -66,3 +67,24 @@ def test_the_parsers_warnings_stay_within() -> None:
         warnings.simplefilter("always")
         assert judged("'\\d'; 1 is 1; assert (1, 2)").value == 1
     assert caught == []
+
+
+BLOCK = "def f():\n    return 1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        (f"Here it is:\n\n```python\n{BLOCK}```\nIt returns 1.", BLOCK),
+        (f"```\n{BLOCK}```\n\n```python\nf(\n```", BLOCK),
+        (f"Sure!\n```py\n{BLOCK}", BLOCK),
+        (f"  ```python\r\n{BLOCK}  ```", BLOCK),
+        (f'"""A doc:\n```\nf()\n```\n"""\n{BLOCK}', f'"""A doc:\n```\nf()\n```\n"""\n{BLOCK}'),
+        (BLOCK, BLOCK),
+        ("It returns 1.", "It returns 1."),
+        ("use `f` or ```f``` for it", "use `f` or ```f``` for it"),
+        ("", ""),
+    ],
+)
+def test_an_answers_code_is_its_first_block_unless_all_of_it_parses(text: str, code: str) -> None:
+    assert code_of(text) == code

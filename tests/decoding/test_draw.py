@@ -23,7 +23,7 @@ from small_models import (
 )
 from tiltune.data.samples import Samples, SamplingLaw
 from tiltune.decoding import draw as draw_module
-from tiltune.decoding.draw import Ending, draw
+from tiltune.decoding.draw import Ending, draw, pick
 from tiltune.models.lm import LanguageModel
 from tiltune.values.model import HeadValue, TrunkValue, ValueModel
 
@@ -70,6 +70,29 @@ def test_completions_follow_the_exact_law_of_their_own_prompt(build: Any) -> Non
         assert chi_square_excess(Counter(rows[place :: len(PROMPTS)]), law) < 1
         other = Enumerated(lm, everything, LIMIT, tuple(PROMPTS[place - 1])).law()
         assert chi_square_excess(Counter(rows[place :: len(PROMPTS)]), other) > 1
+
+
+@pytest.mark.parametrize("wide", [draw_module.WIDE, 1], ids=["narrow", "wide"])
+def test_a_token_is_picked_as_often_as_its_share(
+    wide: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(draw_module, "WIDE", wide)
+    shares = torch.tensor([0.0, 0.25, 0.0, 0.7, 0.05, 0.0])
+    rows = torch.stack((3 * shares, shares.flip(0))).repeat_interleave(ROWS, 0)
+    picked = pick(rows, seeded())
+    assert picked.shape == (2 * ROWS, 1)
+    for found, law in ((picked[:ROWS, 0], shares), (picked[ROWS:, 0], shares.flip(0))):
+        shares_of = dict(enumerate(law.double().tolist()))
+        assert chi_square_excess(Counter(found.tolist()), shares_of) < 1
+
+
+def test_no_share_of_the_sum_picks_what_cannot_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(draw_module, "WIDE", 1)
+    rows = torch.tensor([[0.0, 0.3, 0.0, 0.1, 0.0, 0.0]])
+    ends = {0.0: 1, 1.0: 3}  # 1.0 stands for a product that rounding brought there
+    for share, expected in ends.items():
+        monkeypatch.setattr(torch, "rand", lambda shape, share=share, **_: torch.full(shape, share))
+        assert pick(rows, seeded()).item() == expected
 
 
 def test_the_law_is_that_of_generate() -> None:

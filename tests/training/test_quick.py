@@ -16,30 +16,37 @@ from tiltune.training.quick import fewer_rounds, fitting, quick, shrunk
 
 
 def test_a_run_that_fits_stays_as_it_is() -> None:
-    assert fitting({"sampling": 10.0, "policy": 30.0, "validation": 20.0}, 2, 60.0) == (2, 1.0)
+    assert fitting({"sampling": 10.0, "policy": 30.0, "validation": 20.0}, 2, 60.0, 16) == (2, 1.0)
 
 
 def test_what_shrinks_is_shrunk_to_what_validation_leaves() -> None:
-    rounds, share = fitting({"sampling": 100.0, "policy": 300.0, "validation": 20.0}, 2, 120.0)
+    rounds, share = fitting({"sampling": 100.0, "policy": 300.0, "validation": 20.0}, 2, 120.0, 256)
     assert rounds == 2 and share == pytest.approx(100 / 400)
 
 
 def test_where_validation_takes_most_there_is_one_round() -> None:
     seconds = {"sampling": 100.0, "warm start": 40.0, "validation": 90.0}
-    rounds, share = fitting(seconds, 2, 120.0)
+    rounds, share = fitting(seconds, 2, 120.0, 256)
     assert rounds == 1 and share == pytest.approx((120 - 60) / (50 + 40))
     assert fewer_rounds(seconds, 2, 1) == {"sampling": 50, "warm start": 40, "validation": 60}
     assert fewer_rounds({"measuring": 90.0}, 2, 1) == {"measuring": 60}
 
 
 def test_what_is_measured_of_completions_shrinks_with_them() -> None:
-    rounds, share = fitting({"sampling": 100.0, "measuring": 300.0}, 2, 100.0)
+    rounds, share = fitting({"sampling": 100.0, "measuring": 300.0}, 2, 100.0, 256)
     assert rounds == 2 and share == pytest.approx(100 / 400)
+
+
+@pytest.mark.parametrize(("samples", "rounds"), [(256, 2), (255, 1)])
+def test_rather_one_round_than_two_of_which_chance_decides(samples: int, rounds: int) -> None:
+    """A quarter of the run fits: 64 completions twice, or else 127 once."""
+    found = fitting({"policy": 400.0}, 2, 100.0, samples)
+    assert found == (rounds, pytest.approx(0.25 * 2 / rounds))
 
 
 def test_where_nothing_is_left_a_few_of_each_are(tmp_path: Path) -> None:
     config = resolved(tmp_path, method={"kind": "grpo", "group_size": 6, "rounds": 5})
-    assert fitting({"validation": 900.0, "policy": 1.0}, 1, 120.0) == (1, 0.0)
+    assert fitting({"validation": 900.0, "policy": 1.0}, 1, 120.0, 256) == (1, 0.0)
     few = shrunk(config, 0.0)
     assert few.method.rounds == 2
     assert few.sampler.samples_per_round == 18  # whole groups, enough to time a step
@@ -77,7 +84,7 @@ def test_what_was_cut_is_stated(kind: str, tmp_path: Path, monkeypatch: pytest.M
     assert {"scoring the corpus", "drawing"} <= {*phases}
     config = chosen.config
     assert config.run == given.run
-    assert config.method.rounds == 2
+    assert config.method.rounds == 1
     assert config.sampler.samples_per_round == 16  # of 32, no fewer
     assert config.learner.steps_per_round == 2
     assert config.value_model.steps_per_round == (2 if kind == "tilt" else None)

@@ -17,7 +17,7 @@ from tiltune.values.read import Law, ReadValues, kept_law, taken_values
 
 pytestmark = pytest.mark.quick
 
-KINDS = ("full", "joint", "tied", "head", "ensemble")
+KINDS = ("full", "joint", "tied", "head", "ensemble", "wide head", "wide ensemble")
 
 
 @pytest.fixture
@@ -26,13 +26,13 @@ def lm() -> LanguageModel:
 
 
 def made(kind: str, lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> ValueModel:
-    if kind in ("joint", "tied"):
+    if kind not in ("full", "head", "ensemble"):
         monkeypatch.setattr(outputs, "NARROW_VOCABULARY", 4)
-    if kind == "tied":
+    if kind.startswith(("tied", "wide")):
         monkeypatch.setattr(outputs, "WIDE_VOCABULARY", 4)
     torch.manual_seed(0)
-    values = HeadValue(lm) if kind == "head" else TrunkValue(lm.clone("values"), lm)
-    if kind == "ensemble":
+    values = HeadValue(lm) if "head" in kind else TrunkValue(lm.clone("values"), lm)
+    if "ensemble" in kind:
         values = Ensemble([HeadValue(lm), HeadValue(lm)])
     with torch.no_grad():
         for _, weight in values.own_parameters():
@@ -99,6 +99,21 @@ def test_both_halves_of_consistency_are_twice_the_whole(
     alone = ReadValues(values, samples.select(row), Law(lm))
     places = alone.consistency(none), alone.consistency(~none)
     assert alone.consistency() > 0 and len({place.item() for place in places}) == 2
+
+
+@pytest.mark.parametrize("kind", ["wide head", "wide ensemble"])
+def test_beside_a_kept_law_a_wide_head_needs_no_pass(
+    kind: str, lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values, samples = made(kind, lm, monkeypatch), drawn(lm)
+    assert not values.spares_kept_law
+    law = kept_law(lm, samples)
+    passes: list[object] = []
+    trunk = lm.trunk
+    monkeypatch.setattr(lm, "trunk", lambda *a, **k: passes.append(a) or trunk(*a, **k))
+    ReadValues(values, samples, law).consistency()
+    assert not passes
+    assert ReadValues(values, samples, Law(lm)).consistency() > 0 and len(passes) == 1
 
 
 def test_a_kept_law_is_cut_as_the_samples_are(lm: LanguageModel) -> None:

@@ -8,7 +8,7 @@ from typing import TypeVar, final
 
 from tiltune.config import ExecutionConfig
 from tiltune.constraints.base import TextConstraint, shown
-from tiltune.constraints.python_syntax import judge_syntax
+from tiltune.constraints.python_syntax import code_of, judge_syntax
 from tiltune.constraints.sandbox.available import best_isolation
 from tiltune.constraints.sandbox.base import Limits, Outcome, Sandbox
 from tiltune.constraints.sandbox.local import LocalSandbox, require_linux
@@ -95,7 +95,7 @@ class Execution:
         public = self.config.public_tests_field
         has_public = public is not None and completion.row.get(public) is not None
         return Trial(
-            judged_text(completion, self.config.text),
+            code_of(judged_text(completion, self.config.text)),
             tests,
             _source(completion, public, where, "public_tests_field")
             if public is not None and has_public

@@ -11,6 +11,7 @@ from tiltune.constraints.scores import Score
 
 Span = tuple[int, int]
 
+_FENCED = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
 _LINE = re.compile(r"\r\n|\r|\n")  # what ends a line of Python, and nothing else does
 
 
@@ -43,6 +44,16 @@ def judge_syntax(text: str) -> Score:
     except (RecursionError, MemoryError):  # the parser's own stack, not this machine's memory
         return Score(0.0, reason := "too deeply nested for Python's parser", None, reason)
     return Score(1.0)
+
+
+def code_of(text: str) -> str:
+    """The code of an answer: the whole text where that parses, else its first block between lines
+    of ``` (to the end, where no second one comes), as chat models write it; without one the text.
+    """
+    if judge_syntax(text).value == 1:
+        return text
+    block = _FENCED.search(text)
+    return block[1] if block is not None else text
 
 
 def _refused(text: str, why: str, span: Span) -> Score:

@@ -138,7 +138,7 @@ _SIZES = (
     _Size(1e6, 4992, 64, 8, 10, 256, 3),
     _Size(LARGE, 4992, 32, 2, 4, 256, 3),
     # a first estimate of what ends within 45 minutes on two cores at 135 million under LoRA
-    _Size(float("inf"), 512, 8, 2, 4, 32, 8),
+    _Size(float("inf"), 512, 8, 2, 4, 64, 8),
 )
 
 

@@ -17,7 +17,7 @@ from tiltune.training.check.forecast import FEW, Forecast, forecast
 
 SECONDS = 600.0
 """What the whole command may take."""
-MARGIN = 0.75
+MARGIN = 0.85
 """Share of what is left that is planned for: a busy machine, a long draw, the model's saving."""
 ROUNDS = 2
 SAMPLES = 256
@@ -56,31 +56,41 @@ def quick(given: RunConfig, progress: Progress = silent) -> Quick:
     config = shrunk(prepared.config, min(1.0, most / prepared.config.sampler.samples_per_round))
     measured = _timed(replace(prepared, config=config), progress)
     left = (SECONDS - (time.perf_counter() - started) - loading) * MARGIN
-    rounds, share = fitting(measured.seconds, config.method.rounds, left)
+    samples = config.sampler.samples_per_round
+    rounds, share = fitting(measured.seconds, config.method.rounds, left, samples)
     chosen = shrunk(_with(config, method={"rounds": rounds}), share)
-    share = max(share, chosen.sampler.samples_per_round / config.sampler.samples_per_round)
+    share = max(share, chosen.sampler.samples_per_round / samples)
     seconds = fewer_rounds(measured.seconds, config.method.rounds, rounds)
     total = sum(each * (1.0 if name == FIXED else share) for name, each in seconds.items())
     stated = _stated(given, prepared, chosen)
     return Quick(stated, _told(stated, chosen, total))
 
 
-def fitting(seconds: Mapping[str, float], rounds: int, left: float) -> tuple[int, float]:
+def fitting(
+    seconds: Mapping[str, float], rounds: int, left: float, samples: int
+) -> tuple[int, float]:
     """How many rounds, and which share of completions and steps, fit into the time.
 
     Args:
         seconds: of each phase of a whole run, see `Forecast`.
         rounds: of that run.
         left: seconds.
+        samples: completions of a round.
 
     Returns:
-        One round where validation, which nothing makes shorter, would take more than half of it.
+        One round where validation, which nothing makes shorter, would take more than half of it,
+        or where more would leave a round so few completions that chance decides what it shows.
     """
-    if seconds.get(FIXED, 0.0) > left / 2:
-        seconds, rounds = fewer_rounds(seconds, rounds, 1), 1
+    if seconds.get(FIXED, 0.0) <= left / 2:
+        share = _fitting_share(seconds, left)
+        if rounds == 1 or share == 1.0 or share * samples >= SEEN:
+            return rounds, share
+    return 1, _fitting_share(fewer_rounds(seconds, rounds, 1), left)
+
+
+def _fitting_share(seconds: Mapping[str, float], left: float) -> float:
     fixed = seconds.get(FIXED, 0.0)
-    variable = sum(seconds.values()) - fixed
-    return rounds, min(1.0, max(0.0, left - fixed) / max(variable, 1e-9))
+    return min(1.0, max(0.0, left - fixed) / max(sum(seconds.values()) - fixed, 1e-9))
 
 
 def fewer_rounds(seconds: Mapping[str, float], rounds: int, asked: int) -> dict[str, float]:

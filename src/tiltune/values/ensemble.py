@@ -5,7 +5,7 @@ members' mean, `R = 1/B Σ_b R_b`; a choice that must not rest on one member's m
 worst of them. Source: arXiv 2010.07968 (robust cross-entropy).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, final
 
 import torch
@@ -64,9 +64,16 @@ class Ensemble(ValueModel):
         states = self._heads[0].trunk_states(ids, mask)
         return states[:, -keep:], self._columns(ids, mask, states, keep)
 
+    def columns_beside(
+        self, states: Float[Tensor, "N K s"], ids: Tensor, mask: Tensor, *, keep: int
+    ) -> Columns:
+        return self._joined(
+            head.columns_beside(states, ids, mask, keep=keep) for head in self._heads
+        )
+
     @property
-    def shares_law(self) -> bool:
-        return self._heads[0].shares_law
+    def spares_kept_law(self) -> bool:
+        return self._heads[0].spares_kept_law
 
     def reader(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> ValueReader:
         readers = [head.reader(ids, mask, keep=keep) for head in self._heads]
@@ -117,10 +124,13 @@ class Ensemble(ValueModel):
             head.shift(logit)
 
     def _columns(self, ids: Tensor, mask: Tensor, states: Tensor, keep: int) -> Columns:
+        return self._joined(head.columns_of(ids, mask, states, keep) for head in self._heads)
+
+    def _joined(self, members: Iterable[Columns]) -> Columns:
         return {
             f"{place}: {name}": column
-            for place, head in enumerate(self._heads)
-            for name, column in head.columns_of(ids, mask, states, keep).items()
+            for place, columns in enumerate(members)
+            for name, column in columns.items()
         }
 
 

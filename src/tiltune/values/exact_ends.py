@@ -90,9 +90,14 @@ class ExactEnds(ValueModel):
     def read_weights(self) -> list[nn.Parameter]:
         return self.inner.read_weights()
 
+    def columns_beside(
+        self, states: Float[Tensor, "N K s"], ids: Tensor, mask: Tensor, *, keep: int
+    ) -> Columns:
+        return self.inner.columns_beside(states, ids, mask, keep=keep)
+
     @property
-    def shares_law(self) -> bool:
-        return self.inner.shares_law
+    def spares_kept_law(self) -> bool:
+        return self.inner.spares_kept_law
 
     def reader(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> ValueReader:
         """See `ValueModel`; what precedes the first of the `keep` prefixes' ends is the prompt.

@@ -217,11 +217,16 @@ class ValueLearner:
         return (train if len(train) else held), held
 
     def _law(self, samples: Samples, snapshot: LanguageModel, steps: int) -> Law | None:
-        """What consistency is asked of, its states kept where steps would compute them again."""
+        """What consistency is asked of."""
         if not self.settings.consistency:
             return None
-        again = steps * self.settings.batch_size > len(samples)
-        return kept_law(snapshot, samples) if again and not self.model.shares_law else Law(snapshot)
+        return kept_law(snapshot, samples) if self.keeps_law(len(samples), steps) else Law(snapshot)
+
+    def keeps_law(self, count: int, steps: int) -> bool:
+        """Whether a fit of so many steps to so many completions computes the law's states once:
+        where the steps would compute them again."""
+        again = steps * self.settings.batch_size > count
+        return bool(self.settings.consistency) and again and not self.model.spares_kept_law
 
     def _backward(
         self, batch: Samples, law: Law | None, seen: Bool[Tensor, "B N"] | None = None

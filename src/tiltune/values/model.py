@@ -89,6 +89,12 @@ class ValueModel(ABC, nn.Module):
             states = law.states(ids, mask, keep=keep)
         return states, self.columns(ids, mask, keep=keep)
 
+    def columns_beside(
+        self, states: Float[Tensor, "N K s"], ids: Tensor, mask: Tensor, *, keep: int
+    ) -> Columns:
+        """The columns, where the law's states at the same prefixes are kept: `columns_with_law`."""
+        return self.columns(ids, mask, keep=keep)
+
     def with_law(
         self, snapshot: LanguageModel, ids: Tensor, mask: Tensor, *, keep: int
     ) -> tuple[Float[Tensor, "N K V"], Float[Tensor, "N K V"]]:
@@ -118,8 +124,9 @@ class ValueModel(ABC, nn.Module):
         self.output.set_constant(torch.logit(torch.tensor(rate, dtype=torch.float64)).item())
 
     @property
-    def shares_law(self) -> bool:
-        """Whether `columns_with_law` gets both from one forward pass."""
+    def spares_kept_law(self) -> bool:
+        """Whether a pass for the columns computes the law's states anyway, so that these are not
+        worth keeping."""
         return False
 
     def shift(self, logit: float) -> None:
@@ -266,9 +273,17 @@ class HeadValue(ValueModel):
         states = self.trunk_states(ids, mask)
         return states[:, -keep:], self.columns_of(ids, mask, states, keep)
 
+    def columns_beside(
+        self, states: Float[Tensor, "N K s"], ids: Tensor, mask: Tensor, *, keep: int
+    ) -> Columns:
+        """Over a wide vocabulary these states are all that it reads of the snapshot: no pass."""
+        if self.sized and not self.snapshot.whole:
+            return self.columns_of(ids, mask, states, keep)
+        return super().columns_beside(states, ids, mask, keep=keep)
+
     @property
-    def shares_law(self) -> bool:
-        return not self.snapshot.whole
+    def spares_kept_law(self) -> bool:
+        return not (self.sized or self.snapshot.whole)
 
     def reader(self, ids: Tensor, mask: Tensor, *, keep: int = 0) -> ValueReader:
         return make_reader(self.output, self.snapshot)

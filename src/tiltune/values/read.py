@@ -52,9 +52,12 @@ class ReadValues:
     def __init__(self, model: ValueModel, samples: Samples, law: Law | None = None) -> None:
         ids, mask = samples.prefixes()
         keep = samples.ids.shape[1]
-        if law is None or law.states is not None:
-            self._states = None if law is None else law.states
+        self._states = None if law is None else law.states
+        if law is None:
             columns = model.columns(ids, mask, keep=keep)
+        elif law.states is not None:
+            states = law.states.to(ids.device)
+            columns = model.columns_beside(states, ids, mask, keep=keep)
         else:
             self._states, columns = model.columns_with_law(law.lm, ids, mask, keep=keep)
         self._model, self._samples, self._law = model, samples, law

@@ -22,6 +22,7 @@ from tiltune.training.measure import MOST_KL_SAMPLES, divergence_numbers
 from tiltune.training.probe import PROMPTS
 from tiltune.training.sampler import Scored
 from tiltune.values.fit import ValueLearner
+from tiltune.values.read import kept_law
 
 FEW = 16
 """Rows that a timed step, or a timed measurement, is made of at most."""
@@ -62,8 +63,7 @@ def forecast(prepared: Prepared, actor: Actor, learner: Learner, scored: Scored)
             seconds["warm start"] = actor.warm.forecast(values, law, actor.sampler, steps=2)
         values.set_constant(0.5)
         fits = rounds if plan.renew else 1
-        step = _value_step(actor.value_learner, scored, law)
-        seconds["values"] = step * fits * config.value_model.steps_per_round
+        seconds["values"] = fits * _value_fit(actor.value_learner, scored, law, plan.samples)
     seconds["measuring"] = _measuring(prepared, scored, plan.measured) * (rounds + 1)
     if prepared.measurer.satisfying or prepared.measurer.violating:
         seconds["validation"] = _validation(prepared) * (rounds + 1)
@@ -108,14 +108,21 @@ def per_step(run: Callable[[int], object], timer: Callable[[], float] = time.per
     return timed(AGAIN) if seconds < AGAIN_BELOW else seconds
 
 
-def _value_step(learner: ValueLearner, scored: Scored, law: LanguageModel) -> float:
-    """Of the whole batch, by a step on a part of it."""
+def _value_fit(
+    learner: ValueLearner, scored: Scored, law: LanguageModel, samples: int
+) -> float:
+    """Of a whole fit to so many samples, by some steps on a few of them."""
     few = scored.samples.select(torch.arange(FEW))  # a fit measures itself on a tenth, too
     stated = learner.settings
-    learner.settings = replace(stated, batch_size=min(FEW, stated.batch_size))
-    seconds = per_step(lambda steps: learner.fit(few, law, steps=steps))
-    rows, learner.settings = learner.settings.batch_size, stated
-    return seconds * stated.batch_size / rows
+    kept = learner.keeps_law(samples, stated.steps)
+    keeping = per_step(_each(lambda: kept_law(law, few))) if kept else 0.0
+    rows = min(FEW, stated.batch_size)
+    steps = FEW // rows + 1  # so many that it keeps the states, too
+    learner.settings = replace(stated, batch_size=rows)
+    seconds = per_step(_each(lambda: learner.fit(few, law, steps=steps)))
+    learner.settings = stated
+    step = max(0.0, seconds - keeping) / steps * stated.batch_size / rows
+    return keeping * samples / FEW + step * stated.steps
 
 
 def _policy_step(learner: Learner, trained: Trained | None) -> float:
