@@ -60,6 +60,12 @@ class MethodSection(Section):
         "updates have taken this long together, seconds.",
     )
 
+    coordinate: bool = Field(
+        default=False,
+        description="Move the policy's and the values' learning rates, each by a factor of 10 at "
+        "most, until a step of either moves the guided distribution as far.",
+    )
+
     def files(self) -> list[Path]:
         """Files of the user's that say how it trains."""
         return []

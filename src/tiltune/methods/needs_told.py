@@ -45,4 +45,10 @@ def needs_told(needs: Needs, config: ResolvedConfig) -> str:
             f"wrong in at most {needs.feedback_tokens} tokens: {room:,} tokens of context after a "
             "prompt"
         )
+    if config.method.coordinate:
+        told.append(
+            "for method.coordinate every 10th step of the value fit and of the policy update is "
+            "measured: 2 forward passes each over 16 completions, about "
+            f"{(config.value_model.steps_per_round + config.learner.steps_per_round) // 5} a round"
+        )
     return f"method {config.method.kind} needs: " + "; ".join(told)

@@ -1,6 +1,6 @@
 """Settings of `[method]` that contradict each other or the data, whatever the method."""
 
-from tiltune.config import RunConfig, populations
+from tiltune.config import MethodConfig, RunConfig, populations
 from tiltune.errors import ConfigError
 from tiltune.methods.base import BuiltInMethod
 
@@ -38,6 +38,8 @@ def refuse(config: RunConfig, method: BuiltInMethod) -> None:
             f"fails, and constraint.kind = '{config.constraint.kind}' cannot say as it is set; "
             + _REMEDY
         )
+    if section.coordinate:
+        _refuse_coordination(section, method)
     method.refuse(config)
     if section.beta == 0 and section.target_rate is not None and samples:
         raise ConfigError(
@@ -52,3 +54,28 @@ def refuse(config: RunConfig, method: BuiltInMethod) -> None:
         )
     if section.beta == 0 and config.data.corpus is None:
         raise ConfigError("method.beta = 0 without data.corpus trains on nothing; set one of them")
+
+
+COORDINATED = ("tilt", "etpo", "rce", "moving-targets")
+"""Kinds that fit values of every next token beside the policy, so that `method.coordinate` has two
+modules to weigh; a python method may, too."""
+
+
+def _refuse_coordination(section: MethodConfig, method: BuiltInMethod) -> None:
+    kinds = ", ".join(f"'{kind}'" for kind in COORDINATED)
+    if method.needs.values != "prefix":
+        found = {
+            "none": "trains the policy alone",
+            "state": "values prefixes only, which gives no law of the next token to measure",
+        }[method.needs.values]
+        raise ConfigError(
+            "method.coordinate = true weighs the policy against fitted values of every next token, "
+            f"and method.kind = '{section.kind}' {found}; leave method.coordinate out, or set "
+            f"method.kind to {kinds}, or a python method with Needs(values='prefix')"
+        )
+    if section.schedule == "fixed":
+        raise ConfigError(
+            "method.coordinate = true sets the rate of each round's value fit, and method.schedule "
+            "= 'fixed' fits the values once; set method.schedule = 'sequential' or 'parallel', or "
+            "leave method.coordinate out"
+        )

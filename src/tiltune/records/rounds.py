@@ -166,6 +166,16 @@ class RoundRecord(BaseModel):
     member_disagreement: float | None = None  # of R of whole completions, highest less lowest
     method_numbers: dict[str, float] = {}  # what a method of the user's own measures, by name
 
+    # The balance of both learning rates, where method.coordinate is set.
+    kappa: float | None = None  # what a step of the policy moves q, over one of the values; mean
+    policy_rate: float | None = None  # peak, at the round's end
+    values_rate: float | None = None  # peak of the round's value fit
+    values_rate_next: float | None = None  # of the next that is begun
+    policy_step_nats: float | None = None  # a prefix, of a step at the peak rate
+    values_step_nats: float | None = None
+    coordinating_passes: int | None = None  # forward passes of the probe
+    coordinating_seconds: float | None = None
+
     # The target of bounds on shares, on the reference's completions.
     kl_target_reference_nats_per_completion: float | None = None
     kl_least_nats_per_completion: float | None = None  # of any law that meets the bounds

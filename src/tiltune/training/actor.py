@@ -19,6 +19,7 @@ from tiltune.methods.base import Needs
 from tiltune.models.bfloat16 import quick_bfloat16
 from tiltune.models.lm import LanguageModel
 from tiltune.records.progress import Progress, silent
+from tiltune.training.coordinator import fit_numbers, watch_values
 from tiltune.training.moving import Mover
 from tiltune.training.round_numbers import drawn_numbers, sample_numbers, value_numbers
 from tiltune.training.sampler import Sampler, Scored
@@ -108,7 +109,9 @@ def make_plan(needs: Needs, section: MethodSection, samples: int) -> ActorPlan:
 class ActorLike(Protocol):
     """What `fit` needs of an actor."""
 
-    def submit(self, weights: dict[str, Tensor], version: int) -> None: ...
+    def submit(
+        self, weights: dict[str, Tensor], version: int, value_rate: float | None = None
+    ) -> None: ...
 
     def collect(self) -> Pair: ...
 
@@ -154,10 +157,14 @@ class Actor:
         self.pool: Samples | None = None
         self.progress: Progress = silent  # told of each step; whoever runs the loop sets it
         self._submitted: tuple[dict[str, Tensor], int] | None = None
+        self._value_rate: float | None = None  # None: the stated one, and nothing is measured
 
-    def submit(self, weights: dict[str, Tensor], version: int) -> None:
-        """Hand over the policy's weights; `collect` works on them."""
-        self._submitted = (weights, version)
+    def submit(
+        self, weights: dict[str, Tensor], version: int, value_rate: float | None = None
+    ) -> None:
+        """Hand over the policy's weights, and where rates are coordinated the value fit's peak
+        rate; `collect` works on them."""
+        self._submitted, self._value_rate = (weights, version), value_rate
 
     def collect(self) -> Pair:
         """The pair of the weights submitted last."""
@@ -301,15 +308,22 @@ class Actor:
         started = time.perf_counter()
         learner = self.value_learner
         gentle = self.warm is not None and learner.fits == 0
+        steps = max(1, round(learner.settings.steps * WARM_STEPS)) if gentle else None
+        rate, watch = self._value_rate, None
+        if rate is not None:
+            watch = watch_values(samples, law, values, steps or learner.settings.steps)
         fitted = learner.fit(
             samples,
             law,
             fresh=fresh,
-            steps=max(1, round(learner.settings.steps * WARM_STEPS)) if gentle else None,
+            steps=steps,
             rate_share=WARM_RATE if gentle else 1.0,
             progress=self.progress,
+            rate=rate,
+            watch=watch and watch.step,
         )
-        return begun | value_numbers(fitted, time.perf_counter() - started)
+        said = fit_numbers(watch.moves, rate) if watch and rate is not None else {}
+        return begun | said | value_numbers(fitted, time.perf_counter() - started)
 
     def _begin(self, values: ValueModel, law: LanguageModel, samples: Samples) -> dict[str, Any]:
         """Before the first fit: values of the completions' level, warm where there is text."""

@@ -33,6 +33,7 @@ from tiltune.records.manifest import check_apart
 from tiltune.records.progress import Progress, silent
 from tiltune.training.actor import Actor, make_plan
 from tiltune.training.balance import balance_told
+from tiltune.training.coordinator import coordinator_of
 from tiltune.training.corpus import (
     CorpusCount,
     JudgedRows,
@@ -249,8 +250,7 @@ def prepare(
 def _read(
     config: ResolvedConfig, loaded: hub.Loaded, method: BuiltInMethod, constraint: TextConstraint
 ) -> TextData:
-    """The rows. No corpus shows what is wrong with a service, or with the rows of prompts: without
-    one a prompt is scored."""
+    """The rows. Without a corpus a prompt is scored, which shows what is wrong with a service."""
     room = method.needs.room(config.sampler.max_new_tokens)
     ends, context = loaded.eos_ids, loaded.context
     data = read_data(config, loaded.tokenizer, ends=ends, context=context, room=room)
@@ -396,4 +396,5 @@ def make_learner(prepared: Prepared) -> Learner:
         generator=torch.Generator().manual_seed(prepared.seeds.learner),
         state_values=values.to(policy.device) if values else None,
         ends=prepared.loaded.eos_ids,
+        coordinator=coordinator_of(config),
     )

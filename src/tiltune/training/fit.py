@@ -76,20 +76,25 @@ def fit(
     """
     if schedule.first >= schedule.rounds:
         return
-    actor.submit(*(pending or (learner.policy.state(), learner.version)))
+    if pending:
+        actor.submit(*pending, learner.value_rate(pending=True))
+    else:
+        actor.submit(learner.policy.state(), learner.version, learner.value_rate())
     for number in range(schedule.first, schedule.rounds):
         waited = time.perf_counter()
         pair = actor.collect()
         waited = time.perf_counter() - waited
         more = number + 1 < schedule.rounds
         if more and schedule.max_lag:
-            actor.submit(learner.policy.state(), learner.version)
-        trained = Trained(pair.samples, pair.law, pair.values) if pair.samples else None
+            actor.submit(learner.policy.state(), learner.version, learner.value_rate())
+        trained = None
+        if pair.samples:
+            trained = Trained(pair.samples, pair.law, pair.values, pair.numbers)
         numbers = pair.numbers | learner.update(trained) | measure(pair)
         rate, interval = numbers["satisfaction_rate"], numbers["satisfaction_rate_interval"]
         learner.adapt_beta(rate, interval)
         if more and not schedule.max_lag:
-            actor.submit(learner.policy.state(), learner.version)
+            actor.submit(learner.policy.state(), learner.version, learner.value_rate())
         record = RoundRecord(
             round=number,
             policy_version=pair.version,

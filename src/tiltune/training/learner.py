@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import reduce
 from operator import add
 from typing import Any
@@ -21,6 +21,7 @@ from tiltune.models.optimiser import Optimiser, RateSchedule
 from tiltune.records.progress import Progress, silent
 from tiltune.records.steps import StepPhase
 from tiltune.training.balance import STEPS, Norms, balanced
+from tiltune.training.coordinator import Coordinator
 from tiltune.training.totals import Totals
 from tiltune.values.model import ValueModel
 from tiltune.values.state import StateValue
@@ -102,11 +103,12 @@ class CorpusTerm:
 
 @dataclass(frozen=True)
 class Trained:
-    """What the method trains on: completions, their law and its values."""
+    """What the method trains on: completions, their law and its values; what their fit said."""
 
     samples: Samples
     law: LanguageModel
     values: ValueModel | None
+    numbers: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 class Learner:
@@ -122,6 +124,7 @@ class Learner:
         generator: picks samples; on the CPU.
         state_values: where the method needs them; trained by its loss.
         ends: ids, each of which ends a completion.
+        coordinator: sets the rates of policy and values; None: they are as stated.
     """
 
     def __init__(
@@ -135,6 +138,7 @@ class Learner:
         generator: torch.Generator,
         state_values: StateValue | None = None,
         ends: tuple[int, ...] = (),
+        coordinator: Coordinator | None = None,
     ) -> None:
         self.method = method
         self.policy = policy
@@ -147,6 +151,7 @@ class Learner:
         self.generator = generator
         self.state_values = state_values
         self.ends = ends
+        self.coordinator = coordinator
         self.kept: Samples | None = None  # what the method wants of this round in the next
         self.version = 0
         self.steps_done = 0
@@ -180,6 +185,9 @@ class Learner:
         if target is not None and self.beta is None:
             balance = self._balance(target, totals)
         schedule = RateSchedule(steps, WARM_UP_STEPS, done=self.steps_done, floor=LEAST_RATE)
+        together = None
+        if self.coordinator is not None and target is not None and trained is not None:
+            together = self.coordinator.begin(trained, self.policy, steps=steps)
         self.progress(PHASE, 0, steps, tokens=totals.tokens)
         for step in range(steps):
             rows = self.settings.corpus_rows_of(self.steps_done)
@@ -189,19 +197,27 @@ class Learner:
                 self._method_backward(target, step, totals, beta=self.beta)
             if target is not None and self.value_optimiser is not None:
                 self.value_optimiser.step(schedule, step)  # first: broken values break the policy
-            self.optimiser.step(schedule, step)
+            if together is None:
+                self.optimiser.step(schedule, step)
+            else:
+                together.step(self.optimiser, schedule, step)
             self.steps_done += 1
             self.progress(PHASE, step + 1, steps, tokens=totals.tokens, numbers=totals.of_step())
         self.version += 1
         return (
             totals.numbers()
             | balance
+            | (together.numbers() if together is not None else {})
             | {
                 "corpus_passes": self.corpus.cursor.passes if self.corpus is not None else None,
                 "beta": self.beta if self.method.needs.law != "none" else None,
                 "learning_seconds": time.perf_counter() - started,
             }
         )
+
+    def value_rate(self, *, pending: bool = False) -> float | None:
+        """Peak rate of the value fit that begins now, or of one under way; None: the stated one."""
+        return self.coordinator and self.coordinator.submit(pending=pending)
 
     def adapt_beta(self, rate: float, interval: tuple[float, float]) -> None:
         """`log β ← clip(log β + step·(target - rate))`, if the target lies outside the interval."""
@@ -226,6 +242,7 @@ class Learner:
         if self.kept is not None:
             tensors["kept"] = self.kept.to(torch.device("cpu")).tensors()
         return tensors, {
+            "coordinator": self.coordinator and self.coordinator.state(),
             "beta": self.beta,
             "version": self.version,
             "steps_done": self.steps_done,
@@ -240,6 +257,8 @@ class Learner:
         self.generator.set_state(tensors["learner_generator"]["state"])
         self.beta, self.version = numbers["beta"], numbers["version"]
         self.steps_done = numbers["steps_done"]
+        if self.coordinator is not None:
+            self.coordinator.load_state(numbers.get("coordinator"))
         if self.corpus is not None:
             self.corpus.cursor.load_state(numbers["cursor"])
         if "kept" in tensors:

@@ -90,10 +90,12 @@ class RemoteActor:
         theirs.close()
         self._receive()  # ready: the child owns copies of what it trains
 
-    def submit(self, weights: dict[str, Tensor], version: int) -> None:
+    def submit(
+        self, weights: dict[str, Tensor], version: int, value_rate: float | None = None
+    ) -> None:
         """Send a snapshot; the child starts at once."""
         self._submitted = (weights, version)
-        self._send(("round", to_bytes(contiguous(weights)), version))
+        self._send(("round", to_bytes(contiguous(weights)), version, value_rate))
 
     def collect(self) -> Pair:
         """Wait for the pair of the snapshot submitted last."""
@@ -105,7 +107,7 @@ class RemoteActor:
         """See `Actor.measure`; a round still under way is waited for, and dropped."""
         if self._submitted is not None:
             self._collect()
-        self._send(("measure", to_bytes(contiguous(weights)), version))
+        self._send(("measure", to_bytes(contiguous(weights)), version, None))
         published, _ = self._receive()
         self.actor.policy.load_state(weights)
         return self._mirror(published, version)
@@ -239,9 +241,9 @@ def _serve(
         actor.own(device)
         pipe.send(("ready", None, heard))
         while True:
-            kind, weights, version = pipe.recv()
+            kind, weights, version, rate = pipe.recv()
             with listened() as heard:
-                done = _work(actor, shown, kind, (from_bytes(weights), version))
+                done = _work(actor, shown, kind, (from_bytes(weights), version, rate))
             pipe.send(("done", done, heard))
     except EOFError:
         return
@@ -250,16 +252,19 @@ def _serve(
 
 
 def _work(
-    actor: Actor, shown: Progress, kind: str, submitted: tuple[dict[str, Tensor], int]
+    actor: Actor,
+    shown: Progress,
+    kind: str,
+    submitted: tuple[dict[str, Tensor], int, float | None],
 ) -> tuple[Any, list[StepRecord]]:
     """What a round leaves, and its steps, whose round the parent knows."""
     steps: list[StepRecord] = []
     actor.progress = StepRows(steps.append, round=lambda: 0, shown=shown)
-    weights, version = submitted
+    weights, version, value_rate = submitted
     if kind == "measure":
         pair = actor.measure(weights, version)
     else:
-        actor.submit(weights, version)
+        actor.submit(weights, version, value_rate)
         pair = actor.collect()
     tensors, state = actor.state()
     packed = {name: to_bytes(contiguous(values)) for name, values in tensors.items()}

@@ -1,7 +1,9 @@
 """One value-model update: a round's labelled completions in, fitted and measured values out."""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -13,7 +15,7 @@ from tiltune.data.batches import micro_batches, part_rows
 from tiltune.data.samples import Samples
 from tiltune.errors import counted
 from tiltune.models.lm import LanguageModel
-from tiltune.models.optimiser import Optimiser, one_cycle
+from tiltune.models.optimiser import Optimiser, RateSchedule, one_cycle
 from tiltune.records.progress import Progress, silent
 from tiltune.records.rounds import CalibrationBin
 from tiltune.records.steps import StepPhase
@@ -28,6 +30,8 @@ CALIBRATION_BINS = 10
 WEIGHT_DECAY = 0.01
 POSITION_BINS = 5
 PHASE: StepPhase = "value fit"
+StepWatch = Callable[[int, float, Callable[[], None]], object]
+"""Takes a step by calling its third argument: the step's number, from 0, and its rate."""
 LOOKS = 8
 """How often the fit of a correction is compared on what is held out."""
 
@@ -124,6 +128,8 @@ class ValueLearner:
         steps: int | None = None,
         rate_share: float = 1.0,
         progress: Progress = silent,
+        rate: float | None = None,
+        watch: StepWatch | None = None,
     ) -> ValueFit:
         """Fit to these completions' labels; a tenth of the fresh ones is held out to measure
         calibration. A member of an ensemble is fitted to those it sees, see `ensemble.seen_by`.
@@ -139,6 +145,8 @@ class ValueLearner:
             steps: instead of the settings' number.
             rate_share: of the settings' peak rate.
             progress: told of each step.
+            rate: peak, instead of the settings'.
+            watch: takes the steps, to measure some of them; None: nothing is measured.
 
         Raises:
             RunError: the fit diverged, or a label is no number.
@@ -148,7 +156,8 @@ class ValueLearner:
         steps = steps or settings.steps
         train, held = self._split(len(samples), len(samples) if fresh is None else fresh)
         schedule, members = one_cycle(steps), self.model.members()
-        optimisers = [self._optimiser(each, rate_share) for each in members]
+        peak = (settings.learning_rate if rate is None else rate) * rate_share
+        optimisers = [self._optimiser(each, peak) for each in members]
         recent: list[tuple[float, float]] = []
         tokens = 0
         best = self._look(samples.select(held), 0) if self.model.corrects else None
@@ -160,8 +169,11 @@ class ValueLearner:
             batch = samples.select(train[picks])
             picked_law = law and law.select(train[picks], batch.ids.shape[1])
             losses = self._backward(batch, picked_law, seen[:, train[picks]])
-            for optimiser in optimisers:
-                optimiser.step(schedule, step)
+            move = partial(_step_all, optimisers, schedule, step)
+            if watch is None:
+                move()
+            else:
+                watch(step, peak * schedule.share(step), move)
             tokens += batch.tokens
             progress(PHASE, step + 1, steps, tokens=tokens, numbers=self._told(*losses))
             if step >= steps * 3 // 4:
@@ -183,11 +195,11 @@ class ValueLearner:
             told["consistency_loss_nats_per_token"] = consistency
         return told
 
-    def _optimiser(self, member: ValueModel, rate_share: float) -> Optimiser:
+    def _optimiser(self, member: ValueModel, rate: float) -> Optimiser:
         """Of a member's own, whose clip by the norm no other member then moves."""
         return Optimiser(
             [value for _, value in member.own_parameters()],
-            rate=self.settings.learning_rate * rate_share,
+            rate=rate,
             weight_decay=WEIGHT_DECAY,
             fitted=self.called or f"value fit {self.fits + 1} of this run",
             lower="value_model.learning_rate",
@@ -275,6 +287,11 @@ class ValueLearner:
         found = reliability(predicted, said.labels, train_rate)
         skills = skill_by_position(predicted, said.labels, train_rate, said.fifths)
         return replace(found, skills=skills)
+
+
+def _step_all(optimisers: Sequence[Optimiser], schedule: RateSchedule, step: int) -> None:
+    for optimiser in optimisers:
+        optimiser.step(schedule, step)
 
 
 class Taken(NamedTuple):

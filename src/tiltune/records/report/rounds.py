@@ -129,6 +129,19 @@ GROUPS: tuple[tuple[str, tuple[RoundColumn, ...]], ...] = (
             RoundColumn("learner_tokens", "learner, tokens", 0),
         ),
     ),
+    (
+        "Balance of both learning rates",
+        (
+            RoundColumn("kappa", "κ, policy's step over the values', mean"),
+            RoundColumn("policy_rate", "policy's rate at the end, peak", 7),
+            RoundColumn("values_rate", "values' rate of this fit, peak", 7),
+            RoundColumn("values_rate_next", "values' rate of the next fit", 7),
+            RoundColumn("policy_step_nats", "policy's step moves q, nats a prefix", 8),
+            RoundColumn("values_step_nats", "values' step moves q, nats a prefix", 8),
+            RoundColumn("coordinating_passes", "forward passes of the probe", 0),
+            RoundColumn("coordinating_seconds", "for these, s", 2),
+        ),
+    ),
 )
 
 
