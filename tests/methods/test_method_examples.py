@@ -27,7 +27,8 @@ SHORT = (
 def test_it_trains(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     settings = (*SHORT, f"run.dir={tmp_path / 'run'}")
-    assert load_config(path).method.kind == path.stem
+    method = load_config(path).method
+    assert path.stem == ("coordinate" if method.coordinate else method.kind)
     options = [part for each in settings for part in ("--set", each)]
     assert tiny.tiltune("fit", str(path), *options) == 0
     records = read_records(tmp_path / "run" / "records.jsonl")

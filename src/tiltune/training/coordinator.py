@@ -1,7 +1,7 @@
 """Two learning rates by one balance: how far the policy's steps and the values' move one law.
 
-After CoMMIT (arXiv 2407.20454). Theirs, as its abstract and its reviews tell it: a coefficient kappa
-that is the ratio of two KL divergences of the output distribution, that of one module's update over
+After CoMMIT (arXiv 2407.20454). Theirs, as its abstract and its reviews tell it: a coefficient
+kappa, the ratio of two KL divergences of the output distribution, that of one module's update over
 that of the other's, and learning rates that follow from it. The formulas are recalled and ours:
 
     q(v|s) = p(v|s) R(sv) / Σ_w p(w|s) R(sw)
@@ -11,7 +11,7 @@ that of the other's, and learning rates that follow from it. The formulas are re
 
 What a round's two phases ask beside that is ours alone. The value fit comes first: every k of its
 steps one step is measured, with the law of the samples held; then, every k steps of the policy
-update, one of those, with the fitted values held. A step's rate rises and falls within its phase and
+update, one of those, with the fitted values held. Rates rise and fall within a phase, and
 d goes as its square (while steps are small), so that both are compared as at the peak rates of now:
 `d(η) = η² Σ d / Σ rate²`, for the values over the last fit, for the policy of the step itself. Each
 measured policy step gives a κ and moves both rates: the policy's from its next step on, the values'
@@ -167,7 +167,7 @@ class Watch:
 
 
 def distance(after: Float[Tensor, "M V"], before: Float[Tensor, "M V"]) -> float:
-    """Mean KL(after ‖ before), nats a prefix; prefixes from which nothing satisfies are left out."""
+    """Mean KL(after ‖ before), nats a prefix; those from which nothing satisfies are left out."""
     alive = after.isfinite().any(-1) & before.isfinite().any(-1)
     one, two = after[alive].double(), before[alive].double()
     if not len(one):
@@ -207,18 +207,14 @@ class Probe:
         return logsigmoid(read.double())
 
 
-def guided(
-    log_law: Float[Tensor, "M V"], log_values: Float[Tensor, "M V"]
-) -> Float[Tensor, "M V"]:
+def guided(log_law: Float[Tensor, "M V"], log_values: Float[Tensor, "M V"]) -> Float[Tensor, "M V"]:
     """log q, nats; -inf all over a prefix from which nothing satisfies."""
     joint = log_law + log_values
     dead: Bool[Tensor, " M"] = (joint == -torch.inf).all(-1)
     return torch.where(dead[:, None], -torch.inf, torch.log_softmax(joint, -1))
 
 
-def watch_values(
-    samples: Samples, law: LanguageModel, values: ValueModel, steps: int
-) -> Watch:
+def watch_values(samples: Samples, law: LanguageModel, values: ValueModel, steps: int) -> Watch:
     """Of a value fit: the law is held."""
     probe = Probe(samples)
     held = probe.law(law)
@@ -227,9 +223,7 @@ def watch_values(
     return watch
 
 
-def watch_policy(
-    samples: Samples, policy: LanguageModel, values: ValueModel, steps: int
-) -> Watch:
+def watch_policy(samples: Samples, policy: LanguageModel, values: ValueModel, steps: int) -> Watch:
     """Of a policy update: the values are held."""
     probe = Probe(samples)
     held = probe.values(values)
