@@ -48,17 +48,44 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_reasons_of_kinds_that_keep_nothing_from_the_model() -> None:
-    assert told(WORDS, "rude", "kind") == [Feedback("contains 'rude'. Try again."), None]
-    assert told(LONG, "a b c") == [Feedback("3 words, at most 2. Try again.")]
+    rude = "Found: contains 'rude'. Wanted: none of 1 listed word or phrase occurs. Try again."
+    long = "Found: 3 words, at most 2. Wanted: it has at most 2 words. Try again."
+    assert told(WORDS, "rude", "kind") == [Feedback(rude), None]
+    assert told(LONG, "a b c") == [Feedback(long)]
     found = told(SYNTAX, "x = (", "x = 1")
     assert found[0] is not None
     assert (found[0].parses, found[1]) == (False, None)
     both = told({"kind": "all", "parts": [WORDS, LONG, PYTHON_ALONE]}, "rude a b", "a", "rude")
     assert both == [
-        Feedback("contains 'rude'. Try again.\n3 words, at most 2. Try again."),
+        Feedback(f"{rude}\n{long}"),
         None,
-        Feedback("contains 'rude'. Try again."),
+        Feedback(rude),
     ]
+
+
+def test_each_kind_says_what_was_found_and_what_is_wanted() -> None:
+    """A regular expression that is not found has no words of its own to tell; a part that may not
+    be told is not named."""
+    pattern = {"kind": "regex", "pattern": "[Yy]es"}
+    wanted = "Found: no match. Wanted: the regular expression `[Yy]es` is found in it. Try again."
+    assert told(pattern, "no") == [Feedback(wanted)]
+    assert told({"kind": "all", "parts": [pattern, PYTHON_ALONE]}, "no") == [Feedback(wanted)]
+    forbidden = told(pattern | {"mode": "forbid"}, "yes")[0]
+    assert forbidden is not None
+    assert forbidden.text.startswith("Found: matches 'yes'. Wanted: the regular expression")
+    assert "is not found in it" in forbidden.text
+    for table, text, words in (
+        (WORDS | {"mode": "require"}, "a", "Wanted: each of these occurs: `rude`."),
+        (
+            {"kind": "temporal", "formula": "G !bad", "atoms": {"bad": ["rude"]}},
+            "rude",
+            "Wanted: the formula `G !bad` holds over its words, where of a word `bad`: one of",
+        ),
+        ({"kind": "grammar", "format": "regex", "grammar": "a+"}, "b", "Wanted: all of it matches"),
+        (SYNTAX, "x = (", "Wanted: it parses as Python."),
+    ):
+        (said,) = told(table, text)
+        assert said is not None and words in said.text and said.text.startswith("Found: "), said
 
 
 PYTHON_ALONE = {"kind": "python", "path": "tiltune.worlds.by_when:score"}

@@ -144,3 +144,24 @@ def test_a_run_whose_records_are_lost_is_not_begun_anew(tmp_path: Path) -> None:
     write_lines(records, [ROW | {"round": n} for n in (0, 2)])  # each has trained on round 1
     with pytest.raises(RunError, match="of round 1;"):
         checkpoint_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("state", "why"),
+    [
+        ("{}", "it lacks 'learner'"),
+        ("[]", "state.json holds list, not a JSON object"),
+        ('{"learner": [], "actor": {}}', "it does not fit this run: "),
+    ],
+)
+def test_a_checkpoint_without_what_it_has_to_hold_is_named(
+    copy: tiny.Tree, state: str, why: str
+) -> None:
+    folder = Path(copy["run"]["dir"])
+    checkpoint = sorted((folder / "checkpoints").glob("round-*"))[-1]
+    (checkpoint / "state.json").write_text(state, "utf-8")
+    with pytest.raises(RunError) as found:
+        open_run(tiny.config(tiny.changed(copy, method={"rounds": 3})), resume=True)
+    told = str(found.value)
+    assert told.startswith(f"{checkpoint}: cannot be read: {why}")
+    assert told.endswith("; remove this folder to go on from the one before")

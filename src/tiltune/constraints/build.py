@@ -6,6 +6,7 @@ from pkgutil import resolve_name
 
 from tiltune.config import ConstraintConfig
 from tiltune.config.constraint import tables
+from tiltune.config.in_words import in_words
 from tiltune.constraints.base import TextConstraint, by_recipe
 from tiltune.constraints.feedback import by_reason
 
@@ -45,7 +46,12 @@ def build_constraint(config: ConstraintConfig) -> TextConstraint:
     """
     built: TextConstraint = resolve_name(BUILDERS[config.kind])(config)
     if config.reasons_told:
-        told = by_reason(built.score, built.satisfied, parses=not config.is_form)
+        told = by_reason(
+            built.score,
+            built.satisfied,
+            wanted=in_words(config.model_dump(mode="json")),
+            parses=not config.is_form,
+        )
         built = replace(built, explain=told)
     return by_recipe(
         built,

@@ -20,19 +20,24 @@ def by_reason(
     score: Callable[[Sequence[Completion]], Sequence[Score]],
     satisfied: Callable[[Score], bool],
     *,
+    wanted: str,
     parses: bool,
 ) -> FeedbackFunction:
-    """The reason of each score that does not satisfy: for kinds that keep nothing from the model.
+    """What was found in each text that does not satisfy, and what is wanted of it: for kinds that
+    keep nothing from the model. What was found comes first: a feedback is cut at its end.
 
     Args:
         score: of completions.
         satisfied: whether a score satisfies.
+        wanted: what holds of a text that does, in words.
         parses: what is said of an answer that does not, see `Feedback`.
     """
 
     def told(completions: Sequence[Completion]) -> list[Feedback | None]:
         return [
-            None if satisfied(each) else Feedback(f"{each.reason}. Try again.", parses)
+            None
+            if satisfied(each)
+            else Feedback(f"Found: {each.reason}. Wanted: {wanted}. Try again.", parses)
             for each in score(completions)
         ]
 

@@ -151,11 +151,33 @@ def read_folder(folder: Path) -> Saved:
     """
     try:
         tensors = {path.stem: load_file(path) for path in sorted(folder.glob("*.safetensors"))}
-        return Saved(tensors, json.loads((folder / STATE).read_text("utf-8")))
+        state = json.loads((folder / STATE).read_text("utf-8"))
+        if not isinstance(state, dict):
+            raise ValueError(f"{STATE} holds {type(state).__name__}, not a JSON object")
+        return Saved(tensors, state)
     except (SafetensorError, ValueError, OSError) as error:
-        raise RunError(
-            f"{folder}: cannot be read: {error}; remove this folder to go on from the one before"
-        ) from error
+        raise _unreadable(folder, error) from error
+
+
+@contextlib.contextmanager
+def loading(folder: Path) -> Generator[None]:
+    """What is taken out of a folder that `write_folder` wrote, by its names.
+
+    Raises:
+        RunError: the folder lacks one, or holds something else under it.
+    """
+    try:
+        yield
+    except KeyError as error:
+        raise _unreadable(folder, f"it lacks {error}") from error
+    except (TypeError, AttributeError, IndexError, ValueError) as error:
+        raise _unreadable(folder, f"it does not fit this run: {error}") from error
+
+
+def _unreadable(folder: Path, why: object) -> RunError:
+    return RunError(
+        f"{folder}: cannot be read: {why}; remove this folder to go on from the one before"
+    )
 
 
 def latest_checkpoint(root: Path) -> Path | None:

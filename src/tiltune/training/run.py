@@ -23,6 +23,7 @@ from tiltune.models.checkpoint import (
     checkpoint_of,
     drop_replaced,
     latest_checkpoint,
+    loading,
     publish,
     put_back,
     read_folder,
@@ -101,7 +102,7 @@ class OpenRun:
             recover(self.folder)
         checkpoint, self.changes = checkpoint_of(self.folder) if resume else (None, list[str]())
         if checkpoint is not None:
-            self._load(read_folder(checkpoint))
+            self._load(checkpoint)
             self.changed = check_unchanged(
                 self.folder / "manifest.json", self.config, next_round=self.next_round
             )
@@ -310,17 +311,18 @@ class OpenRun:
             },
         )
 
-    def _load(self, saved: Saved) -> None:
-        tensors, state = saved
-        self.learner.load_state(tensors, state["learner"])
-        self.actor.load_state(tensors, state["actor"])
-        self.next_round = state["next_round"]
+    def _load(self, checkpoint: Path) -> None:
+        tensors, state = read_folder(checkpoint)
+        with loading(checkpoint):
+            self.learner.load_state(tensors, state["learner"])
+            self.actor.load_state(tensors, state["actor"])
+            self.next_round = int(state["next_round"])
+            if "pending" in tensors:
+                self._pending = (tensors["pending"], int(state["pending_version"]))
         rows, steps = read_records(self._records), read_steps(self._records)
         self.records = [row for row in rows if row.round < self.next_round and not row.closing]
         self.steps = [step for step in steps if step.round < self.next_round]
         self._stale = True
-        if "pending" in tensors:
-            self._pending = (tensors["pending"], state["pending_version"])
 
     def _save_values(self, pair: Pair, number: int) -> None:
         """The pair for guided sampling: round 0's, and the last one's."""

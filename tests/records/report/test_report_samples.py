@@ -92,3 +92,17 @@ def test_feedback_stands_below_the_reason_and_hidden_with_it(full: Path) -> None
     (full / "samples" / "before.jsonl").write_text(json.dumps(rows[0]) + "\n", "utf-8")
     (fold,) = report(full).section("samples").all("details", "violating")
     assert "reason: idiot" in fold.text and "feedback: leave out what is rude" in fold.text
+
+
+def test_earlier_answers_of_several_turns_are_shown_with_what_was_said(tmp_path: Path) -> None:
+    """Folded, as what violates; what is no pair of an answer and words is left out."""
+    row = sample("p", "last", earlier=[["first <b>", "say it"], ["", "again"], ["odd"], 3])
+    alone = sample("p", "at once", earlier=[])
+    run = make_run(tmp_path / "run", [])
+    lines = "".join(json.dumps(each) + "\n" for each in (row, alone))
+    (run / "samples" / "round-000.jsonl").write_text(lines, "utf-8")
+    (folded,) = report(run).section("fresh").all("details", "turns")
+    assert "open" not in folded.attributes
+    assert folded.all("summary")[0].text == "show the 2 earlier answers and what was said of them"
+    told = [" ".join(each.text.split()) for each in folded.all("p")]
+    assert told == ["first <b>", "told: say it", "empty", "told: again"]

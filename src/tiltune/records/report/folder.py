@@ -29,7 +29,8 @@ class Sample:
     """A completion as a row of `samples/*.jsonl` tells it; `None` is what the row does not tell.
 
     `log_values[t]` is `log R` after token t, in nats; as long as `tokens`. `span` are the
-    characters [start, end) of the text that decided.
+    characters [start, end) of the text that decided. `earlier` are the answers before the text and
+    what was said of each, of a completion of several turns.
     """
 
     prompt: str
@@ -42,6 +43,7 @@ class Sample:
     tokens: tuple[str, ...]
     log_values: tuple[float | None, ...]
     span: tuple[int, int] | None = None
+    earlier: tuple[tuple[str, str], ...] = ()
 
     @property
     def valued(self) -> bool:
@@ -176,6 +178,15 @@ def _sample(row: Any, where: str) -> Sample:
         tokens=tokens,
         log_values=(*values, *[None] * (len(tokens) - len(values))),
         span=_span(row.get("span"), len(str(row["text"]))),
+        earlier=_earlier(row.get("earlier")),
+    )
+
+
+def _earlier(value: Any) -> tuple[tuple[str, str], ...]:
+    """Pairs of an answer and what was said of it; what is no such pair is left out."""
+    pairs: list[Any] = value if isinstance(value, list) else []
+    return tuple(
+        (str(pair[0]), str(pair[1])) for pair in pairs if isinstance(pair, list) and len(pair) == 2
     )
 
 
