@@ -2,7 +2,8 @@
 
     python benchmarks/code_rows.py MBPP.jsonl ROWS.jsonl [--chat]
 
-The rows go with `constraint.kind = "execution"` and `public_tests_field = "public_tests"`. With --chat the prompt is a user's turn.
+The rows go with `constraint.kind = "execution"` and `public_tests_field = "public_tests"`. With
+--chat the prompt is a user's turn.
 """
 
 import ast
@@ -10,7 +11,6 @@ import json
 import sys
 from pathlib import Path
 from typing import Any
-
 
 ASKED = "Complete this Python function. Give the whole code.\n\n"
 

@@ -271,7 +271,7 @@ class Bench:
         most = self.policy.most_tokens
         settings = ValueSettings(1, len(self.few), 1e-5, consistency, most_tokens=most)
         learner = ValueLearner(self.values, settings, torch.Generator())
-        optimiser = learner._optimiser(self.values, rate_share=1.0)
+        optimiser = learner._optimiser(self.values, settings.learning_rate)
         law = kept_law(self.snapshot, self.few) if consistency else None  # once a fit
 
         def step() -> None:

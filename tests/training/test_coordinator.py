@@ -53,9 +53,8 @@ def test_kappa_is_the_square_of_the_rates_ratio_and_one_correction_levels_it(
 ) -> None:
     toy, balance = Toy(), Balance(Rates(policy, values), damping=1)
     one, other = toy.moves(balance.rates)
-    assert one / other == pytest.approx(
-        kappa, rel=0.01
-    )  # the toy behind these numbers had other logits
+    # the toy behind these numbers had other logits
+    assert one / other == pytest.approx(kappa, rel=0.01)
     balance.take(one, other)
     again = toy.moves(balance.rates)
     assert again[0] / again[1] == pytest.approx(1, abs=0.01)

@@ -20,8 +20,8 @@ class PythonSyntaxConfig(TextSection):
 
 
 class ExecutionConfig(TextSection):
-    """The text is Python code, or holds a block of it between lines of ```, that passes the tests of
-    its row, run in a sandbox."""
+    """The text is Python code that passes the tests of its row, run in a sandbox; or its first
+    block between lines of ``` is, where not all of it parses."""
 
     is_requirement: ClassVar[bool] = True
     effort: ClassVar[frozenset[str]] = frozenset({"parallel"})

@@ -100,9 +100,7 @@ def draw(
     return rows.samples(law)
 
 
-def pick(
-    probabilities: Float[Tensor, "N V"], generator: torch.Generator
-) -> Int[Tensor, "N 1"]:
+def pick(probabilities: Float[Tensor, "N V"], generator: torch.Generator) -> Int[Tensor, "N 1"]:
     """One id a row, each as often as its share of the row's sum; never one of probability 0.
 
     Args:

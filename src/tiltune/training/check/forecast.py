@@ -108,9 +108,7 @@ def per_step(run: Callable[[int], object], timer: Callable[[], float] = time.per
     return timed(AGAIN) if seconds < AGAIN_BELOW else seconds
 
 
-def _value_fit(
-    learner: ValueLearner, scored: Scored, law: LanguageModel, samples: int
-) -> float:
+def _value_fit(learner: ValueLearner, scored: Scored, law: LanguageModel, samples: int) -> float:
     """Of a whole fit to so many samples, by some steps on a few of them."""
     few = scored.samples.select(torch.arange(FEW))  # a fit measures itself on a tenth, too
     stated = learner.settings
