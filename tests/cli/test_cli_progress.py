@@ -61,6 +61,25 @@ def test_a_per_cent_where_ten_seconds_are_quicker() -> None:
     assert "10 of 1,000 (1%), 82 min left" in lines()[0]  # 990 of 5 seconds
 
 
+def test_within_a_long_part_its_tokens_are_told() -> None:
+    """Two batches of 64 completions, each in 40 seconds, 8 tokens a second."""
+    clock = Clock()
+    tell, lines = plain(clock)
+    for first in (0, 64):
+        tell("drawing", first, 128, tokens=5 * first)
+        for second in range(1, 41):
+            clock.now += 1
+            tell("drawing", first, 128, tokens=5 * first + 8 * second)
+    tell("drawing", 128, 128, tokens=640)
+    assert lines() == [
+        *[f"12:00:{at} drawing: 0 of 128 (0%), 8 tokens/s" for at in (10, 20, 30, 40)],
+        "12:00:50 drawing: 64 of 128 (50%), 30 s left, 8 tokens/s",
+        "12:01:00 drawing: 64 of 128 (50%), 20 s left, 8 tokens/s",
+        "12:01:10 drawing: 64 of 128 (50%), 10 s left, 8 tokens/s",
+        "12:01:20 drawing: 64 of 128 (50%), 0 s left, 8 tokens/s",
+    ]
+
+
 def test_a_phase_begins_anew_also_under_its_own_name() -> None:
     clock = Clock()
     tell, lines = plain(clock)

@@ -306,3 +306,10 @@ def test_the_generator_is_all_that_decides() -> None:
 def test_drawing_keeps_no_gradient() -> None:
     drawn = draw(llama(), [[5]], SamplingLaw(3), ENDING, generator=seeded())
     assert not drawn.proposal_logprobs.requires_grad
+
+
+def test_each_step_tells_how_many_tokens_it_wrote() -> None:
+    told: list[int] = []
+    prompts = [list(prompt) for prompt in PROMPTS] * 8
+    drawn = draw(gpt2(), prompts, SamplingLaw(LIMIT), ENDING, generator=seeded(), told=told.append)
+    assert told == drawn.mask.sum(0).tolist() and told[-1] < told[0] == len(prompts)

@@ -163,7 +163,7 @@ def test_progress_ends_at_the_total(place: Path) -> None:
         say=lines.append, progress=lambda *step, **_: steps.append(step),
     )  # fmt: skip
     drawn = [step for step in steps if step[0] == "completions"]
-    assert drawn[-1] == ("completions", 15, 15) and len(drawn) == 3 + 2
+    assert drawn[-1] == ("completions", 15, 15) and len({*drawn}) in (3 + 2, 3 + 2 + 1)
     scored: list[tuple[str, int, int]] = []
     again = config(place, scorer=[{"name": "dogs", "kind": "lexicon", "words": ["dog"]}]).scorer
     rescore(place / "out", again, progress=lambda *step, **_: scored.append(step))

@@ -4,7 +4,7 @@ Prompts are left-padded, keys and values cached, and rows that have finished lea
 cache, so that they cost nothing from then on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Never
 
@@ -49,6 +49,7 @@ def draw(
     *,
     generator: torch.Generator,
     values: Values | None = None,
+    told: Callable[[int], object] | None = None,
 ) -> Samples:
     """Complete every prompt once, side by side.
 
@@ -59,6 +60,7 @@ def draw(
         ending: ids that end a completion; the padding.
         generator: on the LM's device.
         values: guidance, required exactly when `law.guided`.
+        told: of each step, how many tokens it wrote.
 
     Returns:
         N samples in the order of the prompts, `policy_version` 0, `prompt_index` 0…N-1, labels NaN.
@@ -85,7 +87,9 @@ def draw(
         if log_probs[:, 0].isnan().any():  # one such logit makes its whole row so
             _refuse(output.logits[:, -1], log_values, places, column)
         token = pick(log_probs.exp(), generator)
-        rows.write(places, column, token[:, 0], log_probs.gather(1, token)[:, 0])
+        written = rows.write(places, column, token[:, 0], log_probs.gather(1, token)[:, 0])
+        if told is not None:
+            told(int(written))
         going = ~rows.ended[places]
         if not going.any():
             break
@@ -164,14 +168,15 @@ class _Rows:
             eos=torch.tensor(ending.eos_ids, device=device),
         )
 
-    def write(self, places: Tensor, column: int, token: Tensor, log_prob: Tensor) -> None:
-        """Put a token where the row had not ended before."""
+    def write(self, places: Tensor, column: int, token: Tensor, log_prob: Tensor) -> Tensor:
+        """Put a token where the row had not ended before; returns in how many."""
         open_rows = ~self.ended[places]
         places, token, log_prob = places[open_rows], token[open_rows], log_prob[open_rows]
         self.ids[places, column] = token
         self.mask[places, column] = True
         self.log_probs[places, column] = log_prob.float()
         self.ended[places] = torch.isin(token, self.eos)
+        return open_rows.sum()
 
     def samples(self, law: SamplingLaw) -> Samples:
         count = len(self.ids)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
@@ -78,9 +78,15 @@ class Contender:
             self.values.automaton.read_prompts((prompt.ids, prompt.text) for prompt in prompts)
 
     def draw(
-        self, prompts: Sequence[Sequence[int]], law: SamplingLaw, *, generator: torch.Generator
+        self,
+        prompts: Sequence[Sequence[int]],
+        law: SamplingLaw,
+        *,
+        generator: torch.Generator,
+        told: Callable[[int], object] | None = None,
     ) -> Samples:
-        """Complete each prompt once; `law.guided` is set here, by whether there are values.
+        """Complete each prompt once; `law.guided` is set here, by whether there are values; `told`
+        as `draw` has it.
 
         Raises:
             ModelError: the model's law is not a number.
@@ -94,7 +100,9 @@ class Contender:
         values = self.values
         if isinstance(values, ExactEnds):
             values = values.limited(law.max_new_tokens)
-        return draw(loaded.policy, prompts, law, ending, generator=generator, values=values)
+        return draw(
+            loaded.policy, prompts, law, ending, generator=generator, values=values, told=told
+        )
 
 
 def open_contender(

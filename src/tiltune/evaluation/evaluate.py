@@ -301,17 +301,25 @@ def _write_and_judge(
 ) -> Texts:
     """Draw all groups while the scorers score, then wait for what is left."""
     texts = Texts()
-    total, done, tokens = sum(plan.rows for plan in plans), 0, 0
+    total, done = sum(plan.rows for plan in plans), 0
+    tokens, under_way = 0, 0  # of whole batches, of the one that is drawn
+
+    def told(written: int) -> None:
+        nonlocal under_way
+        under_way += written
+        progress("completions", done, total, tokens=tokens + under_way)
+
     started = time.perf_counter()
     with judges:
         for plan in plans:
             rows: list[JsonRow] = []
             judges.begin(plan.group.name, plan.digest(), total=plan.rows)
-            for batch in generate(plan, generation_path(folder, plan)):
+            for batch in generate(plan, generation_path(folder, plan), told):
                 judges.submit(plan.group.name, batch)
                 rows += batch
                 done += len(batch)
-                tokens += sum(row["tokens"] for row in batch)
+                tokens += under_way or sum(row["tokens"] for row in batch)
+                under_way = 0
                 progress("completions", done, total, tokens=tokens)
             texts.generated[plan.group.name] = as_generated(plan.group.name, rows)
         texts.seconds["generating"] = time.perf_counter() - started

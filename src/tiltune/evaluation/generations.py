@@ -124,8 +124,15 @@ def generation_path(folder: Path, plan: GenerationPlan) -> Path:
     return folder / "generations" / f"{slug(plan.group.name)}-{plan.digest()[:12]}.jsonl"
 
 
-def generate(plan: GenerationPlan, path: Path) -> Iterator[list[JsonRow]]:
+def generate(
+    plan: GenerationPlan, path: Path, told: Callable[[int], object] | None = None
+) -> Iterator[list[JsonRow]]:
     """Batches of rows, those on disk first; each is on disk when it is yielded.
+
+    Args:
+        plan: what is drawn.
+        path: the file.
+        told: of each step of a batch that is drawn by itself, how many tokens it wrote.
 
     Raises:
         ModelError: the model's next-token law is not a number.
@@ -139,7 +146,7 @@ def generate(plan: GenerationPlan, path: Path) -> Iterator[list[JsonRow]]:
     numbers = range(-(-len(kept) // plan.batch), -(-plan.rows // plan.batch))
     with (
         path.open("a", encoding="utf-8", errors="surrogatepass") as file,
-        contextlib.closing(_draw_all(plan, numbers)) as drawn,
+        contextlib.closing(_draw_all(plan, numbers, told)) as drawn,
     ):
         for rows in drawn:
             file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
@@ -234,7 +241,9 @@ def _within(rows: Sequence[Row], section: PromptsSection) -> tuple[list[Row], in
     return kept, left_out
 
 
-def _draw_all(plan: GenerationPlan, numbers: Sequence[int]) -> Generator[list[JsonRow]]:
+def _draw_all(
+    plan: GenerationPlan, numbers: Sequence[int], told: Callable[[int], object] | None
+) -> Generator[list[JsonRow]]:
     """The batches of these numbers, in order, drawn side by side where that is possible.
 
     One batch a thread beats several threads a batch: steps of small models are too short to share.
@@ -245,7 +254,7 @@ def _draw_all(plan: GenerationPlan, numbers: Sequence[int]) -> Generator[list[Js
     alone = alone or plan.dialogue is not None  # a scorer that is asked may not bear two threads
     threads = 1 if alone else min(torch.get_num_threads(), len(numbers))
     if threads <= 1:
-        yield from (_batch(plan, number) for number in numbers)
+        yield from (_batch(plan, number, told) for number in numbers)
         return
     before = torch.get_num_threads()
     try:
@@ -271,7 +280,9 @@ def in_order(
         pool.shutdown(cancel_futures=True)
 
 
-def _batch(plan: GenerationPlan, number: int) -> list[JsonRow]:
+def _batch(
+    plan: GenerationPlan, number: int, told: Callable[[int], object] | None = None
+) -> list[JsonRow]:
     """The rows of one batch."""
     contender, protocol, prompts = plan.contender, plan.protocol, plan.group.prompts
     first = number * plan.batch
@@ -284,7 +295,7 @@ def _batch(plan: GenerationPlan, number: int) -> list[JsonRow]:
     contender.read_prompts([prompts[p] for p in dict.fromkeys(picks)])
 
     def once(contexts: Sequence[Sequence[int]]) -> Samples:
-        return contender.draw(contexts, law, generator=generator)
+        return contender.draw(contexts, law, generator=generator, told=told)
 
     earlier = list[list[Exchange]]()
     tokenizer = contender.loaded.tokenizer

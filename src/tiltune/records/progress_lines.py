@@ -20,12 +20,14 @@ class Speed:
         self._clock = clock
         self._phase, self._done = "", 0
         self._start, self._start_done, self._start_tokens = 0.0, 0, 0
-        self._at = 0.0
+        self._at, self._heard = 0.0, 0.0  # when it got so far, and when that was told last
 
     def begins(self, phase: str, done: int, tokens: int) -> bool:
         """Whether this is another phase than the one told of last, or the same once more."""
         begun = phase != self._phase or done < self._done
-        self._at = self._clock()
+        self._heard = self._clock()
+        if begun or done != self._done:
+            self._at = self._heard
         if begun:
             self._start, self._start_done, self._start_tokens = self._at, done, tokens
         self._phase, self._done = phase, done
@@ -42,15 +44,17 @@ class Speed:
         if done > 0 and self._done < total:
             left = seconds / done * (total - self._done) - (self._clock() - self._at)
             parts += [f"{duration(left)} left"] if left >= 0 else []
-        if tokens > self._start_tokens and seconds > 0:
-            parts.append(f"{(tokens - self._start_tokens) / seconds:,.0f} tokens/s")
+        heard = self._heard - self._start
+        if tokens > self._start_tokens and heard > 0:
+            parts.append(f"{(tokens - self._start_tokens) / heard:,.0f} tokens/s")
         for name, value in islice(numbers.items(), MOST_NUMBERS):
             parts.append(f"{words(name)} {rounded(value)}")
         return ", ".join(parts)
 
 
 class ProgressLines:
-    """A line every so many seconds or every per cent, whichever is rarer.
+    """A line every so many seconds or every per cent, whichever is rarer; within a part that takes
+    longer, as long as its tokens come.
 
     Args:
         say: takes a line.
@@ -67,7 +71,7 @@ class ProgressLines:
     ) -> None:
         self._say, self._seconds, self._clock = say, seconds, clock
         self._speed = Speed(clock)
-        self._last, self._done = clock(), 0
+        self._last, self._done, self._tokens = clock(), 0, 0
 
     def __call__(
         self,
@@ -81,10 +85,12 @@ class ProgressLines:
         """See `Progress`."""
         if self._speed.begins(phase, done, tokens):
             self._done = done
+            self._tokens = tokens
         now, more = self._clock(), done - self._done
-        if now - self._last < self._seconds or more == 0 or more * PARTS < total:
+        enough = more * PARTS >= total if more else tokens > self._tokens
+        if now - self._last < self._seconds or not enough:
             return
-        self._last, self._done = now, done
+        self._last, self._done, self._tokens = now, done, tokens
         told = self._speed.told(total, tokens, numbers)
         line = f"{phase}: {done:,} of {total:,} ({done / total:.0%})"
         self._say(", ".join(filter(None, (line, told))))

@@ -1,7 +1,7 @@
 """Draw, score, stamp: completions of the current snapshot, labelled by the constraint."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -113,14 +113,19 @@ class Sampler:
         picks = [place for place in places for _ in range(group_size)][:count]
         picks.sort(key=lambda place: len(self.prompts[place].ids))
         parts, completions, earlier = list[Samples](), list[Completion](), list[list[Exchange]]()
-        tokens = 0
-        for first in range(0, count, self.batch_size):
+        tokens, first = 0, 0
+
+        def told(written: int) -> None:
+            nonlocal tokens
+            tokens += written
             progress(DRAWING, first, count, tokens=tokens)
-            part, last, before = self._batch(lm, picks[first : first + self.batch_size])
+
+        for first in range(0, count, self.batch_size):
+            told(0)
+            part, last, before = self._batch(lm, picks[first : first + self.batch_size], told)
             parts.append(part)
             completions += last
             earlier += before
-            tokens += part.tokens
         progress(DRAWING, count, count, tokens=tokens)
         samples = concatenate(parts)
         samples = replace(
@@ -149,7 +154,7 @@ class Sampler:
         return scored
 
     def _batch(
-        self, lm: LanguageModel, picks: list[int]
+        self, lm: LanguageModel, picks: list[int], told: Callable[[int], None]
     ) -> tuple[Samples, list[Completion], list[list[Exchange]]]:
         """Completions of these prompts; of several turns also the last answers, and the others."""
         prompts, law = [self.prompts[place] for place in picks], self.law
@@ -160,7 +165,7 @@ class Sampler:
             law = replace(law, temperature=low + (high - low) * share)
 
         def once(contexts: Sequence[Sequence[int]]) -> Samples:
-            return draw(lm, contexts, law, self.ending, generator=self.generator)
+            return draw(lm, contexts, law, self.ending, generator=self.generator, told=told)
 
         if self.dialogue is None:
             samples, last, earlier = once([prompt.ids for prompt in prompts]), [], []
