@@ -28,7 +28,8 @@ def test_it_trains(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(ROOT)
     settings = (*SHORT, f"run.dir={tmp_path / 'run'}")
     method = load_config(path).method
-    assert path.stem == ("coordinate" if method.coordinate else method.kind)
+    switches = [name for name in ("coordinate", "shaping") if getattr(method, name, None)]
+    assert [path.stem] == (switches or [method.kind])
     options = [part for each in settings for part in ("--set", each)]
     assert tiny.tiltune("fit", str(path), *options) == 0
     records = read_records(tmp_path / "run" / "records.jsonl")

@@ -169,6 +169,11 @@ class PpoSection(GradientSection):
     decay: float = Field(
         default=0.95, ge=0, le=1, description="Lambda of the generalised advantages."
     )
+    shaping: Literal["automaton"] | None = Field(
+        default=None,
+        description="automaton: each token gains by how much it brings the constraint's automaton "
+        "nearer to what satisfies, counted from the rounds before. None: the end alone scores.",
+    )
 
 
 class GrpoSection(GradientSection):

@@ -21,6 +21,7 @@ from tiltune.models.chunks import Part, again_chunks, sum_chunks
 from tiltune.models.laws import LossOutput, token_log_probs
 from tiltune.models.lm import LanguageModel
 from tiltune.values.model import ValueModel
+from tiltune.values.shaping import Shaping
 from tiltune.values.state import StateValue
 
 Losses = Mapping[Literal["policy", "values"], LossOutput]
@@ -120,6 +121,7 @@ class Models:
         most_tokens: padded tokens of one forward pass at most, for `by_parts`.
         ends: ids, each of which ends a completion.
         kept: what the method kept of the rounds before, see `Work.kept`.
+        shaping: potential-based rewards, where the method's settings ask for them.
     """
 
     policy: LanguageModel
@@ -130,6 +132,7 @@ class Models:
     most_tokens: int = 2**14
     ends: tuple[int, ...] = ()
     kept: Samples | None = None
+    shaping: Shaping | None = None
 
 
 @dataclass(frozen=True)

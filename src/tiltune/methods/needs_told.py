@@ -45,6 +45,11 @@ def needs_told(needs: Needs, config: ResolvedConfig) -> str:
             f"wrong in at most {needs.feedback_tokens} tokens: {room:,} tokens of context after a "
             "prompt"
         )
+    if getattr(config.method, "shaping", None) is not None:
+        told.append(
+            "for method.shaping the states that the constraint's automaton passes, counted after "
+            "each round from its completions and from their replay out of every state"
+        )
     if config.method.coordinate:
         told.append(
             "for method.coordinate every 10th step of the value fit and of the policy update is "

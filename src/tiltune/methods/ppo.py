@@ -51,9 +51,12 @@ class Ppo:
         most = models.most_tokens
         reference = by_parts(samples, most, lambda part: taken_log_probs(models.reference, part))
         values = by_parts(samples, most, lambda part: _masked(_values(part, models), part))
-        gains = token_gains(samples, reference, kl_weight=self.kl_weight)
+        gains, numbers = token_gains(samples, reference, kl_weight=self.kl_weight), {}
+        if models.shaping is not None:
+            gains = gains + models.shaping.increments(samples)
+            numbers = {"shaping_start_potential": models.shaping.start(samples)}
         advantages = generalised_advantages(gains, values, samples.mask, decay=self.decay)
-        return Work(samples, {"advantages": advantages, "values": values})
+        return Work(samples, {"advantages": advantages, "values": values}, numbers)
 
     def loss(self, work: Work, models: Models, *, count: float) -> Losses:
         samples, start = work.samples, work.columns["values"]

@@ -164,6 +164,7 @@ class RoundRecord(BaseModel):
     elite_cost: float | None = None  # by the worst member, mean
     fallback_share: float | None = None  # of groups with too few feasible completions
     member_disagreement: float | None = None  # of R of whole completions, highest less lowest
+    shaping_start_potential: float | None = None  # 2Φ - 1 before the first token, mean
     method_numbers: dict[str, float] = {}  # what a method of the user's own measures, by name
 
     # The balance of both learning rates, where method.coordinate is set.
@@ -201,7 +202,7 @@ METHOD_FIELDS = frozenset(
         *("effective_sample_size_share", "weight_clipped_share", "prompts_without_target"),
         *("logprob_gap_nats", "policy_gradient_loss", "ratio_clipped_share"),
         *("kl_penalty_nats_per_token", "state_value_loss", "flow_loss", "log_z_nats"),
-        *("soft_policy_loss", "soft_value"),
+        *("soft_policy_loss", "soft_value", "shaping_start_potential"),
         *("log_ratio_variance", "floor_share", "replayed_share"),
         *("elite_loss_nats_per_token", "elite_satisfaction_rate", "elite_cost"),
         *("fallback_share", "member_disagreement"),

@@ -65,6 +65,7 @@ from tiltune.training.warm import LONGEST_PROMPT, WarmStart
 from tiltune.training.warm_choice import WarmText, choose_warm_start
 from tiltune.values import build as values_build
 from tiltune.values.fit import ValueLearner
+from tiltune.values.shaping import make_shaping, refuse_shaping
 from tiltune.values.state import StateValue
 from tiltune.values.windows_fit import MOST_WINDOWS, WINDOWS_A_STEP
 
@@ -209,10 +210,9 @@ def prepare(
     constraint = constraint or build_constraint(given.constraint)
     if to_train:
         refuse_conflict(given.constraint, constraint)
-    devices = (
-        hub.device_named(given.learner.device, "learner"),
-        hub.device_named(given.actor.device, "actor"),
-    )
+    refuse_shaping(given, constraint)
+    named = ((given.learner.device, "learner"), (given.actor.device, "actor"))
+    devices = hub.device_named(*named[0]), hub.device_named(*named[1])
     loaded, model, told = _load(given, devices[0])
     scale, threads = _scale(given, loaded)
     config = resolve(given, model, scale, method)
@@ -397,4 +397,5 @@ def make_learner(prepared: Prepared) -> Learner:
         state_values=values.to(policy.device) if values else None,
         ends=prepared.loaded.eos_ids,
         coordinator=coordinator_of(config),
+        shaping=make_shaping(config, prepared.constraint, prepared.loaded),
     )

@@ -24,6 +24,7 @@ from tiltune.training.balance import STEPS, Norms, balanced
 from tiltune.training.coordinator import Coordinator
 from tiltune.training.totals import Totals
 from tiltune.values.model import ValueModel
+from tiltune.values.shaping import Shaping
 from tiltune.values.state import StateValue
 
 WARM_UP_STEPS = 20
@@ -125,6 +126,7 @@ class Learner:
         state_values: where the method needs them; trained by its loss.
         ends: ids, each of which ends a completion.
         coordinator: sets the rates of policy and values; None: they are as stated.
+        shaping: rewards beside the score; it counts each round's completions after it.
     """
 
     def __init__(
@@ -139,6 +141,7 @@ class Learner:
         state_values: StateValue | None = None,
         ends: tuple[int, ...] = (),
         coordinator: Coordinator | None = None,
+        shaping: Shaping | None = None,
     ) -> None:
         self.method = method
         self.policy = policy
@@ -152,6 +155,7 @@ class Learner:
         self.state_values = state_values
         self.ends = ends
         self.coordinator = coordinator
+        self.shaping = shaping
         self.kept: Samples | None = None  # what the method wants of this round in the next
         self.version = 0
         self.steps_done = 0
@@ -239,6 +243,8 @@ class Learner:
         if self.state_values is not None and self.value_optimiser is not None:
             tensors["state_values"] = self.state_values.state()
             tensors["state_value_optimizer"] = self.value_optimiser.state()
+        if self.shaping is not None:
+            tensors["shaping"] = self.shaping.state()
         if self.kept is not None:
             tensors["kept"] = self.kept.to(torch.device("cpu")).tensors()
         return tensors, {
@@ -261,6 +267,8 @@ class Learner:
             self.coordinator.load_state(numbers.get("coordinator"))
         if self.corpus is not None:
             self.corpus.cursor.load_state(numbers["cursor"])
+        if self.shaping is not None:
+            self.shaping.load_state(tensors["shaping"])
         if "kept" in tensors:
             law = SamplingLaw(**numbers["kept_law"])
             self.kept = Samples(**tensors["kept"], law=law).to(self.policy.device)
@@ -281,6 +289,8 @@ class Learner:
         samples.require_labels()
         if self.state_values is not None and self.version == 0:
             self.state_values.start(samples, self.method.needs.level)
+            if self.shaping is not None:
+                self.state_values.shift(-self.shaping.start(samples))
         most = self._most_tokens(samples)
         models = Models(
             policy=self.policy,
@@ -291,9 +301,12 @@ class Learner:
             most_tokens=most,
             ends=self.ends,
             kept=self.kept,
+            shaping=self.shaping,
         )
         with torch.no_grad():
             work = self.method.prepare(samples, models)
+            if self.shaping is not None:
+                self.shaping.observe(samples)
         if work is not None:
             totals.known, self.kept = work.numbers, work.kept
         return _Target(work, models, self._order(len(work))) if work else None

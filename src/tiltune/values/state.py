@@ -44,6 +44,11 @@ class StateValue(nn.Module):
             start = math.log(max(float(samples.labels.mean()), 0.5 / len(samples)))
         nn.init.constant_(self.output.bias, start)
 
+    @torch.no_grad()
+    def shift(self, gain: float) -> None:
+        """Add this to every value."""
+        self.output.bias += gain
+
     def own_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What is trained and what a checkpoint must hold."""
         for name, value in self.trunk.trunk_parameters():

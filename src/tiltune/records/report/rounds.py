@@ -100,6 +100,7 @@ GROUPS: tuple[tuple[str, tuple[RoundColumn, ...]], ...] = (
             RoundColumn("log_ratio_variance", "variance of log(C p/π), squared nats", 4),
             RoundColumn("floor_share", "of the target by the floor alone, share", 4),
             RoundColumn("replayed_share", "replayed, share"),
+            RoundColumn("shaping_start_potential", "shaping, 2Φ - 1 at the start"),
         ),
     ),
     (
