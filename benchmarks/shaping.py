@@ -68,16 +68,18 @@ def main() -> None:
 
 
 def samples_needed(settings: tuple[str, ...], *, shaped: bool) -> int | None:
-    """Completions drawn when a round's rate is `ENOUGH` first; None: it never was."""
+    """Completions drawn for the updates before a version satisfies in `ENOUGH`; None: none does."""
     config = load_config(EXAMPLE, settings)
     if not shaped:
         method = config.method.model_copy(update={"shaping": None})
         config = config.model_copy(update={"method": method})
     with tempfile.TemporaryDirectory() as folder:
         place = config.run.model_copy(update={"dir": f"{folder}/run"})
+        drawn = 0
         for record in open_run(config.model_copy(update={"run": place}), resume=False).rounds():
             if record.satisfaction_rate >= ENOUGH:
-                return record.samples_drawn
+                return drawn
+            drawn += record.samples_drawn or 0
     return None
 
 

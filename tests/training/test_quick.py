@@ -69,14 +69,14 @@ def resolved(folder: Path, **tables: Any) -> ResolvedConfig:
 
 @pytest.mark.parametrize("kind", ["tilt", "sft", "grpo"])
 def test_what_was_cut_is_stated(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine on which the run takes four times what is left."""
+    """A machine on which two rounds take eight times what is left."""
     tree = tiny.workplace(tmp_path, method={"kind": kind, "rounds": 3})
     if kind != "tilt":
         del tree["value_model"]
     given = tiny.config(tree)
 
     def slow(*_: Any) -> Forecast:
-        return Forecast({"sampling": 4 * quick_module.SECONDS * quick_module.MARGIN}, 0)
+        return Forecast({"sampling": 8 * quick_module.SECONDS * quick_module.MARGIN}, 0)
 
     monkeypatch.setattr(quick_module, "forecast", slow)
     phases: list[str] = []
