@@ -115,14 +115,14 @@ class Sampler:
         parts, completions, earlier = list[Samples](), list[Completion](), list[list[Exchange]]()
         tokens, first = 0, 0
 
-        def told(written: int) -> None:
+        def drew(written: int) -> None:
             nonlocal tokens
             tokens += written
             progress(DRAWING, first, count, tokens=tokens)
 
         for first in range(0, count, self.batch_size):
-            told(0)
-            part, last, before = self._batch(lm, picks[first : first + self.batch_size], told)
+            drew(0)
+            part, last, before = self._batch(lm, picks[first : first + self.batch_size], drew)
             parts.append(part)
             completions += last
             earlier += before

@@ -47,7 +47,7 @@ class StateValue(nn.Module):
     @torch.no_grad()
     def shift(self, gain: float) -> None:
         """Add this to every value."""
-        self.output.bias += gain
+        self.output.bias.add_(gain)
 
     def own_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What is trained and what a checkpoint must hold."""
