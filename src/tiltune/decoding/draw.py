@@ -18,7 +18,7 @@ from tiltune.data.samples import Samples, SamplingLaw
 from tiltune.decoding.guidance import NothingAllowed, Values, shape_law
 from tiltune.errors import ModelError
 from tiltune.models.laws import log_softmax
-from tiltune.models.lm import LanguageModel
+from tiltune.models.lm import Cache, LanguageModel
 
 COMPACT_BELOW = 0.9
 """Rows leave once this share of the batch or less is unfinished; sooner, copying costs more."""
@@ -97,11 +97,16 @@ def draw(
         if going.float().mean() <= COMPACT_BELOW:
             kept = going.nonzero()[:, 0]
             places, token, mask = places[kept], token[kept], mask[kept]
-            for cache in caches:
-                if cache is not None:
-                    cache.reorder_cache(kept)
+            _reorder(caches, kept)
         fresh, mask = token, torch.nn.functional.pad(mask, (0, 1), value=True)
     return rows.samples(law)
+
+
+def _reorder(caches: Sequence[Cache], rows: Tensor) -> None:
+    """Keep these rows of each cache that there is."""
+    for cache in caches:
+        if cache is not None:
+            cache.reorder_cache(rows)
 
 
 def pick(probabilities: Float[Tensor, "N V"], generator: torch.Generator) -> Int[Tensor, "N 1"]:

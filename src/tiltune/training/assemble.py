@@ -358,9 +358,8 @@ def make_warm_start(prepared: Prepared) -> WarmStart | None:
     windows = cut_windows(rows, count, shape, seed=prepared.seeds.warm)
     if not windows:
         raise DataError(
-            f"value_model.warm_start = {section.warm_start}: no row of data.corpus or "
-            "value_model.warm_text has two tokens to begin a window at; give longer rows, or set "
-            "it to 0"
+            f"value_model.warm_start = {section.warm_start}: no row of data.corpus or value_model."
+            "warm_text has two tokens to begin a window at; give longer rows, or set it to 0"
         )
     law = prepared.loaded.policy
     settings = replace(values_build.value_settings(section, law), steps=section.warm_start)

@@ -112,22 +112,7 @@ class Sampler:
         places = self.cursor.next(-(-count // group_size))
         picks = [place for place in places for _ in range(group_size)][:count]
         picks.sort(key=lambda place: len(self.prompts[place].ids))
-        parts, completions, earlier = list[Samples](), list[Completion](), list[list[Exchange]]()
-        tokens, first = 0, 0
-
-        def drew(written: int) -> None:
-            nonlocal tokens
-            tokens += written
-            progress(DRAWING, first, count, tokens=tokens)
-
-        for first in range(0, count, self.batch_size):
-            drew(0)
-            part, last, before = self._batch(lm, picks[first : first + self.batch_size], drew)
-            parts.append(part)
-            completions += last
-            earlier += before
-        progress(DRAWING, count, count, tokens=tokens)
-        samples = concatenate(parts)
+        samples, completions, earlier = self._draw_all(lm, picks, progress)
         samples = replace(
             samples, policy_version=torch.full_like(samples.policy_version, policy_version)
         )
@@ -152,6 +137,27 @@ class Sampler:
         told = {"satisfaction_rate": scored.satisfied / count}
         progress(SCORING, count, count, numbers=told)
         return scored
+
+    def _draw_all(
+        self, lm: LanguageModel, picks: list[int], progress: Progress
+    ) -> tuple[Samples, list[Completion], list[list[Exchange]]]:
+        """See `_batch`, batch by batch."""
+        parts, completions, earlier = list[Samples](), list[Completion](), list[list[Exchange]]()
+        tokens, first, count = 0, 0, len(picks)
+
+        def drew(written: int) -> None:
+            nonlocal tokens
+            tokens += written
+            progress(DRAWING, first, count, tokens=tokens)
+
+        for first in range(0, count, self.batch_size):
+            drew(0)
+            part, last, before = self._batch(lm, picks[first : first + self.batch_size], drew)
+            parts.append(part)
+            completions += last
+            earlier += before
+        progress(DRAWING, count, count, tokens=tokens)
+        return concatenate(parts), completions, earlier
 
     def _batch(
         self, lm: LanguageModel, picks: list[int], told: Callable[[int], None]
