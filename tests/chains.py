@@ -7,6 +7,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from small_models import write_tokenizer
+from tiltune.data.samples import Samples, SamplingLaw
 from tiltune.models.hub import Loaded
 from tiltune.models.lm import LanguageModel
 from tiltune.worlds.testing import EnumerableModel
@@ -46,4 +47,26 @@ def chain(
         pad_id=EOS,
         context=6,
         parameters=0,
+    )
+
+
+def chain_samples(sentences: Sequence[tuple[int, ...]], *, limit: int, eos: int = EOS) -> Samples:
+    """These completions of the beginning; those with a b satisfy."""
+    count = len(sentences)
+    ids, mask = torch.full((count, limit), EOS), torch.zeros(count, limit, dtype=torch.bool)
+    for row, sentence in enumerate(sentences):
+        ids[row, : len(sentence)] = torch.tensor(sentence)
+        mask[row, : len(sentence)] = True
+    return Samples(
+        prompt_ids=torch.full((count, 1), BOS),
+        prompt_mask=torch.ones(count, 1, dtype=torch.bool),
+        ids=ids,
+        mask=mask,
+        written=mask,
+        proposal_logprobs=torch.zeros(count, limit),
+        ended=torch.tensor([sentence[-1] == eos for sentence in sentences]),
+        prompt_index=torch.zeros(count, dtype=torch.long),
+        policy_version=torch.zeros(count, dtype=torch.long),
+        labels=torch.tensor([float(B in sentence) for sentence in sentences]),
+        law=SamplingLaw(limit),
     )

@@ -57,6 +57,16 @@ def test_a_second_process_is_told_who_holds_the_folder(
     run_lock(tmp_path / "run").release()
 
 
+def test_a_script_that_ends_lets_go_and_says_nothing(tmp_path: Path) -> None:
+    """Its modules are taken apart before its objects are."""
+    script = HOLD.replace("sys.stdin.readline()\n", "held.myself = held\n")
+    ended = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "run")], capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert not (tmp_path / "run.lock").exists()
+
+
 def test_what_a_killed_process_left_is_no_obstacle(tmp_path: Path) -> None:
     with holder(tmp_path / "run") as other:
         other.send_signal(signal.SIGKILL)

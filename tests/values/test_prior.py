@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from chains import BOS, EOS, WORDS, A, B, chain
+from chains import BOS, EOS, WORDS, A, B, chain, chain_samples
 from small_automata import contains
 from small_models import llama
 from small_tokenizers import byte_level
 from tiltune.constraints.scores import Rule
-from tiltune.data.samples import Samples, SamplingLaw
+from tiltune.data.samples import Samples
 from tiltune.values.exact_ends import CERTAIN_LOGIT, COUNTS, ExactEnds, NoValues
 from tiltune.values.fit import ValueFit, ValueLearner, ValueSettings
 from tiltune.values.model import HeadValue, ValueModel
@@ -36,24 +36,7 @@ def automaton(tmp_path: Path) -> TokenAutomaton:
 
 
 def samples(sentences: Sequence[tuple[int, ...]] = SENTENCES, *, eos: int = EOS) -> Samples:
-    count = len(sentences)
-    ids, mask = torch.full((count, LIMIT), EOS), torch.zeros(count, LIMIT, dtype=torch.bool)
-    for row, sentence in enumerate(sentences):
-        ids[row, : len(sentence)] = torch.tensor(sentence)
-        mask[row, : len(sentence)] = True
-    return Samples(
-        prompt_ids=torch.full((count, 1), BOS),
-        prompt_mask=torch.ones(count, 1, dtype=torch.bool),
-        ids=ids,
-        mask=mask,
-        written=mask,
-        proposal_logprobs=torch.zeros(count, LIMIT),
-        ended=torch.tensor([sentence[-1] == eos for sentence in sentences]),
-        prompt_index=torch.zeros(count, dtype=torch.long),
-        policy_version=torch.zeros(count, dtype=torch.long),
-        labels=torch.tensor([float(B in sentence) for sentence in sentences]),
-        law=SamplingLaw(LIMIT),
-    )
+    return chain_samples(sentences, limit=LIMIT, eos=eos)
 
 
 def table(prior: StatePrior) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,23 @@ import pytest
 import torch
 
 import tiny
-from chains import BOS, EOS, WORDS, A, B, chain
+from chains import EOS, WORDS, A, B, chain, chain_samples
 from small_automata import contains
+from small_models import llama
 from tiltune.automata.kernel import posterior_kernel, state_values
 from tiltune.automata.text import combined
 from tiltune.constraints.scores import Rule
-from tiltune.data.samples import Samples, SamplingLaw
+from tiltune.data.samples import Samples
 from tiltune.errors import ConfigError
+from tiltune.methods.base import Models
+from tiltune.methods.ppo import Ppo
 from tiltune.models.laws import generalised_advantages
+from tiltune.training.learner import BetaRule, Learner, LearnerSettings, Trained
 from tiltune.training.run import open_run
+from tiltune.training.totals import Totals
 from tiltune.values.prior import edges_of, row_of
 from tiltune.values.shaping import Shaping
+from tiltune.values.state import StateValue
 from tiltune.values.token_automaton import TokenAutomaton
 
 LIMIT = 4
@@ -56,24 +63,10 @@ def shaping(tmp_path: Path) -> Shaping:
 
 
 def samples(sentences: list[tuple[int, ...]]) -> Samples:
-    count = len(sentences)
-    ids, mask = torch.full((count, LIMIT), EOS), torch.zeros(count, LIMIT, dtype=torch.bool)
-    for row, sentence in enumerate(sentences):
-        ids[row, : len(sentence)] = torch.tensor(sentence)
-        mask[row, : len(sentence)] = True
-    words = ["".join("ab"[each - A] for each in s if each in (A, B)) for s in sentences]
-    return Samples(
-        prompt_ids=torch.full((count, 1), BOS),
-        prompt_mask=torch.ones(count, 1, dtype=torch.bool),
-        ids=ids,
-        mask=mask,
-        written=mask,
-        proposal_logprobs=torch.zeros(count, LIMIT, dtype=torch.float64),
-        ended=torch.tensor([sentence[-1] == EOS for sentence in sentences]),
-        prompt_index=torch.zeros(count, dtype=torch.long),
-        policy_version=torch.zeros(count, dtype=torch.long),
-        labels=torch.tensor([float("b" in word and "bb" not in word) for word in words]),
-        law=SamplingLaw(LIMIT),
+    rows = chain_samples(sentences, limit=LIMIT)
+    met = [float(B in each and (B, B) not in itertools.pairwise(each)) for each in sentences]
+    return replace(
+        rows, labels=torch.tensor(met), proposal_logprobs=rows.proposal_logprobs.double()
     )
 
 
@@ -118,6 +111,33 @@ def test_it_is_what_a_baseline_would_do(decay: float, shaping: Shaping) -> None:
     torch.testing.assert_close(shaped, plain)
     other = generalised_advantages(gains(rows), values, rows.mask, decay=decay)
     assert (shaped - other).abs().max() > 0.1
+
+
+def test_ppo_adds_it_and_its_values_begin_at_what_is_then_to_come(shaping: Shaping) -> None:
+    rows, lm = samples(EVERY), llama()
+    models = Models(lm, lm, lm, state_values=StateValue(lm.clone("values")))
+    method = Ppo(kl_weight=0.0, decay=1.0)
+    plain = method.prepare(rows, models)
+    shaped = method.prepare(rows, replace(models, shaping=shaping))
+    # the values are 0 still: what is left of the increments from a token on is -Φ' before it
+    found = shaped.columns["advantages"] - plain.columns["advantages"]
+    torch.testing.assert_close(found, torch.where(rows.mask, -shaping._potentials(rows)[:, :-1], 0))
+    assert shaped.numbers == {"shaping_start_potential": shaping.start(rows)}
+    start = shaping.start(rows)
+    Learner(
+        method,
+        lm,
+        lm,
+        None,
+        LearnerSettings(1, 4, 1, 0.0),
+        BetaRule(1.0, 0.05, 50.0),
+        torch.Generator(),
+        state_values=models.state_values,
+        shaping=shaping,
+    )._prepare(Trained(rows, lm, None), Totals(1))
+    begun = float((2 * rows.labels - 1).mean()) - start
+    assert models.state_values is not None and abs(start) > 0.1
+    assert models.state_values.output.bias.item() == pytest.approx(begun, abs=1e-6)
 
 
 def test_replay_informs_states_that_no_completion_reached_and_stays_small(

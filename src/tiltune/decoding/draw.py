@@ -23,8 +23,8 @@ from tiltune.models.lm import Cache, LanguageModel
 COMPACT_BELOW = 0.9
 """Rows leave once this share of the batch or less is unfinished; sooner, copying costs more."""
 WIDE = 16_384
-"""Ids above which a token is found by its place in the cumulative sum: torch's own way draws a
-random number for every id, which on a CPU is a tenth of a 135-million-parameter model's step."""
+"""Ids above which, on a CPU, a token is found by its place in the cumulative sum: torch's own way
+draws a random number for every id there (`LOG.md`)."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def pick(probabilities: Float[Tensor, "N V"], generator: torch.Generator) -> Int
         probabilities: not negative, at least one of a row above 0.
         generator: on their device.
     """
-    if probabilities.shape[1] <= WIDE:
+    if probabilities.shape[1] <= WIDE or probabilities.device.type != "cpu":
         return probabilities.multinomial(1, generator=generator)
     below = probabilities.double().cumsum(1)
     shares = torch.rand(

@@ -1,5 +1,6 @@
 """One process at a time: a lock of the operating system, which a kill lets go of too."""
 
+import atexit
 import contextlib
 import json
 import os
@@ -117,9 +118,13 @@ def _now() -> str:
 
 @cache
 def _held() -> "weakref.WeakSet[Lock]":
-    """The locks of this process. One that it forks, such as a scorer's helper, holds none of them,
-    or it would keep everybody out when it outlives a kill of this one."""
+    """The locks of this process, which are let go at its end, while that can still be done.
+
+    One that it forks, such as a scorer's helper, holds none of them, or it would keep everybody out
+    when it outlives a kill of this one.
+    """
     held = weakref.WeakSet[Lock]()
+    atexit.register(lambda: [lock.release() for lock in [*held]])
     if sys.platform != "win32":
         os.register_at_fork(after_in_child=lambda: [lock.forget() for lock in [*held]])
     return held

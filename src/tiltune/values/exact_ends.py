@@ -91,9 +91,15 @@ class ExactEnds(ValueModel):
         return self.inner.read_weights()
 
     def columns_beside(
-        self, states: Float[Tensor, "N K s"], ids: Tensor, mask: Tensor, *, keep: int
+        self,
+        law: LanguageModel,
+        states: Float[Tensor, "N K s"],
+        ids: Tensor,
+        mask: Tensor,
+        *,
+        keep: int,
     ) -> Columns:
-        return self.inner.columns_beside(states, ids, mask, keep=keep)
+        return self.inner.columns_beside(law, states, ids, mask, keep=keep)
 
     @property
     def spares_kept_law(self) -> bool:

@@ -90,7 +90,13 @@ class ValueModel(ABC, nn.Module):
         return states, self.columns(ids, mask, keep=keep)
 
     def columns_beside(
-        self, states: Float[Tensor, "N K s"], ids: Tensor, mask: Tensor, *, keep: int
+        self,
+        law: LanguageModel,
+        states: Float[Tensor, "N K s"],
+        ids: Tensor,
+        mask: Tensor,
+        *,
+        keep: int,
     ) -> Columns:
         """The columns, where the law's states at the same prefixes are kept: `columns_with_law`."""
         return self.columns(ids, mask, keep=keep)
@@ -274,12 +280,19 @@ class HeadValue(ValueModel):
         return states[:, -keep:], self.columns_of(ids, mask, states, keep)
 
     def columns_beside(
-        self, states: Float[Tensor, "N K s"], ids: Tensor, mask: Tensor, *, keep: int
+        self,
+        law: LanguageModel,
+        states: Float[Tensor, "N K s"],
+        ids: Tensor,
+        mask: Tensor,
+        *,
+        keep: int,
     ) -> Columns:
         """Over a wide vocabulary these states are all that it reads of the snapshot: no pass."""
-        if self.sized and not self.snapshot.whole:
+        assert law is self.snapshot, "a head reads the hidden states of its own snapshot alone"
+        if self.sized and not law.whole:
             return self.columns_of(ids, mask, states, keep)
-        return super().columns_beside(states, ids, mask, keep=keep)
+        return super().columns_beside(law, states, ids, mask, keep=keep)
 
     @property
     def spares_kept_law(self) -> bool:

@@ -57,7 +57,7 @@ class ReadValues:
             columns = model.columns(ids, mask, keep=keep)
         elif law.states is not None:
             states = law.states.to(ids.device)
-            columns = model.columns_beside(states, ids, mask, keep=keep)
+            columns = model.columns_beside(law.lm, states, ids, mask, keep=keep)
         else:
             self._states, columns = model.columns_with_law(law.lm, ids, mask, keep=keep)
         self._model, self._samples, self._law = model, samples, law
