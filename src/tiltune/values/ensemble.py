@@ -65,13 +65,7 @@ class Ensemble(ValueModel):
         return states[:, -keep:], self._columns(ids, mask, states, keep)
 
     def columns_beside(
-        self,
-        law: LanguageModel,
-        states: Float[Tensor, "N K s"],
-        ids: Tensor,
-        mask: Tensor,
-        *,
-        keep: int,
+        self, law: LanguageModel, states: Tensor, ids: Tensor, mask: Tensor, *, keep: int
     ) -> Columns:
         return self._joined(
             head.columns_beside(law, states, ids, mask, keep=keep) for head in self._heads

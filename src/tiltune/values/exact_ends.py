@@ -91,13 +91,7 @@ class ExactEnds(ValueModel):
         return self.inner.read_weights()
 
     def columns_beside(
-        self,
-        law: LanguageModel,
-        states: Float[Tensor, "N K s"],
-        ids: Tensor,
-        mask: Tensor,
-        *,
-        keep: int,
+        self, law: LanguageModel, states: Tensor, ids: Tensor, mask: Tensor, *, keep: int
     ) -> Columns:
         return self.inner.columns_beside(law, states, ids, mask, keep=keep)
 

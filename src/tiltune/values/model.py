@@ -90,15 +90,9 @@ class ValueModel(ABC, nn.Module):
         return states, self.columns(ids, mask, keep=keep)
 
     def columns_beside(
-        self,
-        law: LanguageModel,
-        states: Float[Tensor, "N K s"],
-        ids: Tensor,
-        mask: Tensor,
-        *,
-        keep: int,
+        self, law: LanguageModel, states: Tensor, ids: Tensor, mask: Tensor, *, keep: int
     ) -> Columns:
-        """The columns, where the law's states at the same prefixes are kept: `columns_with_law`."""
+        """As `columns_with_law`, where the law's states at these prefixes, [N, K, s], are kept."""
         return self.columns(ids, mask, keep=keep)
 
     def with_law(
@@ -280,13 +274,7 @@ class HeadValue(ValueModel):
         return states[:, -keep:], self.columns_of(ids, mask, states, keep)
 
     def columns_beside(
-        self,
-        law: LanguageModel,
-        states: Float[Tensor, "N K s"],
-        ids: Tensor,
-        mask: Tensor,
-        *,
-        keep: int,
+        self, law: LanguageModel, states: Tensor, ids: Tensor, mask: Tensor, *, keep: int
     ) -> Columns:
         """Over a wide vocabulary these states are all that it reads of the snapshot: no pass."""
         assert law is self.snapshot, "a head reads the hidden states of its own snapshot alone"
