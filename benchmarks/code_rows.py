@@ -3,15 +3,19 @@
     python benchmarks/code_rows.py MBPP.jsonl ROWS.jsonl [--chat]
 
 The rows go with `constraint.kind = "execution"` and `public_tests_field = "public_tests"`. With
---chat the prompt is a user's turn.
+--chat the prompt is a user's turn. MBPP's prompts show every test as an example; here they show the
+public one alone, or the answers to the private ones would stand before the model's eyes.
 """
 
 import ast
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
+EXAMPLE = re.compile(r'^[ \t]*>>> .*?(?=^[ \t]*(?:>>> |"""))', re.MULTILINE | re.DOTALL)
+"""A call of a docstring and what it gives, up to the next one or to the end of the docstring."""
 ASKED = "Complete this Python function. Give the whole code.\n\n"
 
 
@@ -27,13 +31,20 @@ def code_row(problem: dict[str, Any], *, chat: bool = False) -> dict[str, Any]:
     )
     name = f"candidate = {problem['entry_point']}\n"
     asserts = [ast.unparse(node) for node in check.body]
-    prompt = problem["prompt"]
+    prompt = public_prompt(problem["prompt"])
     asked = [{"role": "user", "content": ASKED + prompt.strip()}]
     return {
         **({"messages": asked} if chat else {"prompt": prompt}),
         "public_tests": name + asserts[0],
         "tests": name + "\n".join(asserts[1:] or asserts),
     }
+
+
+def public_prompt(prompt: str) -> str:
+    """The prompt with the first of its examples alone, which is the first test."""
+    first = EXAMPLE.search(prompt)
+    end = first.end() if first is not None else 0
+    return prompt[:end] + EXAMPLE.sub("", prompt[end:])
 
 
 def main() -> None:

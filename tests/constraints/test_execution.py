@@ -75,6 +75,24 @@ def test_the_block_of_an_answer_is_run_and_told_of() -> None:
     assert {code for code, _, _ in sandbox.runs} == {"def f(): return 1\n"}
 
 
+def test_a_block_of_the_prompt_is_not_run_in_the_answers_place() -> None:
+    sandbox = Recorder()
+    constraint = _in(sandbox, text="prompt+completion")
+    asked = "Such as:\n```python\ndef g(): return 2\n```\n"
+    answer = Completion(asked, "```python\ndef f(): return 1\n```", row={"tests": "assert f()"})
+    constraint.score([answer])
+    assert [code for code, _, _ in sandbox.runs] == ["def f(): return 1\n"]
+
+
+@pytest.mark.parametrize("text", ["", " \n", "# to do\n", "```python\n\n```"])
+def test_no_code_costs_what_broken_code_costs(text: str) -> None:
+    sandbox = Recorder()
+    row = {"tests": "assert f()", "public": "assert f"}
+    said = _in(sandbox, public_tests_field="public").feedback([Completion("", text, row=row)])
+    assert said[0] is not None and not said[0].parses
+    assert sandbox.runs == []
+
+
 def test_the_prompt_can_be_a_part_of_the_code() -> None:
     constraint = _constraint(text="prompt+completion")
     row = {"tests": "assert f() == 1"}

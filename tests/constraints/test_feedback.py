@@ -1,5 +1,6 @@
 """What constraints tell the model of an answer: which can, what they say, what stays private."""
 
+import doctest
 import json
 import sys
 from pathlib import Path
@@ -119,7 +120,29 @@ def test_settings_that_name_no_feedback_hash_as_before() -> None:
     assert "feedback" not in json.loads(config.model_dump_json())
 
 
-@pytest.mark.skipif(not MBPP.exists(), reason="needs MBPP, which is not part of the project")
+needs_mbpp = pytest.mark.skipif(
+    not MBPP.exists(), reason="needs MBPP, which is not part of the project"
+)
+
+
+@needs_mbpp
+def test_prompts_of_code_do_not_show_the_private_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MBPP's own show all of them as examples of a docstring, with the values that are expected."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from code_rows import code_row
+
+    read = doctest.DocTestParser().get_examples
+    for line in MBPP.read_text("utf-8").splitlines():
+        problem = json.loads(line)
+        given, row = read(problem["prompt"]), code_row(problem)
+        assert len(given) == 3
+        (shown,) = read(row["prompt"])
+        assert shown.source == given[0].source
+        assert shown.want.partition('"""')[0].strip() == given[0].want.strip()
+        assert row["prompt"].rstrip().endswith('"""')
+
+
+@needs_mbpp
 def test_public_tests_are_told_and_private_ones_judge(monkeypatch: pytest.MonkeyPatch) -> None:
     """A scripted policy on a problem of MBPP: nonsense, wrong, right in public alone, right."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
@@ -129,7 +152,7 @@ def test_public_tests_are_told_and_private_ones_judge(monkeypatch: pytest.Monkey
     row = code_row(problem)
     assert row["public_tests"].count("assert") == 1
     asked_in_chat = code_row(problem, chat=True)
-    assert problem["prompt"].strip() in asked_in_chat.pop("messages")[0]["content"]
+    assert row["prompt"].strip() in asked_in_chat.pop("messages")[0]["content"]
     assert asked_in_chat == {name: row[name] for name in ("public_tests", "tests")}
     assert row["tests"].count("assert") == 2
     constraint = built(

@@ -77,6 +77,12 @@ BLOCK = "def f():\n    return 1\n"
     [
         (f"Here it is:\n\n```python\n{BLOCK}```\nIt returns 1.", BLOCK),
         (f"```\n{BLOCK}```\n\n```python\nf(\n```", BLOCK),
+        (f"First\n```bash\npip install it\n```\nthen\n```python\n{BLOCK}```", BLOCK),
+        (f"```\n```\nSorry:\n```\n{BLOCK}```", BLOCK),
+        ("```\ng(\n```\n\n```\nf(\n```", "g(\n"),
+        (f"~~~python\n{BLOCK}~~~\nDone.", BLOCK),
+        (f"````md\n{BLOCK}````", BLOCK),
+        ("1. So:\n   ```python\n   def f():\n       return 1\n   ```\n2. Run it.", BLOCK),
         (f"Sure!\n```py\n{BLOCK}", BLOCK),
         (f"  ```python\r\n{BLOCK}  ```", BLOCK),
         (f'"""A doc:\n```\nf()\n```\n"""\n{BLOCK}', f'"""A doc:\n```\nf()\n```\n"""\n{BLOCK}'),
@@ -88,3 +94,12 @@ BLOCK = "def f():\n    return 1\n"
 )
 def test_an_answers_code_is_its_first_block_unless_all_of_it_parses(text: str, code: str) -> None:
     assert code_of(text) == code
+
+
+def test_a_block_of_the_prompt_is_not_the_answers() -> None:
+    """One that the prompt opens for the answer is."""
+    asked = "Such as\n```python\ng()\n```\n"
+    text = f"{asked}Here:\n```\n{BLOCK}```"
+    assert code_of(text, len(asked)) == BLOCK
+    opened = f"{asked}```python\n"
+    assert code_of(f"{opened}{BLOCK}```\nThat is it.", len(opened)) == BLOCK

@@ -20,8 +20,8 @@ class PythonSyntaxConfig(TextSection):
 
 
 class ExecutionConfig(TextSection):
-    """The text is Python code that passes the tests of its row, run in a sandbox; or its first
-    block between lines of ``` is, where not all of it parses."""
+    """The text is Python code that passes the tests of its row, run in a sandbox; or a block of the
+    answer's between lines of ``` is, the first that parses, where not all of the text does."""
 
     is_requirement: ClassVar[bool] = True
     effort: ClassVar[frozenset[str]] = frozenset({"parallel"})

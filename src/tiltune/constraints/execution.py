@@ -8,7 +8,7 @@ from typing import TypeVar, final
 
 from tiltune.config import ExecutionConfig
 from tiltune.constraints.base import TextConstraint, shown
-from tiltune.constraints.python_syntax import code_of, judge_syntax
+from tiltune.constraints.python_syntax import code_of, has_statements, judge_syntax
 from tiltune.constraints.sandbox.available import best_isolation
 from tiltune.constraints.sandbox.base import Limits, Outcome, Sandbox
 from tiltune.constraints.sandbox.local import LocalSandbox, require_linux
@@ -94,8 +94,9 @@ class Execution:
         tests = _source(completion, self.config.tests_field, where, "tests_field")
         public = self.config.public_tests_field
         has_public = public is not None and completion.row.get(public) is not None
+        judged = judged_text(completion, self.config.text)
         return Trial(
-            code_of(judged_text(completion, self.config.text)),
+            code_of(judged, len(judged) - len(completion.text)),
             tests,
             _source(completion, public, where, "public_tests_field")
             if public is not None and has_public
@@ -118,6 +119,8 @@ class Execution:
         fault = judge_syntax(trial.code)
         if fault.value == 0:
             return Feedback(f"The code does not parse: {fault.reason}.\n{RETRY}", parses=False)
+        if not has_statements(trial.code):  # else no code at all would cost less than broken code
+            return Feedback(f"There is no code.\n{RETRY}", parses=False)
         outcome = self._run(trial, trial.public, "public_tests_field")
         if outcome.kind == "pass":
             return None

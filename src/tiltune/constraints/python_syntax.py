@@ -2,6 +2,7 @@
 
 import ast
 import re
+import textwrap
 import warnings
 from collections.abc import Sequence
 
@@ -11,7 +12,9 @@ from tiltune.constraints.scores import Score
 
 Span = tuple[int, int]
 
-_FENCED = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
+_FENCED = re.compile(
+    r"^[ \t]*(`{3,}|~{3,})[^\n`]*\n(.*?)(?:^[ \t]*\1|\Z)", re.DOTALL | re.MULTILINE
+)
 _LINE = re.compile(r"\r\n|\r|\n")  # what ends a line of Python, and nothing else does
 
 
@@ -36,9 +39,7 @@ def judge_syntax(text: str) -> Score:
         kind = "a null character" if odd.group() == "\0" else "half of a surrogate pair"
         return _refused(text, f"{kind}, which Python source cannot hold", odd.span())
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the text's style, such as "\d"
-            ast.parse(text)
+        _parsed(text)
     except SyntaxError as error:
         return _refused(text, error.msg, _span(text, error))
     except (RecursionError, MemoryError):  # the parser's own stack, not this machine's memory
@@ -46,14 +47,34 @@ def judge_syntax(text: str) -> Score:
     return Score(1.0)
 
 
-def code_of(text: str) -> str:
-    """The code of an answer: the whole text where that parses, else its first block between lines
-    of ``` (to the end, where no second one comes), as chat models write it; without one the text.
+def has_statements(text: str) -> bool:
+    """Whether a text that parses holds more than comments and blank lines."""
+    return bool(_parsed(text).body)
+
+
+def code_of(text: str, answer: int = 0) -> str:
+    """The code of an answer: the whole text where that parses, else the first of its blocks that
+    does, or that there is; without one the text.
+
+    A block stands between lines of ``` or ~~~, as chat models write it, and goes to the end where no
+    second such line comes; one that is indented as a whole, such as in a list, is moved to the left.
+
+    Args:
+        text: as judged.
+        answer: where in it the answer begins; a block that ends before is not the answer's.
     """
     if judge_syntax(text).value == 1:
         return text
-    block = _FENCED.search(text)
-    return block[1] if block is not None else text
+    found = [each for each in _FENCED.finditer(text) if each.end() > answer]
+    blocks = [textwrap.dedent(each[2]) for each in found if each[2].strip()]
+    parsing = (block for block in blocks if judge_syntax(block).value == 1)
+    return next(parsing, blocks[0] if blocks else text)
+
+
+def _parsed(text: str) -> ast.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the text's style, such as "\d"
+        return ast.parse(text)
 
 
 def _refused(text: str, why: str, span: Span) -> Score:
