@@ -2,6 +2,7 @@
 
 import contextlib
 import ipaddress
+import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,7 +74,8 @@ def listening(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=512)
     except OSError as error:
-        reason = error.strerror or str(error)
+        number = error.errno or 0  # what is no name of a host has one below 0
+        reason = os.strerror(number) if number > 0 else str(error.strerror)
         raise ConfigError(
             f"--host {host} --port {port}: cannot listen there: {reason}; give another --port "
             "(0: any that is free), an address of this machine's, or end what listens there"
