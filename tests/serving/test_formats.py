@@ -45,6 +45,14 @@ def bytewise(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
         yield found
 
 
+def is_whole(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
 def test_every_answer_meets_the_schema_or_is_marked(bytewise: Serving) -> None:
     answer = bytewise.client().chat.completions.create(
         model="bytewise",
@@ -62,8 +70,9 @@ def test_every_answer_meets_the_schema_or_is_marked(bytewise: Serving) -> None:
             found = json.loads(choice.message.content or "")
             assert found["a"] in (1, 22) and isinstance(found["ok"], bool) and len(found) == 2
             assert mark["satisfied"] is True
-        else:
-            assert mark["satisfied"] is False and mark["reason"]
+        else:  # cut within it, or in the white space that may follow
+            assert mark["satisfied"] is is_whole(choice.message.content or "")
+            assert mark["satisfied"] or mark["reason"]
     assert ended > 4
 
 

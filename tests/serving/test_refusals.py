@@ -171,6 +171,7 @@ def test_who_finds_no_room_is_told_when_to_come_again(
     narrow: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = threading.Event()
+    until(lambda: narrow.engine.load.running == 0)
     monkeypatch.setattr(narrow.engine.contender.loaded.policy, "forward", slow(narrow, gate))
     answers: list[Any] = []
 
@@ -200,6 +201,7 @@ def test_a_client_that_leaves_costs_nothing_more(
     gate = threading.Event()
     monkeypatch.setattr(narrow.engine.contender.loaded.policy, "forward", slow(narrow, gate))
     load = narrow.engine.load
+    until(lambda: load.running == 0)  # it is told of a row's end before it has let go of it
     before, tokens = load.cancelled, load.tokens
     host, port = narrow.url.removeprefix("http://").split(":")
     body = json.dumps({**TEXT, "max_tokens": 20, "n": 4, "stream": stream}).encode()

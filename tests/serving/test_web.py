@@ -145,9 +145,9 @@ def test_log_probabilities_are_the_guided_law_s(guided: Serving) -> None:
     contender = guided.served.contender
     ids = torch.tensor([contender.loaded.tokenizer("the cat")["input_ids"]])
     mask = torch.ones_like(ids).bool()
-    logits = contender.loaded.policy.forward(ids, mask).logits[:, -1]
+    logits = contender.loaded.policy.forward(ids, mask).logits[:, -1].detach()
     values: Any = contender.values
-    learnt = values.limited(4).step(ids, mask)[0]
+    learnt = values.limited(4).step(ids, mask)[0].detach()
     joint = (logits.log_softmax(-1) + torch.nn.functional.logsigmoid(learnt)).log_softmax(-1)[0]
     vocabulary = contender.loaded.tokenizer.get_vocab()
     assert found is not None and found.tokens and found.top_logprobs and found.token_logprobs

@@ -9,6 +9,9 @@ from typing import Any, final
 from tiltune.data.encode import Decoder
 from tiltune.serving.batch import Piece, Token
 
+IMPOSSIBLE = -9999.0
+"""What OpenAI says of a token that cannot be; JSON has no infinity."""
+
 
 @dataclass
 class Gathered:
@@ -117,9 +120,9 @@ class Shape:
             self._lengths[place] = offsets[-1] + len(text)
         return {
             "tokens": texts,
-            "token_logprobs": [each.log_prob for each in tokens],
+            "token_logprobs": [max(each.log_prob, IMPOSSIBLE) for each in tokens],
             "top_logprobs": [
-                {self._text(token): log_prob for token, log_prob in each.likeliest}
+                {self._text(token): max(log_prob, IMPOSSIBLE) for token, log_prob in each.likeliest}
                 for each in tokens
             ],
             "text_offset": offsets,
@@ -127,8 +130,7 @@ class Shape:
 
     def _named(self, token: int, log_prob: float) -> dict[str, Any]:
         text = self._text(token)
-        # JSON has no infinity; OpenAI says -9999 of what cannot be
-        log_prob = max(log_prob, -9999.0)
+        log_prob = max(log_prob, IMPOSSIBLE)
         return {"token": text, "logprob": log_prob, "bytes": list(text.encode("utf-8", "replace"))}
 
     def _text(self, token: int) -> str:

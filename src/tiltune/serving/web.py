@@ -30,7 +30,9 @@ PAGE = {
     "/page.css": ("page.css", "text/css"),
     "/page.js": ("page.js", "text/javascript"),
 }
-OWN_ALONE = "default-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'none'"
+OWN_ALONE = (
+    "default-src 'self'; img-src data:; base-uri 'none'; frame-ancestors 'none'; form-action 'none'"
+)
 """What a browser may load into the page: what this server sends."""
 
 
