@@ -11,7 +11,7 @@ import tiny
 from tiltune.data.encode import Prompt
 from tiltune.data.samples import SamplingLaw
 from tiltune.evaluation.contender import Contender, open_contender
-from tiltune.serving.batch import Cohort, Job, Piece, settled
+from tiltune.serving.batch import Cohort, Fragment, Job, settled
 from tiltune.values import outputs
 
 TEXTS = ("the cat", "and", "the dog sat and the cat", "ran", "the", "and the dog ran", "cat cat")
@@ -41,7 +41,7 @@ def contender(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield found
 
 
-def jobs(contender: Contender, told: list[list[Piece]], *, guided: bool) -> list[Job]:
+def jobs(contender: Contender, told: list[list[Fragment]], *, guided: bool) -> list[Job]:
     tokenizer = contender.loaded.tokenizer
     made: list[Job] = []
     for place, text in enumerate(TEXTS):
@@ -69,7 +69,7 @@ def alone(contender: Contender, job: Job) -> tuple[str, bool, int]:
 def test_tokens_are_those_of_draw_whoever_the_neighbours_are(
     contender: Contender, guided: bool
 ) -> None:
-    told: list[list[Piece]] = []
+    told: list[list[Fragment]] = []
     waiting = jobs(contender, told, guided=guided)
     cohort = Cohort(contender, waiting[:2], guided=guided)
     cohort.step()

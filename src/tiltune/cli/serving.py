@@ -1,5 +1,6 @@
 """serve: a tuned model over HTTP."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -52,14 +53,14 @@ def serve(
     if token is not None and not token.strip():
         raise ConfigError("--token: the token is empty; give one, or leave it out")
     try:
-        import fastapi  # noqa: F401  # before torch is loaded, so that the message comes at once
-        import uvicorn  # noqa: F401
+        for name in ("fastapi", "uvicorn"):  # before torch, so that the message comes at once
+            import_module(name)
     except ImportError as missing:
         raise ConfigError(
             f"serve needs FastAPI and uvicorn ({missing}); run: pip install 'tiltune[serve]'"
         ) from missing
-    from tiltune.serving.server import Service
+    from tiltune.serving.server import ServeOptions
     from tiltune.serving.server import serve as answer
 
-    service = Service(guided, host, port, batch, waiting, token)
+    service = ServeOptions(guided, host, port, batch, waiting, token)
     answer(run, service, say)

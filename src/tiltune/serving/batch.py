@@ -46,7 +46,7 @@ class Token:
 
 
 @dataclass(frozen=True)
-class Piece:
+class Fragment:
     """What a completion has grown by; `tokens` are those that it shows since the last piece.
 
     Attributes:
@@ -74,7 +74,7 @@ class Job:
         prompt: what it completes.
         law: temperature, top-p, limit, and whether the served values guide it.
         seed: of its generator.
-        tell: takes each `Piece`, in the thread that writes; the last one has a reason or an error.
+        tell: takes each `Fragment`, in the thread that writes; the last one has a reason or an error.
         stops: texts before which it is cut.
         likeliest: tokens to name beside each that is written; None: no log-probabilities either.
         streamed: whether it wants pieces before its end.
@@ -85,7 +85,7 @@ class Job:
     prompt: Prompt
     law: SamplingLaw
     seed: int
-    tell: Callable[[Piece], object]
+    tell: Callable[[Fragment], object]
     stops: tuple[str, ...] = ()
     likeliest: int | None = None
     streamed: bool = False
@@ -126,7 +126,7 @@ class Writing:
         return not reason
 
     def fail(self, error: TiltuneError) -> None:
-        self.job.tell(Piece("", error=error))
+        self.job.tell(Fragment("", error=error))
 
     def _tell(self, text: str, reason: str) -> None:
         further = text[len(self.told) :] if text.startswith(self.told) else ""
@@ -134,7 +134,7 @@ class Writing:
             return
         tokens, self.untold = tuple(self.untold), []
         self.told += further
-        self.job.tell(Piece(further, tokens, reason, text if reason else "", len(self.ids)))
+        self.job.tell(Fragment(further, tokens, reason, text if reason else "", len(self.ids)))
 
 
 def settled(text: str, stops: Sequence[str]) -> int:

@@ -10,10 +10,10 @@ import torch
 
 from tiltune.errors import RunError, TiltuneError
 from tiltune.evaluation.contender import Contender
-from tiltune.serving.batch import Cohort, Job, Piece
+from tiltune.serving.batch import Cohort, Fragment, Job
 
 
-class Busy(Exception):
+class NoRoom(Exception):
     """So many completions wait already that further ones would only wait too long."""
 
 
@@ -74,7 +74,7 @@ class Engine:
         """Queue them, all or none.
 
         Raises:
-            Busy: there is no room for all of them.
+            NoRoom: there is no room for all of them.
             Stopped: the engine takes no more.
         """
         with self._changed:
@@ -82,7 +82,7 @@ class Engine:
                 raise Stopped("the server stops")
             held = len(self._queue) + self.load.running
             if held + len(jobs) > self.rows + self.waiting:
-                raise Busy
+                raise NoRoom
             self._queue.extend(jobs)
             self.load.waiting = len(self._queue)
             self._changed.notify()
@@ -105,7 +105,7 @@ class Engine:
         error = Stopped("the server stops; ask again later")
         left = [row.job for _, cohort in self._cohorts for row in cohort.rows]
         for job in (*left, *self._queue):
-            job.tell(Piece("", error=error))
+            job.tell(Fragment("", error=error))
 
     def _joining(self) -> list[Job]:
         """The next ones that there is room for; together no more tokens than one pass reads."""

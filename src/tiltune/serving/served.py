@@ -18,8 +18,8 @@ from tiltune.data.samples import SamplingLaw
 from tiltune.errors import ConstraintError, DataError
 from tiltune.evaluation.contender import Contender, open_contender
 from tiltune.records.run_folder import is_run_folder, read_config
-from tiltune.serving.batch import Job, Piece
-from tiltune.serving.wire import ChatRequest, CompletionRequest, Drawing, Refusal
+from tiltune.serving.batch import Fragment, Job
+from tiltune.serving.wire import ChatRequest, CompletionRequest, DrawRequest, Refused
 from tiltune.values.exact_ends import ExactEnds, NoValues
 from tiltune.values.token_grammar import TokenGrammar
 
@@ -31,7 +31,7 @@ KEPT_GRAMMARS = 32
 
 
 @dataclass(frozen=True)
-class Format:
+class AnswerFormat:
     """A response format: what judges it, and what keeps a completion to it.
 
     Attributes:
@@ -56,7 +56,7 @@ class Asked:
 
     prompts: tuple[Prompt, ...]
     jobs: tuple[Job, ...]
-    format: Format | None
+    format: AnswerFormat | None
     guided: bool
 
 
@@ -98,7 +98,7 @@ class Served:
         """Which weights answer, and whether values guide them."""
         return f"tiltune-{self.contender.digest[:12]}-{'guided' if guided else 'plain'}"
 
-    def asked(self, request: Drawing, tell: Callable[[int, Piece], object]) -> Asked:
+    def asked(self, request: DrawRequest, tell: Callable[[int, Fragment], object]) -> Asked:
         """What a request asks for, as jobs; may take a while where a schema is new.
 
         Args:
@@ -106,11 +106,11 @@ class Served:
             tell: takes the place of a job and what is told of it.
 
         Raises:
-            Refusal: it cannot be answered, and why.
+            Refused: it cannot be answered, and why.
         """
         if request.model not in self.names:
             known = " or ".join(repr(name) for name in self.names)
-            raise Refusal(
+            raise Refused(
                 404,
                 f"model: {request.model!r} is not served here; ask for {known}",
                 param="model",
@@ -143,7 +143,7 @@ class Served:
         return Asked(tuple(prompts), tuple(jobs), form, guided)
 
     def verdict(
-        self, prompt: Prompt, text: str, form: Format | None, *, ended: bool
+        self, prompt: Prompt, text: str, form: AnswerFormat | None, *, ended: bool
     ) -> dict[str, Any] | None:
         """What the run's constraint and the response format say of a completion; None: nobody asks.
 
@@ -166,11 +166,11 @@ class Served:
                 found |= {"satisfied": False, "reason": found["reason"] or score.reason}
         return found
 
-    def _rows(self, request: Drawing) -> list[dict[str, Any]]:
+    def _rows(self, request: DrawRequest) -> list[dict[str, Any]]:
         if isinstance(request, ChatRequest):
             fields: dict[str, Any] = {"messages": [each.fields for each in request.messages]}
             if request.messages[-1].role == "assistant":
-                raise Refusal(
+                raise Refused(
                     400,
                     "messages: the last one is the assistant's, so there is nothing to answer; end "
                     "with a user's turn",
@@ -190,11 +190,11 @@ class Served:
                 [Row("the request", fields)], self.loaded.tokenizer, limit=10**9, setting=field
             )
         except DataError as error:
-            raise Refusal(400, str(error), param=field) from error
+            raise Refused(400, str(error), param=field) from error
         length = len(prompt.ids)
         if length + (limit or 1) > context:
             wanted = f"{limit} of max_tokens" if limit else "at least one of the answer"
-            raise Refusal(
+            raise Refused(
                 400,
                 f"{field}: {length} tokens, and {wanted}, make {length + (limit or 1)}; the model "
                 f"reads {context} at once: shorten the prompt or lower max_tokens",
@@ -203,7 +203,7 @@ class Served:
             )
         return prompt
 
-    def _law(self, request: Drawing, prompt: Prompt, *, guided: bool) -> SamplingLaw:
+    def _law(self, request: DrawRequest, prompt: Prompt, *, guided: bool) -> SamplingLaw:
         room = self.loaded.context - len(prompt.ids)
         limit = request.limit or min(self.usual_limit, room)
         temperature = 1.0 if request.temperature is None else request.temperature
@@ -212,7 +212,7 @@ class Served:
             temperature, top_p = 1.0, ARGMAX
         return SamplingLaw(limit, temperature, top_p, guided=guided)
 
-    def _format(self, schema: str) -> Format:
+    def _format(self, schema: str) -> AnswerFormat:
         try:
             config = GrammarConfig(kind="grammar", format="json_schema", grammar=schema)
             constraint = build_constraint(config)
@@ -224,9 +224,11 @@ class Served:
                 grammars[0], self.loaded.tokenizer, width=width, eos_ids=self.loaded.eos_ids
             )
         except ConstraintError as error:
-            raise Refusal(
+            raise Refused(
                 400,
                 f"response_format: no answer can be kept to this schema: {error}",
                 param="response_format",
             ) from error
-        return Format(constraint, ExactEnds(NoValues(width), ends.to(self.loaded.policy.device)))
+        return AnswerFormat(
+            constraint, ExactEnds(NoValues(width), ends.to(self.loaded.policy.device))
+        )

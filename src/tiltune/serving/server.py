@@ -20,7 +20,7 @@ GRACE_SECONDS = 5
 
 
 @dataclass(frozen=True)
-class Service:
+class ServeOptions:
     """How to serve; see `tiltune serve --help`."""
 
     guided: bool = False
@@ -31,7 +31,7 @@ class Service:
     token: str | None = None
 
 
-def serve(path: Path, service: Service, say: Callable[[str], None]) -> None:
+def serve(path: Path, service: ServeOptions, say: Callable[[str], None]) -> None:
     """Answer over HTTP until SIGINT or SIGTERM.
 
     Args:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, final
 
 from tiltune.data.encode import Decoder
-from tiltune.serving.batch import Piece, Token
+from tiltune.serving.batch import Fragment, Token
 
 IMPOSSIBLE = -9999.0
 """What OpenAI says of a token that cannot be; JSON has no infinity."""
@@ -22,7 +22,7 @@ class Gathered:
     reason: str = ""
     written: int = 0
 
-    def add(self, piece: Piece) -> None:
+    def add(self, piece: Fragment) -> None:
         self.text = piece.whole if piece.reason else self.text + piece.text
         self.tokens += piece.tokens
         self.reason, self.written = piece.reason, piece.written
@@ -65,7 +65,7 @@ class Shape:
         kind = "chat.completion" if self.chat else "text_completion"
         return {**self._head, "object": kind, "choices": listed, "usage": usage}
 
-    def chunk(self, place: int, piece: Piece, verdict: Any = None) -> dict[str, Any]:
+    def chunk(self, place: int, piece: Fragment, verdict: Any = None) -> dict[str, Any]:
         """What a choice has grown by; with the last piece, its reason and the verdict."""
         choice = self._choice(place, piece.text, piece.tokens, piece.reason, verdict)
         return self._chunk([choice])

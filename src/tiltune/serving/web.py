@@ -15,12 +15,12 @@ from starlette.exceptions import HTTPException
 
 from tiltune.decoding.guidance import NothingAllowed
 from tiltune.errors import ConstraintError, DataError
-from tiltune.serving.batch import Job, Piece
+from tiltune.serving.batch import Fragment, Job
 from tiltune.serving.counters import Counters
-from tiltune.serving.engine import Busy, Engine, Stopped
+from tiltune.serving.engine import Engine, NoRoom, Stopped
 from tiltune.serving.served import Asked, Served
 from tiltune.serving.shaped import Gathered, Shape
-from tiltune.serving.wire import ChatRequest, CompletionRequest, Drawing, Refusal, parsed
+from tiltune.serving.wire import ChatRequest, CompletionRequest, DrawRequest, Refused, parsed
 
 MOST_BYTES = 2**20
 """Of a request's body."""
@@ -90,7 +90,7 @@ class Web:
             try:
                 self._admit(request, closed=closed)
                 response = await answer(request)
-            except Refusal as refusal:
+            except Refused as refusal:
                 response = _refused(refusal)
             self.counters.add("requests", path=path, status=str(response.status_code))
             if not isinstance(response, StreamingResponse):
@@ -100,15 +100,15 @@ class Web:
         return answered
 
     def _admit(self, request: Request, *, closed: bool) -> None:
-        """Raises Refusal for a page of another origin, and where the token is not borne."""
+        """Raises Refused for a page of another origin, and where the token is not borne."""
         origin, host = request.headers.get("origin"), request.headers.get("host", "")
         if origin is not None and origin.partition("://")[2] != host:
-            raise Refusal(403, f"a page of {origin} may not ask here", code="other_origin")
+            raise Refused(403, f"a page of {origin} may not ask here", code="other_origin")
         if self._token is None or not closed:
             return
         given = request.headers.get("authorization", "").encode("utf-8", "surrogateescape")
         if not hmac.compare_digest(given, self._token):
-            raise Refusal(
+            raise Refused(
                 401,
                 "give the server's token: Authorization: Bearer …",
                 code="invalid_api_key",
@@ -121,13 +121,13 @@ class Web:
     async def _chat(self, request: Request) -> Response:
         return await self._answer(request, ChatRequest)
 
-    async def _answer(self, request: Request, kind: type[Drawing]) -> Response:
+    async def _answer(self, request: Request, kind: type[DrawRequest]) -> Response:
         started = time.perf_counter()
         wanted = parsed(kind, await _body(request))
-        queue: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
+        queue: asyncio.Queue[tuple[int, Fragment]] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
-        def tell(place: int, piece: Piece) -> None:
+        def tell(place: int, piece: Fragment) -> None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens
                 loop.call_soon_threadsafe(queue.put_nowait, (place, piece))
 
@@ -151,27 +151,27 @@ class Web:
     def _submit(self, jobs: tuple[Job, ...]) -> None:
         most = self.engine.rows + self.engine.waiting
         if len(jobs) > most:
-            raise Refusal(400, f"n: {len(jobs)} completions in all; at most {most} find room here")
+            raise Refused(400, f"n: {len(jobs)} completions in all; at most {most} find room here")
         try:
             self.engine.submit(jobs)
-        except Busy:
-            raise Refusal(
+        except NoRoom:
+            raise Refused(
                 429,
                 f"{most} completions are written or wait already; try again in {RETRY_SECONDS} s",
                 code="rate_limit_exceeded",
                 headers={"Retry-After": str(RETRY_SECONDS)},
             ) from None
         except Stopped as error:
-            raise Refusal(503, str(error)) from error
+            raise Refused(503, str(error)) from error
 
     async def _pieces(
-        self, request: Request, jobs: tuple[Job, ...], queue: asyncio.Queue[tuple[int, Piece]]
-    ) -> AsyncGenerator[tuple[int, Piece]]:
+        self, request: Request, jobs: tuple[Job, ...], queue: asyncio.Queue[tuple[int, Fragment]]
+    ) -> AsyncGenerator[tuple[int, Fragment]]:
         """What is told of the jobs, until all have ended; whatever ends this cancels the rest.
 
         Raises:
             Gone: the client went away.
-            Refusal: there is no completion of one of them.
+            Refused: there is no completion of one of them.
         """
         gone, left = asyncio.ensure_future(_until_gone(request)), len(jobs)
         try:
@@ -191,7 +191,7 @@ class Web:
             self.engine.cancel(jobs)
 
     async def _whole(
-        self, asked: Asked, shape: Shape, pieces: AsyncGenerator[tuple[int, Piece]]
+        self, asked: Asked, shape: Shape, pieces: AsyncGenerator[tuple[int, Fragment]]
     ) -> Response:
         choices = [Gathered() for _ in asked.jobs]
         try:
@@ -210,7 +210,7 @@ class Web:
         self,
         asked: Asked,
         shape: Shape,
-        pieces: AsyncGenerator[tuple[int, Piece]],
+        pieces: AsyncGenerator[tuple[int, Fragment]],
         *,
         started: float,
         usage: bool,
@@ -232,7 +232,7 @@ class Web:
             if usage:
                 yield _event(shape.closing(_usage(asked, written)))
             yield "data: [DONE]\n\n"
-        except Refusal as refusal:
+        except Refused as refusal:
             yield _event(refusal.body)
         except Gone:
             return
@@ -255,7 +255,7 @@ class Web:
     async def _model(self, request: Request) -> Response:
         name = request.path_params["name"]
         if name not in self.served.names:
-            raise Refusal(404, f"{name!r} is not served here", code="model_not_found")
+            raise Refused(404, f"{name!r} is not served here", code="model_not_found")
         return JSONResponse(_model(name))
 
     async def _health(self, _: Request) -> Response:
@@ -288,26 +288,26 @@ def _event(body: dict[str, Any]) -> str:
     return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
 
 
-def _failure(error: Exception) -> Refusal:
+def _failure(error: Exception) -> Refused:
     """What a job that failed means to the client."""
     if isinstance(error, NothingAllowed):
-        return Refusal(400, error.told, code="nothing_allowed")
+        return Refused(400, error.told, code="nothing_allowed")
     if isinstance(error, ConstraintError | DataError):
-        return Refusal(400, str(error))
-    return Refusal(503 if isinstance(error, Stopped) else 500, str(error))
+        return Refused(400, str(error))
+    return Refused(503 if isinstance(error, Stopped) else 500, str(error))
 
 
 async def _body(request: Request) -> bytes:
-    """The request's body; raises Refusal as soon as it is too long."""
+    """The request's body; raises Refused as soon as it is too long."""
     told = f"the body is longer than {MOST_BYTES} bytes, which is the most that is read here"
     stated = request.headers.get("content-length", "0")
     if stated.isdigit() and int(stated) > MOST_BYTES:
-        raise Refusal(413, f"{told}; it has {stated}", code="body_too_large")
+        raise Refused(413, f"{told}; it has {stated}", code="body_too_large")
     found = bytearray()
     async for part in request.stream():
         found += part
         if len(found) > MOST_BYTES:
-            raise Refusal(413, told, code="body_too_large")
+            raise Refused(413, told, code="body_too_large")
     return bytes(found)
 
 
@@ -317,11 +317,11 @@ async def _until_gone(request: Request) -> None:
         pass
 
 
-def _refused(refusal: Refusal) -> Response:
+def _refused(refusal: Refused) -> Response:
     return JSONResponse(refusal.body, refusal.status, refusal.headers)
 
 
 def _unknown(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     told = f"{request.method} {request.url.path}: {error.detail}; see docs/serve.md for the paths"
-    return _refused(Refusal(error.status_code, told))
+    return _refused(Refused(error.status_code, told))

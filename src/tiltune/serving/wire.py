@@ -13,7 +13,7 @@ Stop = Annotated[str, StringConstraints(min_length=1)]
 Neutral = Annotated[float, Field(ge=0, le=0)]
 
 
-class Refusal(Exception):
+class Refused(Exception):
     """A request that is not answered, in the shape of OpenAI's errors.
 
     Args:
@@ -69,7 +69,7 @@ class ResponseFormat(BaseModel):
         if self.type == "json_object":
             return '{"type": "object"}'
         if self.json_schema is None:
-            raise Refusal(
+            raise Refused(
                 400,
                 "response_format.type = 'json_schema' needs response_format.json_schema.schema",
                 param="response_format",
@@ -77,7 +77,7 @@ class ResponseFormat(BaseModel):
         return json.dumps(self.json_schema.schema_, sort_keys=True)
 
 
-class Drawing(BaseModel):
+class DrawRequest(BaseModel):
     """What both kinds of request say of how to draw."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -113,7 +113,7 @@ class Drawing(BaseModel):
         return None
 
 
-class CompletionRequest(Drawing):
+class CompletionRequest(DrawRequest):
     """/v1/completions: text to go on with."""
 
     prompt: str | Annotated[list[str], Field(min_length=1, max_length=128)]
@@ -127,7 +127,7 @@ class CompletionRequest(Drawing):
         return self.logprobs
 
 
-class Part(BaseModel):
+class TextPart(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     type: Literal["text"]
@@ -140,7 +140,7 @@ class Said(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     role: str
-    content: str | list[Part] | None = None
+    content: str | list[TextPart] | None = None
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -151,7 +151,7 @@ class Said(BaseModel):
         return found
 
 
-class ChatRequest(Drawing):
+class ChatRequest(DrawRequest):
     """/v1/chat/completions: a dialogue to answer."""
 
     messages: list[Said] = Field(min_length=1)
@@ -170,11 +170,11 @@ class ChatRequest(Drawing):
         return (self.top_logprobs or 0) if self.logprobs else None
 
 
-Kind = TypeVar("Kind", bound=Drawing)
+Kind = TypeVar("Kind", bound=DrawRequest)
 
 
 def parsed(kind: type[Kind], body: bytes) -> Kind:
-    """The request in a body; raises Refusal where it is none."""
+    """The request in a body; raises Refused where it is none."""
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
@@ -184,7 +184,7 @@ def parsed(kind: type[Kind], body: bytes) -> Kind:
         told = f"{place or 'the body'}: {first['msg']}"
         if place and first["type"] != "missing":
             told += f"; found {shortened(found)}"
-        raise Refusal(400, told, param=place or None) from error
+        raise Refused(400, told, param=place or None) from error
 
 
 def shortened(value: object) -> str:
