@@ -74,7 +74,7 @@ class Job:
         prompt: what it completes.
         law: temperature, top-p, limit, and whether the served values guide it.
         seed: of its generator.
-        tell: takes each `Fragment`, in the thread that writes; the last one has a reason or an error.
+        tell: takes each `Fragment`, in the thread that writes; the last has a reason or an error.
         stops: texts before which it is cut.
         likeliest: tokens to name beside each that is written; None: no log-probabilities either.
         streamed: whether it wants pieces before its end.

@@ -1,12 +1,11 @@
 """The one thread that owns the model: jobs wait, join between two tokens, leave when they end."""
 
 import threading
+import traceback
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
-
-import torch
 
 from tiltune.errors import RunError, TiltuneError
 from tiltune.evaluation.contender import Contender
@@ -146,13 +145,9 @@ class Engine:
         """A step; where it fails, its rows are told why and the others go on."""
         try:
             self.load.tokens += cohort.step()
-        except (
-            TiltuneError,
-            RuntimeError,
-            ValueError,
-            LookupError,
-            torch.OutOfMemoryError,
-        ) as error:
+        except Exception as error:  # whatever it is: who waits has to hear of it
+            if not isinstance(error, TiltuneError):
+                traceback.print_exc()
             told = error if isinstance(error, TiltuneError) else RunError(f"a pass failed: {error}")
             for row in cohort.rows:
                 row.fail(told)
