@@ -19,7 +19,7 @@ from tiltune.values.exact_ends import ExactEnds, NoValues
 from tiltune.values.token_automaton import TokenAutomaton
 
 TEXTS = ("the cat", "and", "the dog sat and the cat", "ran", "the", "and the dog ran", "cat cat")
-LIMITS = (3, 12, 5, 9, 1, 12, 7)
+LIMITS = (3, 12, 5, 9, 1, 12, 10)
 LAWS = ((1.0, 1.0), (0.7, 1.0), (1.0, 0.8), (1.0, 1.0), (1.5, 0.6), (1.0, 1.0), (1.0, 1e-30))
 
 
@@ -58,9 +58,10 @@ def shake(values: Any) -> None:
 def jobs(contender: Contender, told: list[list[Fragment]], *, guided: bool) -> list[Job]:
     tokenizer = contender.loaded.tokenizer
     made: list[Job] = []
-    for place, text in enumerate(TEXTS):
-        temperature, top_p = LAWS[place]
-        law = SamplingLaw(LIMITS[place], temperature, top_p, guided=guided)
+    for place in range(21):
+        text, limit = TEXTS[place % 7], LIMITS[place * 2 % 7]
+        temperature, top_p = LAWS[place * 3 % 7]
+        law = SamplingLaw(limit, temperature, top_p, guided=guided)
         prompt = Prompt(text, tuple(tokenizer(text)["input_ids"]))
         told.append([])
         made.append(
@@ -87,9 +88,9 @@ def test_tokens_are_those_of_draw_whoever_the_neighbours_are(
 ) -> None:
     told: list[list[Fragment]] = []
     waiting = jobs(contender, told, guided=guided)
-    cohort = Cohort(contender, waiting[:2], guided=guided)
+    cohort = Cohort(contender, waiting[:6], guided=guided)
     cohort.step()
-    for first, last in ((2, 3), (3, 5), (5, 7)):  # one joins, then two, and two more
+    for first, last in ((6, 7), (7, 14), (14, 21)):  # one joins, then seven, and seven more
         cohort.step()
         fresh = Cohort(contender, waiting[first:last], guided=guided)
         fresh.step()
@@ -128,7 +129,7 @@ def test_each_row_ends_in_time_within_its_own_limit(tmp_path: Path) -> None:
     guided = replace(contender, values=ExactEnds(NoValues(width), automaton), limit=6)
     told: list[list[Fragment]] = []
     waiting = [job for job in jobs(guided, told, guided=True) if job.law.max_new_tokens >= 3]
-    cohort, fresh = (Cohort(guided, part, guided=True) for part in (waiting[:3], waiting[3:]))
+    cohort, fresh = (Cohort(guided, part, guided=True) for part in (waiting[:9], waiting[9:]))
     cohort.step()
     cohort.step()
     fresh.step()

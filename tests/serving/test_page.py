@@ -40,7 +40,7 @@ def test_both_are_written_side_by_side(browser: Browser, serving: Serving, tmp_p
     browser.visit(f"{serving.url}/")
     until(lambda: text(browser, "#about") == ["Give the server's token."])
     browser.type(browser.find("#token")[0], "geheim\t")
-    until(lambda: "plain on the left" in text(browser, "#about")[0])
+    until(lambda: "The same weights" in text(browser, "#about")[0])
     browser.type(browser.find("#prompt")[0], "the cat")
     browser.type(browser.find("#seed")[0], "3")
     browser.type(browser.find("#limit")[0], "6")

@@ -24,7 +24,7 @@ async function askModels() {
   // plain on the left, guided on the right
   models = listed.sort((one, other) => other.endsWith(":plain") - one.endsWith(":plain"));
   find("about").textContent = models.length > 1
-    ? "The same weights, plain on the left and guided by the learnt values on the right."
+    ? "The same weights, plain and guided by the learnt values."
     : "One model, plain. Start the server with --guided to see guidance beside it.";
 }
 
