@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor
 
+from small_tokenizers import byte_level
 from tiltune.constraints.scores import Completion, Feedback
 from tiltune.data.between import Between
 from tiltune.data.encode import Prompt
@@ -158,7 +160,29 @@ def test_a_chat_answer_is_answered_by_the_user() -> None:
     with pytest.raises(ConfigError, match=r"feedback_tokens = 6: .* are 6 tokens"):
         Between(Letters(), (END,), 6).ids(chat, "why", ended=True)
     plain = between.ids(PROMPTS[0], "w" * 99, ended=True)
-    assert len(plain) == 20
+    assert read(plain) == "\n" + "w" * 18 + "\n"
+    assert read(Between(Letters(), (END,), 3).ids(PROMPTS[0], "why", ended=True)) == "\nw\n"
+    assert read(Between(Letters(), (END,), 2).ids(PROMPTS[0], "why", ended=True)) == "\nw"
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_a_cut_feedback_has_whole_letters_its_last_mark_and_no_token_too_many(chat: bool) -> None:
+    """A cut leaves half of a letter, which is read, and written again, as three bytes of another."""
+    tokenizer, told = byte_level(), "\u20ac\u00e9a" * 30
+    tokenizer.backend_tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role[0] + ':' + m.content + '<eos>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'A:' }}{% endif %}"
+    )
+    asked = prompt("p", right="x", chat=chat)
+    opening, closing = ("<eos>u:", "<eos>A:") if chat else ("\n", "\n")
+    for most in range(9, 60):
+        ids = Between(tokenizer, (2,), most).ids(asked, told, ended=False)
+        text = tokenizer.decode(ids)
+        assert len(ids) <= most
+        assert text.startswith(opening) and text.endswith(closing)
+        said = text.removeprefix(opening).removesuffix(closing)
+        assert told.startswith(said) and len(said.encode()) >= most - 12
 
 
 def test_a_template_that_rewrites_answers_is_refused() -> None:
