@@ -141,6 +141,21 @@ def test_feedback_of_another_prompt() -> None:
     assert [each.text for each in alone.completions] == ["a", "a"]
 
 
+def test_the_last_that_fails_is_told_what_was_wrong_with_one_that_is_right_by_now() -> None:
+    script = Script({"p:": "a", "q:": "b", "\nx\n": "b", "\ny\n": "x"})
+    found = played(PROMPTS, script, random=True)
+    assert [[turn.feedback.text for turn in turns] for turns in found.earlier] == [["y"], ["x", "x"]]
+    assert [each.text for each in found.completions] == ["x", "b"]
+
+
+def test_another_prompts_feedback_is_in_other_words_if_any_is() -> None:
+    three = [prompt("p:", right="x"), prompt("r:", right="x"), prompt("q:", right="y")]
+    found = played(three, Script({"p:": "a", "r:": "a", "q:": "a", "\n": "z"}), random=True, turns=2)
+    assert [turns[0].feedback.text for turns in found.earlier] == ["y", "y", "x"]
+    alike = played(three[:2], Script({":": "a", "\n": "z"}), random=True, turns=2)
+    assert [turns[0].feedback.text for turns in alike.earlier] == ["x", "x"]
+
+
 def test_one_turn_is_one_draw() -> None:
     script = Script({"p:": "a", "q:": "b"})
     found = played(PROMPTS, script, turns=1)
