@@ -200,6 +200,19 @@ def test_a_cut_feedback_has_whole_letters_its_last_mark_and_no_token_too_many(ch
         assert told.startswith(said) and len(said.encode()) >= most - 12
 
 
+def test_an_end_behind_a_space_is_not_written_twice_either() -> None:
+    """As Llama 2's: the answer has its end already, and the space was never drawn."""
+
+    class Spaced(Letters):
+        def apply_chat_template(self, messages: Any, **_: Any) -> str:
+            return "".join(f"{each['role'][0].upper()}:{each['content']} \1" for each in messages)
+
+    between = Between(Spaced(), (END, CHAT_END), 20)
+    chat = prompt("U:q \1", right="y", chat=True)
+    assert "".join(map(chr, between.ids(chat, "w\1y", ended=True))) == "U:w\1y \1"
+    assert "".join(map(chr, between.ids(chat, "w\1y", ended=False))) == " \1U:w\1y \1"
+
+
 def test_a_template_that_rewrites_answers_is_refused() -> None:
     class Rewriting(Letters):
         def apply_chat_template(self, messages: Any, **_: Any) -> str:

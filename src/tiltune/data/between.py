@@ -54,9 +54,9 @@ class Between:
             said = self.tokenizer.decode(told[:room]).rstrip(HALF)
             ids = self._encode(opening + said + closing)
             room -= 1  # letters of both sides may make other, and more, tokens together
-        if prompt.chat and ended and ids[0] in self.ends:
-            return ids[1:]
-        return ids[: self.most] or [self.ends[0]]
+        closed = prompt.chat and ended and self._end_of(self._encode(opening)) > 0
+        first = self._end_of(ids) if closed else 0
+        return ids[first : self.most] or [self.ends[0]]
 
     def _room(self, opening: str, closing: str, *, chat: bool) -> int:
         """Tokens that the marks leave for a feedback."""
@@ -67,6 +67,10 @@ class Between:
                 f"are {marks} tokens, which leaves none for what is said; set at least {marks + 16}"
             )
         return self.most - marks
+
+    def _end_of(self, ids: list[int]) -> int:
+        """How many tokens up to the first end, it included; 0: there is none."""
+        return next((place for place, each in enumerate(ids, 1) if each in self.ends), 0)
 
     @cached_property
     def _marks(self) -> tuple[str, str]:
