@@ -29,14 +29,19 @@ def code_row(problem: dict[str, Any], *, chat: bool = False) -> dict[str, Any]:
     check = next(
         node for node in ast.parse(problem["test"]).body if isinstance(node, ast.FunctionDef)
     )
-    name = f"candidate = {problem['entry_point']}\n"
+    # by the name that the prompt has, which the model is told of, and which may be one of Python's
+    name = problem["entry_point"]
+    for node in ast.walk(check):
+        if isinstance(node, ast.Name) and node.id == "candidate":
+            node.id = name
     asserts = [ast.unparse(node) for node in check.body]
+    begin = f"from solution import {name}\n"
     prompt = public_prompt(problem["prompt"])
     asked = [{"role": "user", "content": ASKED + prompt.strip()}]
     return {
         **({"messages": asked} if chat else {"prompt": prompt}),
-        "public_tests": name + asserts[0],
-        "tests": name + "\n".join(asserts[1:] or asserts),
+        "public_tests": begin + asserts[0],
+        "tests": begin + "\n".join(asserts[1:] or asserts),
     }
 
 

@@ -97,6 +97,11 @@ class Browser:
         self.console()
         self._post("/url", {"url": page.resolve().as_uri()})
 
+    def visit(self, address: str) -> None:
+        """Load what a server of this machine sends."""
+        self.console()
+        self._post("/url", {"url": address})
+
     def console(self) -> list[str]:
         """What the console has said since it was last asked: errors, refusals, failed requests."""
         return [entry["message"] for entry in self._post("/se/log", {"type": "browser"})]

@@ -168,8 +168,13 @@ def test_public_tests_are_told_and_private_ones_judge(monkeypatch: pytest.Monkey
     said = constraint.feedback(asked)
     assert said[0] is not None and not said[0].parses
     assert said[1] is not None and said[1].parses
-    assert "== 8" in said[1].text
+    assert "assert min_cost([[1, 2, 3], [4, 8, 2], [1, 5, 3]], 2, 2) == 8" in said[1].text
     for private in ("12", "16"):
         assert private not in said[1].text
     assert said[2:] == [None, None]
     assert [score.value for score in constraint.score(asked)] == [0, 0, 0, 1]
+    lines = MBPP.read_text("utf-8").splitlines()
+    named = next(each for each in map(json.loads, lines) if each["entry_point"] == "sum")
+    whole = Completion("", named["prompt"] + named["canonical_solution"], row=code_row(named))
+    assert constraint.feedback([whole]) == [None]  # though Python has a `sum` of its own
+    assert constraint.score([whole])[0].value == 1

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor
 
+from small_tokenizers import byte_level
 from tiltune.constraints.scores import Completion, Feedback
 from tiltune.data.between import Between
 from tiltune.data.encode import Prompt
@@ -139,6 +141,21 @@ def test_feedback_of_another_prompt() -> None:
     assert [each.text for each in alone.completions] == ["a", "a"]
 
 
+def test_the_last_that_fails_is_told_what_was_wrong_with_one_that_is_right_by_now() -> None:
+    script = Script({"p:": "a", "q:": "b", "\nx\n": "b", "\ny\n": "x"})
+    found = played(PROMPTS, script, random=True)
+    assert [[turn.feedback.text for turn in turns] for turns in found.earlier] == [["y"], ["x", "x"]]
+    assert [each.text for each in found.completions] == ["x", "b"]
+
+
+def test_another_prompts_feedback_is_in_other_words_if_any_is() -> None:
+    three = [prompt("p:", right="x"), prompt("r:", right="x"), prompt("q:", right="y")]
+    found = played(three, Script({"p:": "a", "r:": "a", "q:": "a", "\n": "z"}), random=True, turns=2)
+    assert [turns[0].feedback.text for turns in found.earlier] == ["y", "y", "x"]
+    alike = played(three[:2], Script({":": "a", "\n": "z"}), random=True, turns=2)
+    assert [turns[0].feedback.text for turns in alike.earlier] == ["x", "x"]
+
+
 def test_one_turn_is_one_draw() -> None:
     script = Script({"p:": "a", "q:": "b"})
     found = played(PROMPTS, script, turns=1)
@@ -158,7 +175,42 @@ def test_a_chat_answer_is_answered_by_the_user() -> None:
     with pytest.raises(ConfigError, match=r"feedback_tokens = 6: .* are 6 tokens"):
         Between(Letters(), (END,), 6).ids(chat, "why", ended=True)
     plain = between.ids(PROMPTS[0], "w" * 99, ended=True)
-    assert len(plain) == 20
+    assert read(plain) == "\n" + "w" * 18 + "\n"
+    assert read(Between(Letters(), (END,), 3).ids(PROMPTS[0], "why", ended=True)) == "\nw\n"
+    assert read(Between(Letters(), (END,), 2).ids(PROMPTS[0], "why", ended=True)) == "\nw"
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_a_cut_feedback_has_whole_letters_its_last_mark_and_no_token_too_many(chat: bool) -> None:
+    """A cut leaves half of a letter, which is read, and written again, as three bytes of another."""
+    tokenizer, told = byte_level(), "\u20ac\u00e9a" * 30
+    tokenizer.backend_tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role[0] + ':' + m.content + '<eos>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'A:' }}{% endif %}"
+    )
+    asked = prompt("p", right="x", chat=chat)
+    opening, closing = ("<eos>u:", "<eos>A:") if chat else ("\n", "\n")
+    for most in range(9, 60):
+        ids = Between(tokenizer, (2,), most).ids(asked, told, ended=False)
+        text = tokenizer.decode(ids)
+        assert len(ids) <= most
+        assert text.startswith(opening) and text.endswith(closing)
+        said = text.removeprefix(opening).removesuffix(closing)
+        assert told.startswith(said) and len(said.encode()) >= most - 12
+
+
+def test_an_end_behind_a_space_is_not_written_twice_either() -> None:
+    """As Llama 2's: the answer has its end already, and the space was never drawn."""
+
+    class Spaced(Letters):
+        def apply_chat_template(self, messages: Any, **_: Any) -> str:
+            return "".join(f"{each['role'][0].upper()}:{each['content']} \1" for each in messages)
+
+    between = Between(Spaced(), (END, CHAT_END), 20)
+    chat = prompt("U:q \1", right="y", chat=True)
+    assert "".join(map(chr, between.ids(chat, "w\1y", ended=True))) == "U:w\1y \1"
+    assert "".join(map(chr, between.ids(chat, "w\1y", ended=False))) == " \1U:w\1y \1"
 
 
 def test_a_template_that_rewrites_answers_is_refused() -> None:

@@ -84,6 +84,23 @@ def test_what_cannot_be_in_turns_is_refused(folder: Path) -> None:
         config(folder, feedback="none")
 
 
+def test_batches_of_one_prompt_alone_are_refused_where_another_s_feedback_is_told(
+    folder: Path,
+) -> None:
+    """Such answers would be told nothing, and end: a rate that falls though nothing was tested."""
+    contender = open_contender(folder / "model")
+    for prompts, size, told in ((2, 4, 8), (2, 7, 8), (3, 4, 6), (3, 8, 12)):
+        rows = [{"prompt": word} for word in ("the cat", "the dog", "the")[:prompts]]
+        tiny.write_rows(folder / "prompts.jsonl", rows)
+        given = config(folder, feedback="random", batch_size=size)
+        with pytest.raises(ConfigError, match=f"a batch of {size} .*set protocol.batch_size = {told}$"):
+            evaluate(contender, given, folder / "alone")
+    tiny.write_rows(folder / "prompts.jsonl", [{"prompt": "the cat"}])
+    with pytest.raises(ConfigError, match="no two prompts that differ; give more"):
+        evaluate(contender, config(folder, feedback="random"), folder / "alone")
+    assert not (folder / "alone").exists()
+
+
 def test_rates_by_turn_by_hand() -> None:
     texts = Generated(
         "all", ["p", "q"], [["a"] * 2] * 2, [[1] * 2] * 2, [[True] * 2] * 2, [[1, 2], [3, 1]]

@@ -18,6 +18,7 @@ from tiltune.cli.beginning import init
 from tiltune.cli.judging import rescore, score, train_classifier
 from tiltune.cli.measuring import compare, evaluate, report, selftest
 from tiltune.cli.quiet import settle
+from tiltune.cli.serving import serve
 from tiltune.cli.sharing import push
 from tiltune.cli.terminal import say
 from tiltune.cli.tuning import check, demo, fit
@@ -26,7 +27,7 @@ from tiltune.errors import TiltuneError
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 VERBS = (
     *(init, demo, check, fit, sample, score, evaluate, rescore, compare, report, push),
-    selftest,
+    *(serve, selftest),
 )
 for verb in VERBS:
     app.command()(verb)

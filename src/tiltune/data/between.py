@@ -9,6 +9,10 @@ from tiltune.errors import ConfigError, ModelError
 
 ANSWER = "The-answer-itself"
 """Stands for an answer while the template writes what follows one."""
+LINES = ("\n", "\n")
+"""What stands around a feedback in plain text."""
+HALF = "\ufffd"
+"""What a letter is read as of which a cut left some bytes only."""
 
 
 @final
@@ -22,7 +26,8 @@ class Between:
     Attributes:
         tokenizer: the model's.
         ends: ids, each of which ends an answer.
-        most: tokens at most, the template's marks among them; a longer feedback is cut.
+        most: tokens at most, the template's marks among them; a longer feedback is cut at its end,
+            between letters, and what follows it is not.
     """
 
     tokenizer: Tokenizer
@@ -41,26 +46,31 @@ class Between:
             ConfigError: the chat template's marks alone are as many.
             ModelError: the template does not show where an answer ends.
         """
-        if not prompt.chat:
-            return self._encode(f"\n{feedback}\n")[: self.most] or [self.ends[0]]
-        opening, closing = self._marks
-        room, told = self._room, self._encode(feedback)
-        ids = self._encode(opening + self.tokenizer.decode(told[:room]) + closing)
-        over = len(ids) - self.most  # where letters of both sides make other tokens together
-        if over > 0:
-            ids = self._encode(opening + self.tokenizer.decode(told[: room - over]) + closing)
-        return ids[1:] if ended and ids[0] in self.ends else ids
+        opening, closing = self._marks if prompt.chat else LINES
+        room = self._room(opening, closing, chat=prompt.chat)
+        ids = self._encode(opening + feedback + closing)
+        told = self._encode(feedback) if len(ids) > self.most else []
+        while len(ids) > self.most and room > 0:
+            said = self.tokenizer.decode(told[:room]).rstrip(HALF)
+            ids = self._encode(opening + said + closing)
+            room -= 1  # letters of both sides may make other, and more, tokens together
+        closed = prompt.chat and ended and self._end_of(self._encode(opening)) > 0
+        first = self._end_of(ids) if closed else 0
+        return ids[first : self.most] or [self.ends[0]]
 
-    @cached_property
-    def _room(self) -> int:
-        """Tokens that the template leaves for a feedback."""
-        marks = len(self._encode("".join(self._marks)))
-        if marks >= self.most:
+    def _room(self, opening: str, closing: str, *, chat: bool) -> int:
+        """Tokens that the marks leave for a feedback."""
+        marks = len(self._encode(opening + closing))
+        if chat and marks >= self.most:
             raise ConfigError(
                 f"feedback_tokens = {self.most}: the chat template's own marks between two answers "
                 f"are {marks} tokens, which leaves none for what is said; set at least {marks + 16}"
             )
         return self.most - marks
+
+    def _end_of(self, ids: list[int]) -> int:
+        """How many tokens up to the first end, it included; 0: there is none."""
+        return next((place for place, each in enumerate(ids, 1) if each in self.ends), 0)
 
     @cached_property
     def _marks(self) -> tuple[str, str]:

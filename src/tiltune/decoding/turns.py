@@ -32,8 +32,8 @@ class TurnRules:
         turns: answers at most.
         between: writes what is said.
         ask: what is wrong with an answer.
-        random: whether each answer is told what was wrong with another prompt's, which shows
-            whether the model reads it.
+        random: whether each answer is told what was wrong with another prompt's of those that are
+            drawn beside it, which shows whether the model reads it.
     """
 
     turns: int
@@ -94,6 +94,7 @@ def draw_turns(
     """
     rows = [_Episode(prompt) for prompt in prompts]
     going, drawn = list(range(len(rows))), list[Samples]()
+    newest = dict[int, Feedback]()  # what each was told last
     for turn in range(dialogue.turns):
         drawn.append(once([(*rows[place].prompt.ids, *rows[place].ids) for place in going]))
         _answer([rows[place] for place in going], drawn[-1], decoder)
@@ -101,7 +102,8 @@ def draw_turns(
             break
         told = dialogue.ask([rows[place].last for place in going])
         said = {place: each for place, each in zip(going, told, strict=True) if each is not None}
-        heard = _of_others(said, prompts) if dialogue.random else said
+        newest |= said
+        heard = _of_others(said, newest, prompts) if dialogue.random else said
         for place, feedback in heard.items():
             _tell(rows[place], said[place], feedback, dialogue.between)
         going = list(heard)
@@ -129,14 +131,20 @@ def _tell(row: _Episode, said: Feedback, heard: Feedback, between: Between) -> N
     row.add(between.ids(row.prompt, heard.text, ended=row.last.ended))
 
 
-def _of_others(said: dict[int, Feedback], prompts: Sequence[Prompt]) -> dict[int, Feedback]:
-    """To each place what was said of the next one that has another prompt; without one, nothing."""
-    places, heard = list(said), dict[int, Feedback]()
-    for number, place in enumerate(places):
-        others = places[number + 1 :] + places[:number]
-        other = next((each for each in others if prompts[each] != prompts[place]), None)
-        if other is not None:
-            heard[place] = said[other]
+def _of_others(
+    said: dict[int, Feedback], newest: dict[int, Feedback], prompts: Sequence[Prompt]
+) -> dict[int, Feedback]:
+    """To each place what was said last of the next one that has another prompt, in other words if
+    any was; without one, nothing. Those that are right by now are asked too: the last ones that
+    fail would not be told anything else, and have fewer answers for it.
+    """
+    heard = dict[int, Feedback]()
+    for place, own in said.items():
+        order = sorted(newest, key=lambda each: (each - place) % len(prompts))
+        others = [newest[each] for each in order if prompts[each] != prompts[place]]
+        different = [each for each in others if each.text != own.text]
+        if others:
+            heard[place] = (different or others)[0]
     return heard
 
 

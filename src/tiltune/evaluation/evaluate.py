@@ -39,7 +39,7 @@ from tiltune.evaluation.judging import Judges
 from tiltune.evaluation.metrics.base import Generated, Scores
 from tiltune.evaluation.metrics.degeneration import degeneration
 from tiltune.evaluation.table import Subject, check_named, control, digests, pieces
-from tiltune.evaluation.turns import dialogue_of, turns_digest
+from tiltune.evaluation.turns import dialogue_of, refuse_alone, turns_digest
 from tiltune.records.measurements import (
     Evaluation,
     Excerpt,
@@ -261,6 +261,7 @@ def _plans(
     for section in config.prompts:
         group = read_group(section, contender, max_new_tokens=protocol.room)
         plans.append(GenerationPlan(contender, group, protocol, dialogue, turns))
+        refuse_alone(plans[-1])
         left_out = counted(group.left_out, "row")
         lacking = f"; {left_out} without a number in `{section.field}` left out"
         say(

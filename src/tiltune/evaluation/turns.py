@@ -10,6 +10,7 @@ from tiltune.data.between import Between
 from tiltune.decoding.turns import TurnRules
 from tiltune.errors import ConfigError
 from tiltune.evaluation.contender import Contender
+from tiltune.evaluation.generations import GenerationPlan
 from tiltune.records.manifest import constraint_digest
 
 
@@ -46,6 +47,42 @@ def dialogue_of(
     between = Between(loaded.tokenizer, loaded.eos_ids, protocol.feedback_tokens)
     random = protocol.feedback == "random"
     return TurnRules(protocol.turns, between, constraint.feedback, random=random)
+
+
+def refuse_alone(plan: GenerationPlan) -> None:
+    """Batches whose answers are all of one prompt, where each is to be told another's.
+
+    They would be told nothing, and end with their first answers: a rate that looks as if the model
+    read what it is told.
+
+    Raises:
+        ConfigError: there is one; says the next size of a batch without.
+    """
+    if plan.dialogue is None or not plan.dialogue.random or not _alone(plan, plan.batch):
+        return
+    name, protocol = plan.group.name, plan.protocol
+    sizes = range(plan.batch + 1, plan.rows + 1)
+    size = next((each for each in sizes if not _alone(plan, each)), None)
+    remedy = (
+        "the group has no two prompts that differ; give more"
+        if size is None
+        else f"set protocol.batch_size = {size}"
+    )
+    raise ConfigError(
+        "protocol.feedback = 'random' tells an answer what was wrong with another prompt's of its "
+        f"batch; of prompts {name!r} a batch of {plan.batch} holds those of one alone "
+        f"(protocol.k = {protocol.k}); {remedy}"
+    )
+
+
+def _alone(plan: GenerationPlan, size: int) -> bool:
+    """Whether some batch of this size holds answers of one prompt alone."""
+    prompts, k = plan.group.prompts, plan.protocol.k
+    for first in range(0, plan.rows, size):
+        beside = prompts[first // k : (min(first + size, plan.rows) - 1) // k + 1]
+        if all(each == beside[0] for each in beside):
+            return True
+    return False
 
 
 def asked(config: EvaluateConfig) -> ScorerSection:

@@ -56,6 +56,14 @@ class Ends(nn.Module, ABC):
         """The states of these rows."""
 
     @abstractmethod
+    def joined(self, first: Any, second: Any) -> Any:
+        """The states of both batches, one after the other."""
+
+    @abstractmethod
+    def forget_prompts(self) -> None:
+        """Forget the texts that `read_prompts` told; states that stand after them stay."""
+
+    @abstractmethod
     def facts(self, states: Any, written: Int[Tensor, " N"]) -> Facts:
         """What is known of each next token.
 
@@ -110,6 +118,14 @@ class Joint(Ends):
 
     def select(self, states: list[Any], rows: Tensor) -> list[Any]:
         return [part.select(each, rows) for part, each in zip(self.parts, states, strict=True)]
+
+    def joined(self, first: list[Any], second: list[Any]) -> list[Any]:
+        trios = zip(self.parts, first, second, strict=True)
+        return [part.joined(one, other) for part, one, other in trios]
+
+    def forget_prompts(self) -> None:
+        for part in self.parts:
+            part.forget_prompts()
 
     def facts(self, states: list[Any], written: Tensor) -> Facts:
         pairs = zip(self.parts, states, strict=True)

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from tiltune.models.lm import Cache, LanguageModel
-from tiltune.values.model import HeadValue, OwnCache, ValueModel, ValueReader
+from tiltune.models.side_by_side import joined
+from tiltune.values.head_cache import OwnCache, joined_own, selected
+from tiltune.values.model import HeadValue, ValueModel, ValueReader
 from tiltune.values.outputs import Columns
 
 SEEN_SHARE = 0.8
@@ -143,7 +145,11 @@ class _MemberCaches:
 
     def reorder_cache(self, rows: Tensor) -> None:
         self.trunk.reorder_cache(rows)
-        self.own = [(keys[rows], values[rows]) for keys, values in self.own]
+        self.own = [selected(each, rows) for each in self.own]
+
+    def joined(self, other: "_MemberCaches", width: int) -> "_MemberCaches":
+        own = [joined_own(*pair) for pair in zip(self.own, other.own, strict=True)]
+        return _MemberCaches(joined(self.trunk, other.trunk, width), own)
 
 
 def mean_logit(logits: Iterator[Tensor]) -> Tensor:

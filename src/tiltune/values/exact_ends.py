@@ -10,12 +10,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tiltune.data.samples import Samples
 from tiltune.models.chunks import Part, map_chunks
 from tiltune.models.lm import Cache, LanguageModel
+from tiltune.models.side_by_side import joined
 from tiltune.values.ends import Ends, Facts
 from tiltune.values.model import ValueModel, ValueReader
 from tiltune.values.outputs import Columns
@@ -118,12 +119,24 @@ class ExactEnds(ValueModel):
         return ValueReader(every, taken)
 
     def step(
-        self, ids: Tensor, mask: Tensor, cache: "Cache | _Advance" = None
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        cache: "Cache | _Advance" = None,
+        *,
+        spent: Int[Tensor, " N"] | None = None,
     ) -> tuple[Float[Tensor, "N V"], "_Advance"]:
-        """See `ValueModel`; without a cache `ids` are the prompts and nothing else."""
+        """See `ValueModel`; without a cache `ids` are the prompts and nothing else.
+
+        Args:
+            ids, mask, cache: see `ValueModel`.
+            spent: at the prompts, tokens that each row counts as written already; below
+                0 where it may write more than the limit allows. None: 0.
+        """
         logits, inner = self.inner.step(ids, mask, None if cache is None else cache.inner)
         if cache is None:
-            states, written = self.automaton.start(ids, mask), ids.new_zeros(len(ids))
+            states = self.automaton.start(ids, mask)
+            written = ids.new_zeros(len(ids)) if spent is None else spent
         else:
             states, written = cache.states, cache.written + ids.shape[1]
             for tokens in ids.unbind(1):
@@ -275,9 +288,17 @@ class _Advance:
         self.inner.reorder_cache(rows)
         self.states, self.written = self.automaton.select(self.states, rows), self.written[rows]
 
+    def joined(self, other: "_Advance", width: int) -> "_Advance":
+        inner = joined(self.inner, other.inner, width)
+        states = self.automaton.joined(self.states, other.states)
+        return _Advance(inner, self.automaton, states, torch.cat((self.written, other.written)))
+
 
 class _Nothing:
     """A cache of nothing."""
 
     def reorder_cache(self, rows: Tensor) -> None:
         """No row holds anything."""
+
+    def joined(self, other: "_Nothing", width: int) -> "_Nothing":
+        return self

@@ -9,7 +9,7 @@ Source: arXiv 2205.14219 (auxiliary model); where the output starts and what car
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -19,6 +19,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from tiltune.data.samples import Samples
 from tiltune.errors import RunError
 from tiltune.models.lm import Cache, LanguageModel
+from tiltune.values.head_cache import HeadCache, OwnCache
 from tiltune.values.outputs import Columns, Output, WideOutput, make_output, of_one_size
 
 
@@ -309,11 +310,11 @@ class HeadValue(ValueModel):
         with torch.no_grad():
             states, trunk_cache = self.snapshot.trunk(ids, mask, cache=trunk_cache, use_cache=True)
         logits, own_cache = self.last_logits(ids, mask, states, own_cache)
-        return logits, _HeadCache(trunk_cache, own_cache)
+        return logits, HeadCache(trunk_cache, own_cache)
 
     def last_logits(
-        self, ids: Tensor, mask: Tensor, states: Tensor, cache: "OwnCache | None"
-    ) -> tuple[Float[Tensor, "N V"], "OwnCache"]:
+        self, ids: Tensor, mask: Tensor, states: Tensor, cache: OwnCache | None
+    ) -> tuple[Float[Tensor, "N V"], OwnCache]:
         """Logits at the last prefix, of the snapshot's states at the tokens that the cache lacks;
         and the block's keys and values."""
         features, cache = self._features(ids, mask, states, cache, 1)
@@ -328,9 +329,9 @@ class HeadValue(ValueModel):
         ids: Tensor,
         mask: Tensor,
         states: Tensor,
-        cache: "OwnCache | None",
+        cache: OwnCache | None,
         keep: int,
-    ) -> tuple[Tensor, "OwnCache"]:
+    ) -> tuple[Tensor, OwnCache]:
         """After each token, the last `keep` of them at least (0: all), and the cache."""
         if self.sized and cache is None:
             ids, mask, states = ids[:, -keep:], mask[:, -keep:], states[:, -keep:]
@@ -349,13 +350,15 @@ class HeadValue(ValueModel):
         )
         if cache is not None:
             key, value = torch.cat((cache[0], key), 2), torch.cat((cache[1], value), 2)
+            mask = torch.cat((cache[2], mask[:, -length:]), 1)
         seen = key.shape[2]
+        mask = mask[:, -seen:]
         causal = torch.ones(length, seen, dtype=torch.bool, device=ids.device).tril(seen - length)
         own_place = torch.eye(length, seen, dtype=torch.bool, device=ids.device)
-        allowed = (causal & mask[:, None, None, -seen:]) | own_place.roll(seen - length, 1)
+        allowed = (causal & mask[:, None, None]) | own_place.roll(seen - length, 1)
         attended = scaled_dot_product_attention(query, key, value, attn_mask=allowed)
         features = features + self.leave(attended.transpose(1, 2).reshape(count, length, size))
-        return self.after(features + self.block(features)), (key, value)
+        return self.after(features + self.block(features)), (key, value, mask)
 
 
 def make_reader(output: Output, lm: LanguageModel) -> ValueReader:
@@ -374,19 +377,3 @@ def make_reader(output: Output, lm: LanguageModel) -> ValueReader:
         return output.taken(columns, ids, unembedding).float()
 
     return ValueReader(every, taken)
-
-
-OwnCache = tuple[Tensor, Tensor]
-"""Keys and values of a head's block."""
-
-
-class _HeadCache:
-    """The trunk's cache and the block's keys and values."""
-
-    def __init__(self, trunk: Any, own: OwnCache) -> None:
-        self.trunk = trunk
-        self.own = own
-
-    def reorder_cache(self, rows: Tensor) -> None:
-        self.trunk.reorder_cache(rows)
-        self.own = (self.own[0][rows], self.own[1][rows])

@@ -134,6 +134,12 @@ class TokenAutomaton(Ends):
     def select(self, states: Int[Tensor, " N"], rows: Int[Tensor, " M"]) -> Int[Tensor, " M"]:
         return states[rows]
 
+    def joined(self, first: Int[Tensor, " N"], second: Int[Tensor, " M"]) -> Int[Tensor, " states"]:
+        return torch.cat((first, second))
+
+    def forget_prompts(self) -> None:
+        self._prompts.clear()
+
     def along(self, start: Int[Tensor, " N"], ids: Int[Tensor, "N T"]) -> Int[Tensor, " states"]:
         states = [start]
         for tokens in ids.unbind(1):

@@ -123,6 +123,12 @@ class TokenGrammar(Ends):
     def select(self, states: Places, rows: Int[Tensor, " M"]) -> Places:
         return [states[row] for row in rows.tolist()]
 
+    def joined(self, first: Places, second: Places) -> Places:
+        return [*first, *second]
+
+    def forget_prompts(self) -> None:
+        self._prompts.clear()
+
     def facts(self, states: Places, written: Int[Tensor, " N"]) -> Facts:
         return _facts(self._dead(states), written.device)
 
