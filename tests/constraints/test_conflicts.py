@@ -72,14 +72,14 @@ def test_a_threshold_that_every_score_reaches_has_no_verdict() -> None:
 def test_two_parts_that_contradict_each_other_are_named() -> None:
     message = told(group("all", "a", "b", "no a")) or ""
     assert "no text can satisfy it" in message
-    assert "part 1 (a) and part 3 (no a) contradict each other" in message
+    assert "contradictory are part 1 (a) and part 3 (no a)" in message
     assert "part 2" not in message
 
 
 def test_of_parts_that_conflict_only_together_the_fewest_are_named() -> None:
     """Fewer than two characters, an a, a b: any two of them can be had."""
     message = told(group("all", "opaque", "short", "everything", "a", "b")) or ""
-    assert "part 2 (short) and part 4 (a) and part 5 (b) contradict each other" in message
+    assert "contradictory are part 2 (short) and part 4 (a) and part 5 (b)" in message
     assert "everything" not in message
 
 

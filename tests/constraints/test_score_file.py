@@ -122,8 +122,9 @@ def test_blank_lines_may_end_a_file(tmp_path: Path) -> None:
     assert score_file(POLITE, path, lambda text: None) == (1, 1)
 
 
-def test_an_empty_file_has_no_rows(tmp_path: Path) -> None:
-    assert run(POLITE, write_lines(tmp_path / "in.jsonl")) == ((0, 0), [])
+def test_an_empty_file_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"in\.jsonl: the file is empty; it must hold at least"):
+        run(POLITE, write_lines(tmp_path / "in.jsonl"))
 
 
 def test_feedback_stands_in_a_row_that_has_some(tmp_path: Path) -> None:

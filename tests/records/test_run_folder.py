@@ -84,7 +84,7 @@ def test_a_folder_that_is_no_run_s_is_left_alone(tmp_path: Path, content: str, w
         (tmp_path / "run").mkdir()
         (tmp_path / "run" / "config.json").write_text(content, "utf-8")
     before = names(tmp_path / "run")
-    with pytest.raises(RunError, match=r"run.dir = .* no run folder and is not overwritten"):
+    with pytest.raises(RunError, match=r"run.dir = .* no run folder, and is neither"):
         open_run(tiny.config(tree), resume=way == "resume")
     assert names(tmp_path / "run") == before
 

@@ -1,5 +1,6 @@
 """`tiltune sample`: the tuned model, a round's model, its values as guidance, and their limits."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def run(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def drawn(run: Path, **request: Any) -> list[dict[str, Any]]:
     warnings: list[str] = []
     rows = list(complete(run, Request(**request), warnings.append))
-    assert not warnings
+    assert all(each.startswith("guided: ") for each in warnings)
     return rows
 
 
@@ -115,8 +116,16 @@ def test_another_limit_is_warned_of_where_values_are_used(run: Path) -> None:
     for guided in (False, True):
         rows = complete(run, Request(guided=guided, max_new_tokens=3), warnings.append)
         assert all(len(row["text"].split()) <= 3 for row in rows)
-        assert len(warnings) == guided
+        assert len(warnings) == 2 * guided  # and of which model the values are
     assert "sampler.max_new_tokens = 6" in warnings[0] and "under 3" in warnings[0]
+
+
+def test_guided_completions_say_of_which_model_they_are(run: Path) -> None:
+    """The values of a round were learnt for the model before it, not for the finished one."""
+    for number, law in ((None, r"the policy of version 1"), (0, "the base model")):
+        warnings: list[str] = []
+        assert list(complete(run, Request(guided=True, round=number), warnings.append))
+        assert re.fullmatch(rf"guided: {law}, by the values of round \d, .*", warnings[0])
 
 
 def test_rounds_that_are_not_kept_are_named(run: Path) -> None:

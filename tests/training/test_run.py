@@ -277,7 +277,7 @@ def test_overwrite_replaces_runs_and_nothing_else(tmp_path: Path) -> None:
     tree = tiny.workplace(tmp_path, run={"overwrite": True})
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("mine", "utf-8")
-    with pytest.raises(RunError, match="no run folder and is not overwritten"):
+    with pytest.raises(RunError, match="no run folder, and is neither"):
         open_run(tiny.config(tree), resume=False)
     assert (tmp_path / "run" / "thesis.txt").read_text("utf-8") == "mine"
 

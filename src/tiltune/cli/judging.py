@@ -9,7 +9,13 @@ import typer
 from tiltune.cli.progress import shown
 from tiltune.cli.terminal import say, show_evaluation, stdout_for_rows
 from tiltune.config import ScorerSection, load_constraint_config
-from tiltune.errors import ConfigError
+from tiltune.errors import ConfigError, counted
+from tiltune.records.intervals import wilson_interval
+
+FEW_HELD_OUT = 30
+"""Rows below which an accuracy says nothing: its interval is wider than .2."""
+MANY = 10 * FEW_HELD_OUT
+"""Rows of which a tenth, which is held out, is as many."""
 
 
 def score(
@@ -75,5 +81,20 @@ def train_classifier(
     """Train a linear classifier on labelled text and measure it on a held-out tenth."""
     from tiltune.constraints.linear import train_linear_classifier
 
-    for name, value in train_linear_classifier(labels, out, label_field=label).items():
-        say(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
+    found = train_linear_classifier(labels, out, label_field=label)
+    counts = ", ".join(f"{name} {count}" for name, count in found["label_counts"].items())
+    say(f"labels: {counts}; field {found['label_field']!r}, {found['label_field_chosen']}")
+    rows, tested = found["training_rows"], found["held_out_rows"]
+    say(f"trained on {counted(rows, 'row')}, measured on {counted(tested, 'other')}")
+    for name, value in (found["metrics"] or {}).items():
+        told = "none" if value is None else f"{value:.4f}"
+        if name == "accuracy":
+            low, high = wilson_interval(round(value * tested), tested)
+            told += f" [{low:.4f}, {high:.4f}]"
+        say(f"{name}: {told}")
+    if tested < FEW_HELD_OUT:
+        say(
+            ("warning: ", "yellow"),
+            f"so few held-out rows tell hardly anything of the classifier; label {MANY} or more",
+        )
+    say(f"classifier: {out}")

@@ -51,8 +51,9 @@ def evaluate(
     contender = open_contender(
         model, name=name, guided=guided, round=round_, best_of=best_of, base=base
     )
-    for line in contender.loaded.told:
-        say(line)
+    for line in (*contender.loaded.told, contender.told):
+        if line is not None:
+            say(line)
     with shown() as progress:
         try:
             done = run_evaluation(contender, given, folder, say=say, progress=progress)

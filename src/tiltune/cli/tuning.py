@@ -10,7 +10,7 @@ from tiltune.cli.progress import shown
 from tiltune.cli.terminal import describe, log, say
 from tiltune.config import RunConfig, load_config, load_constraint_config
 from tiltune.records.quick import as_quick
-from tiltune.records.resume import check_early, is_finished
+from tiltune.records.resume import check_early, going_on, is_finished
 from tiltune.records.run_folder import is_run_folder
 
 ConfigPath = Annotated[Path, typer.Argument(help="The run's TOML file.", metavar="run.toml")]
@@ -101,7 +101,7 @@ def fit(
         with shown() as progress:
             run = open_run(given, resume=resume, progress=progress)
             if resume:
-                say(f"{folder}: starting at round {run.next_round}")
+                say(f"{folder}: {going_on(run.next_round)}")
             for line in (*run.prepared.loaded.told, *run.news(), *run.told()):
                 say(line)
             for record in run.rounds(progress):

@@ -101,7 +101,7 @@ def _why_not_together(whole: Part, goal: bool) -> str:
         return _alone(whole, goal)
     told = (" and ".join(_called(part) for part, _ in group) for group in groups)
     return "; ".join(
-        f"{names} contradict each other" if goal else f"every text meets one of {names}"
+        f"contradictory are {names}" if goal else f"every text meets one of {names}"
         for names in told
     )
 

@@ -58,6 +58,8 @@ def score_file(
             count, satisfying = count + 1, satisfying + satisfied
             if met is not None:
                 met.update(place for place, counted in enumerate(score.met) if counted)
+    if count == 0:
+        raise DataError(f"{SETTING} = {path}: the file is empty; it must hold at least one row")
     return count, satisfying
 
 

@@ -45,6 +45,7 @@ class Contender:
         path: the folder it was opened from.
         trained_by: the constraint that trained it, or chooses; None where that is not known.
         limit: tokens of a completion that its values were learnt for; None without values.
+        told: of which model its values are, for the user; None without values.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Contender:
     path: str
     trained_by: ConstraintConfig | None
     limit: int | None = None
+    told: str | None = None
 
     @property
     def law(self) -> hub.Loaded:
@@ -133,8 +135,9 @@ def open_contender(
     run = _run(path)
     _refuse(path, run, guided=guided or round is not None, best_of=best_of, base=base)
     values: ValueModel | None = None
+    told = None
     if run is not None and (guided or round is not None):
-        loaded, values, weights = _pair(path, run, round, constraint, guided=guided)
+        loaded, values, weights, told = _pair(path, run, round, constraint, guided=guided)
     else:
         loaded, weights = _model(path, run, base=base)
     trained_by = _trained_by(run) if not base else None
@@ -155,6 +158,7 @@ def open_contender(
         path=_text(str(path)),
         trained_by=trained_by,
         limit=run.sampler.max_new_tokens if run is not None and values is not None else None,
+        told=told,
     )
 
 
@@ -206,8 +210,8 @@ def _pair(
     constraint: TextConstraint | None,
     *,
     guided: bool,
-) -> tuple[hub.Loaded, ValueModel | None, str]:
-    """A round's snapshot and, if guided, its values; and the hash of both."""
+) -> tuple[hub.Loaded, ValueModel | None, str, str | None]:
+    """A round's snapshot and, if guided, its values; the hash of both, and which they are."""
     folder = _pair_folder(path, number)
     saved: Saved = read_folder(folder)
     if not guided:
@@ -222,13 +226,22 @@ def _pair(
         _weights_digest(run.model) + (run.value_model.kind or ""),
     )
     if not guided:
-        return loaded, None, weights
+        return loaded, None, weights, None
     values = make_values(run, loaded, loaded.policy, reference)
     exact = _with_automaton(run, loaded, values, constraint)
     exact.load_state(saved.tensors["values"])
     if exact is not values:
         weights += constraint_digest(run.constraint)
-    return loaded, exact, weights
+    return loaded, exact, weights, _pair_told(folder, saved)
+
+
+def _pair_told(folder: Path, saved: Saved) -> str:
+    version = 0 if saved.state["law"] == "reference" else saved.state["policy_version"]
+    law = f"the policy of version {version}" if version else "the base model"
+    return (
+        f"guided: {law}, by the values of round {int(folder.name[6:])}, which were learnt for it; "
+        "not the finished model"
+    )
 
 
 def _with_automaton(

@@ -5,6 +5,7 @@ Nothing is loaded for it, so that a run that cannot begin or go on is refused at
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, cast
 
 from tiltune.config import LearnerSection, RunConfig
@@ -40,12 +41,28 @@ def check_early(given: RunConfig, *, resume: bool) -> None:
     """What opening the run would refuse by its folder alone, before anything is loaded.
 
     Raises:
-        RunError: see `check_folder`; or another process is at work there.
+        RunError: see `check_folder`; or another process is at work there, or nothing can be
+            written there.
     """
     folder = Path(given.run.dir)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder.parent):
+            """Only to see whether it can be made."""
+    except OSError as error:
+        raise RunError(
+            f"run.dir = {folder}: nothing can be written into {folder.parent}: {error.strerror}; "
+            "choose another run.dir"
+        ) from None
     run_lock(folder).release()
     if not folder.with_name(f"{folder.name}.replaced").exists():
         check_folder(given, resume=resume)  # else a kill left what has to be put in order first
+
+
+def going_on(next_round: int) -> str:
+    """What `--resume` tells of where it goes on."""
+    begun = "" if next_round else "; nothing was saved there, so the run begins"
+    return f"starting at round {next_round}{begun}"
 
 
 def check_folder(given: RunConfig, *, resume: bool) -> None:

@@ -47,18 +47,22 @@ def is_run_folder(folder: Path) -> bool:
 
 def check_free(folder: Path, *, overwrite: bool) -> None:
     """Refuse a folder that is in the way, before anything costly is done."""
+    is_run = is_run_folder(folder)
+    if not folder.is_dir() or not (is_run or _is_blank(folder)):
+        raise RunError(
+            f"run.dir = {folder}: exists and holds no config.json of a run, so it is no run "
+            "folder, and is neither gone on with nor overwritten; choose another"
+        )
     if not overwrite:
         raise RunError(
             f"run.dir = {folder}: exists; choose another, set run.overwrite = true, or go on with "
             "--resume"
         )
-    if is_run_folder(folder):
-        return
-    if not folder.is_dir() or any(path.suffix != ".partial" for path in folder.iterdir()):
-        raise RunError(
-            f"run.dir = {folder}: holds no config.json of a run, so it is no run folder and is not "
-            "overwritten; choose another"
-        )
+
+
+def _is_blank(folder: Path) -> bool:
+    """Whether it holds at most what a kill left of a file that was being written."""
+    return all(path.suffix == ".partial" for path in folder.iterdir())
 
 
 def run_lock(folder: Path) -> Lock:

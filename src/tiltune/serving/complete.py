@@ -93,6 +93,8 @@ class Answers:
             )
         self.run, self.request, self.warn, self.limit = run, request, warn, limit
         self.contender = opened or open_contender(run, guided=request.guided, round=request.round)
+        if self.contender.told is not None:
+            warn(self.contender.told)
         self._stated, self._built = config.constraint, constraint
         device = self.contender.loaded.policy.device
         self._generator = torch.Generator(device).manual_seed(request.seed)

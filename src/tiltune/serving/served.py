@@ -80,8 +80,9 @@ class Served:
         config = read_config(path) if is_run_folder(path) else None
         self.contender: Contender = open_contender(path, guided=guided)
         self.loaded = self.contender.loaded
-        for line in self.loaded.told:
-            warn(line)
+        for line in (*self.loaded.told, self.contender.told):
+            if line is not None:
+                warn(line)
         self.usual_limit = config.sampler.max_new_tokens if config else USUAL_LIMIT
         self.constraint: TextConstraint | None = None
         if config is not None and config.method.constrained:

@@ -36,7 +36,7 @@ from tiltune.records.measurements import Evaluation
 from tiltune.records.progress import Progress
 from tiltune.records.progress_lines import ProgressLines
 from tiltune.records.report.page import write_report_of
-from tiltune.records.resume import is_finished
+from tiltune.records.resume import going_on, is_finished
 from tiltune.records.rounds import RoundRecord, read_records
 from tiltune.records.run_folder import check_free, is_run_folder, read_config
 from tiltune.serving.complete import Request, complete
@@ -244,7 +244,7 @@ class Run:
         told = progress or ProgressLines(say)
         run = open_run(config, resume=resume, constraint=self._built, progress=told)
         if resume:
-            say(f"{self.folder}: starting at round {run.next_round}")
+            say(f"{self.folder}: {going_on(run.next_round)}")
         for line in (*run.prepared.loaded.told, *run.news(), *run.told()):
             say(line)
         for record in run.rounds(told):

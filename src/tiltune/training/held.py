@@ -49,7 +49,7 @@ def read_held(held: str) -> Table:
     name = name.strip()
     if name not in KINDS:
         near = difflib.get_close_matches(name, KINDS, 1)
-        meant = f"; did you mean `{near[0]}`?" if near else ""
+        meant = f"; did you mean `{near[0]}`?" if near else "."
         raise ConfigError(f"no kind {name!r}{meant} There are: {', '.join(KINDS)}")
     kind = KINDS[name]
     if "=" not in kind.example and given:
