@@ -144,13 +144,18 @@ def test_feedback_of_another_prompt() -> None:
 def test_the_last_that_fails_is_told_what_was_wrong_with_one_that_is_right_by_now() -> None:
     script = Script({"p:": "a", "q:": "b", "\nx\n": "b", "\ny\n": "x"})
     found = played(PROMPTS, script, random=True)
-    assert [[turn.feedback.text for turn in turns] for turns in found.earlier] == [["y"], ["x", "x"]]
+    assert [[turn.feedback.text for turn in turns] for turns in found.earlier] == [
+        ["y"],
+        ["x", "x"],
+    ]
     assert [each.text for each in found.completions] == ["x", "b"]
 
 
 def test_another_prompts_feedback_is_in_other_words_if_any_is() -> None:
     three = [prompt("p:", right="x"), prompt("r:", right="x"), prompt("q:", right="y")]
-    found = played(three, Script({"p:": "a", "r:": "a", "q:": "a", "\n": "z"}), random=True, turns=2)
+    found = played(
+        three, Script({"p:": "a", "r:": "a", "q:": "a", "\n": "z"}), random=True, turns=2
+    )
     assert [turns[0].feedback.text for turns in found.earlier] == ["y", "y", "x"]
     alike = played(three[:2], Script({":": "a", "\n": "z"}), random=True, turns=2)
     assert [turns[0].feedback.text for turns in alike.earlier] == ["x", "x"]
@@ -182,7 +187,7 @@ def test_a_chat_answer_is_answered_by_the_user() -> None:
 
 @pytest.mark.parametrize("chat", [False, True])
 def test_a_cut_feedback_has_whole_letters_its_last_mark_and_no_token_too_many(chat: bool) -> None:
-    """A cut leaves half of a letter, which is read, and written again, as three bytes of another."""
+    """A cut leaves half of a letter, which is read and written again as three bytes of another."""
     tokenizer, told = byte_level(), "\u20ac\u00e9a" * 30
     tokenizer.backend_tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
     tokenizer.chat_template = (

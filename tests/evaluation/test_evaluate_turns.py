@@ -93,7 +93,9 @@ def test_batches_of_one_prompt_alone_are_refused_where_another_s_feedback_is_tol
         rows = [{"prompt": word} for word in ("the cat", "the dog", "the")[:prompts]]
         tiny.write_rows(folder / "prompts.jsonl", rows)
         given = config(folder, feedback="random", batch_size=size)
-        with pytest.raises(ConfigError, match=f"a batch of {size} .*set protocol.batch_size = {told}$"):
+        with pytest.raises(
+            ConfigError, match=f"a batch of {size} .*set protocol.batch_size = {told}$"
+        ):
             evaluate(contender, given, folder / "alone")
     tiny.write_rows(folder / "prompts.jsonl", [{"prompt": "the cat"}])
     with pytest.raises(ConfigError, match="no two prompts that differ; give more"):

@@ -56,8 +56,8 @@ def code_of(text: str, answer: int = 0) -> str:
     """The code of an answer: the whole text where that parses, else the first of its blocks that
     does, or that there is; without one the text.
 
-    A block stands between lines of ``` or ~~~, as chat models write it, and goes to the end where no
-    second such line comes; one that is indented as a whole, such as in a list, is moved to the left.
+    A block stands between lines of ``` or ~~~, as chat models write it, and goes to the end where
+    no second such line comes; one that is indented as a whole, as in a list, is moved to the left.
 
     Args:
         text: as judged.
