@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 import tiny
-from tiltune.errors import ConfigError
+from tiltune.errors import ConfigError, RunError
+from tiltune.evaluation.contender import open_contender
 from tiltune.methods.base import Needs
 from tiltune.methods.kinds import make_method
 from tiltune.methods.master import Infeasible
@@ -63,6 +64,26 @@ def test_a_warm_start_is_refused_and_none_is_chosen(tmp_path: Path) -> None:
     given = tree(tmp_path)
     given["data"] = {"corpus": str(tmp_path / "corpus.jsonl"), "violating": "keep"}
     assert prepare(tiny.config(given)).config.value_model.warm_start == 0
+
+
+def test_no_row_of_a_corpus_is_dropped_or_told_apart_by_what_bounds_count(tmp_path: Path) -> None:
+    """A row without a cat is no worse than one with: without it the share would be moved."""
+    given = tree(tmp_path)
+    given["data"] = {"corpus": str(tmp_path / "corpus.jsonl")}
+    prepared = prepare(tiny.config(given))
+    count, measurer = prepared.count, prepared.measurer
+    assert len(prepared.corpus) == count.rows and count.violating == count.dropped == 0
+    assert count.rows + len(measurer.satisfying) == 40 and not measurer.violating
+    assert prepared.cap_told(5.0, 2.0) is None
+    assert "rows of the corpus:" not in checked(given)
+
+
+def test_the_best_of_several_is_not_chosen_by_bounds_on_shares(tmp_path: Path) -> None:
+    """It would leave those alone that are counted."""
+    given = tree(tmp_path, method={"rounds": 1})
+    tiny.finish(given)
+    with pytest.raises(RunError, match=r"--best-of 4 would choose those that the bounds count"):
+        open_contender(tmp_path / "run", best_of=4)
 
 
 def test_without_bounds_it_names_what_to_set(tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ def _say_constraint(prepared: Prepared, page: Page) -> bool:
 
 def _say_findings(prepared: Prepared, scored: Scored, page: Page) -> None:
     """What the constraint does to samples."""
-    satisfying, violating = len(prepared.judged.satisfying), len(prepared.judged.violating)
+    judged, bounds = prepared.judged, prepared.constraint.bounds
     if fewer := fewer_told(scored):
         page.say(fewer)
     if scored.earlier:
@@ -185,12 +185,11 @@ def _say_findings(prepared: Prepared, scored: Scored, page: Page) -> None:
         prepared.config.constraint,
         prepared.constraint,
         scored,
-        Count(satisfying, satisfying + violating),
+        Count(0, 0) if bounds else Count(len(judged.satisfying), len(judged.rows)),
         prepared.prompts,
         prepared.loaded.tokenizer,
     )
     page.say(*findings_lines(found))
-    bounds = prepared.constraint.bounds
     page.say(*share_lines(bounds, scored.samples))
     alike = share_warnings(bounds, scored.samples) if bounds else rate_warnings(found.samples)
     for warning in alike:
