@@ -260,14 +260,14 @@ def _floor_share(log_weight: Float[Tensor, " N"], floor: float) -> float:
 
     Z is the mean of `p C / π` over the policy's completions, and not what an objective knows as
     log Z: that is a mean of logarithms, which lies far below until the policy has come to the
-    target. `floor (1 - Z)` is `floor (1 - R)` but for the square of the floor.
+    target. `1 - R = (1 - Z) / (1 - floor)`, where C is 0 or 1.
 
     Args:
         log_weight: `log p - log π + log max(C, floor)` of each, nats.
         floor: least score.
     """
     z = min(1.0, log_weight.double().exp().mean().item())
-    return min(1.0, floor * (1 - z) / z) if z > 0 else 1.0
+    return min(1.0, floor / (1 - floor) * (1 - z) / z) if z > 0 else 1.0
 
 
 def _summed(log_probs: Tensor, rows: Samples) -> Float[Tensor, " N"]:
