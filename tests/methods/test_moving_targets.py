@@ -19,6 +19,7 @@ from tiltune.records.report.curves import round_figures
 from tiltune.records.report.folder import read_folder
 from tiltune.records.report.rounds import round_tables
 from tiltune.records.rounds import RoundRecord, ShareRecord, read_records
+from tiltune.training.actor import MEASURED
 from tiltune.training.assemble import prepare
 from tiltune.training.check.check import check_run
 from tiltune.training.run import open_run
@@ -166,6 +167,7 @@ def test_bounds_that_are_missed_or_carried_by_few_are_alarms() -> None:
     missed = RoundRecord(round=1, closing=True, shares=(share,), **fields)
     (said,) = find_alarms([missed])
     assert "the share of cats is 0.400 [0.370, 0.430]" in said and "0.45 to 0.55" in said
+    assert f"{MEASURED:,} completions are measured at most" in said
     near = share.model_copy(update={"share": 0.46, "interval": (0.43, 0.49)})
     assert find_alarms([missed.model_copy(update={"shares": (near,)})])  # not as a whole
     met = share.model_copy(update={"share": 0.5, "interval": (0.47, 0.53)})
