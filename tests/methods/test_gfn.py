@@ -9,7 +9,7 @@ from flow_worlds import EPSILON, joined, labelled, law, models, run, side, targe
 from gradient_worlds import chain, drawn, every, every_arm, two_arms
 
 import tiny
-from small_models import A
+from small_models import A, T
 from tiltune.config import RunConfig, parse_config
 from tiltune.data.samples import Samples
 from tiltune.errors import ConfigError
@@ -177,6 +177,16 @@ def test_micro_batches_do_not_matter(objective: str, monkeypatch: pytest.MonkeyP
     assert found[0].norm() > 0.01
     for other in found[1:]:
         torch.testing.assert_close(other, found[0], rtol=0, atol=1e-7)
+
+
+def test_any_of_several_ends_ends_a_text() -> None:
+    """subtb reads its flows from the event that the text ends, whichever token ends it."""
+    learner, rows = side("subtb"), every(chain())
+    (ids, mask), keep = rows.prefixes(), rows.ids.shape[1]
+    with torch.no_grad():
+        found = learner.method._said(learner.policy, rows, (T, A))["ends"]
+        law = learner.policy.log_probs(ids, mask, keep=keep).exp()
+    torch.testing.assert_close(found, law[..., [T, A]].sum(-1).log())
 
 
 def test_good_completions_come_again() -> None:
