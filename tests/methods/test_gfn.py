@@ -9,12 +9,12 @@ from flow_worlds import EPSILON, joined, labelled, law, models, run, side, targe
 from gradient_worlds import chain, drawn, every, every_arm, two_arms
 
 import tiny
-from small_models import A
+from small_models import A, T
 from tiltune.config import RunConfig, parse_config
 from tiltune.data.samples import Samples
 from tiltune.errors import ConfigError
 from tiltune.methods.base import Needs, Usual, taken_log_probs
-from tiltune.methods.gfn import RATE, SAMPLES, VALUE_RATE, Gfn
+from tiltune.methods.gfn import RATE, SAMPLES, VALUE_RATE, Gfn, Objective
 from tiltune.methods.grpo import Grpo
 from tiltune.methods.kinds import make_method
 from tiltune.methods.refusals import refuse
@@ -179,6 +179,16 @@ def test_micro_batches_do_not_matter(objective: str, monkeypatch: pytest.MonkeyP
         torch.testing.assert_close(other, found[0], rtol=0, atol=1e-7)
 
 
+def test_any_of_several_ends_ends_a_text() -> None:
+    """subtb reads its flows from the event that the text ends, whichever token ends it."""
+    learner, rows = side("subtb"), every(chain())
+    (ids, mask), keep = rows.prefixes(), rows.ids.shape[1]
+    with torch.no_grad():
+        found = learner.method._said(learner.policy, rows, (T, A))["ends"]
+        law = learner.policy.log_probs(ids, mask, keep=keep).exp()
+    torch.testing.assert_close(found, law[..., [T, A]].sum(-1).log())
+
+
 def test_good_completions_come_again() -> None:
     """Those that satisfy, no text twice, the likeliest under reference times C first."""
     learner = side("tb", replay=0.5)
@@ -240,6 +250,49 @@ def test_the_share_that_the_floor_makes() -> None:
     assert work is not None
     exact = target(rows)[rows.labels == 0].sum().item()
     assert work.numbers["floor_share"] == pytest.approx(exact, rel=2e-3)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_the_floor_s_share_is_known_before_the_policy_has_moved(objective: Objective) -> None:
+    """Also where an objective's own log Z, a mean of logarithms, is far below as yet."""
+    learner = side(objective, floor=1e-4)
+    rows = drawn(labelled(every(learner.policy)), 64, torch.Generator().manual_seed(1))
+    bad = (rows.labels == 0).nonzero()[:, 0]
+    rows = rows.select(torch.cat((bad.repeat(4), (rows.labels == 1).nonzero()[:, 0])))
+    rate = rows.labels.mean().item()
+    assert rate < 0.4
+    with torch.no_grad():
+        work = learner.method.prepare(rows, models(learner))
+    assert work is not None
+    exact = 1e-4 * (1 - rate) / (rate + 1e-4 * (1 - rate))
+    assert work.numbers["floor_share"] == pytest.approx(exact, rel=1e-6)
+
+
+def test_the_variance_is_of_fresh_completions() -> None:
+    """What was kept satisfies, all of it: beside it the variance would look smaller."""
+    learner = side("vargrad", replay=0.5)
+    rows = drawn(every(learner.policy), 24, torch.Generator().manual_seed(1))
+    satisfied = rows.select(rows.labels.nonzero()[:, 0])
+    known = models(learner)
+    with torch.no_grad():
+        alone, beside = (
+            learner.method.prepare(rows, replace(known, kept=kept)) for kept in (None, satisfied)
+        )
+    assert alone is not None and beside is not None
+    assert beside.numbers["log_ratio_variance"] == alone.numbers["log_ratio_variance"] > 1
+
+
+def test_vargrad_forgets_no_good_completion_whose_prompt_is_not_drawn() -> None:
+    """Alone of its prompt it is not trained on, and waits; nor is it counted as replayed."""
+    learner = side("vargrad", replay=0.5)
+    rows = every(learner.policy)
+    waiting = rows.select(rows.labels.nonzero()[:1, 0])
+    waiting = replace(waiting, prompt_index=waiting.prompt_index + 9)
+    with torch.no_grad():
+        work = learner.method.prepare(rows, replace(models(learner), kept=waiting))
+    assert work is not None and work.kept is not None
+    assert 9 not in work.samples.prompt_index and work.numbers["replayed_share"] == 0
+    assert 9 in work.kept.prompt_index
 
 
 def config(**method: Any) -> RunConfig:

@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 import tiny
-from tiltune.errors import ConfigError
+from tiltune.errors import ConfigError, RunError
+from tiltune.evaluation.contender import open_contender
 from tiltune.methods.base import Needs
 from tiltune.methods.kinds import make_method
 from tiltune.methods.master import Infeasible
@@ -18,6 +19,7 @@ from tiltune.records.report.curves import round_figures
 from tiltune.records.report.folder import read_folder
 from tiltune.records.report.rounds import round_tables
 from tiltune.records.rounds import RoundRecord, ShareRecord, read_records
+from tiltune.training.actor import MEASURED
 from tiltune.training.assemble import prepare
 from tiltune.training.check.check import check_run
 from tiltune.training.run import open_run
@@ -63,6 +65,26 @@ def test_a_warm_start_is_refused_and_none_is_chosen(tmp_path: Path) -> None:
     given = tree(tmp_path)
     given["data"] = {"corpus": str(tmp_path / "corpus.jsonl"), "violating": "keep"}
     assert prepare(tiny.config(given)).config.value_model.warm_start == 0
+
+
+def test_no_row_of_a_corpus_is_dropped_or_told_apart_by_what_bounds_count(tmp_path: Path) -> None:
+    """A row without a cat is no worse than one with: without it the share would be moved."""
+    given = tree(tmp_path)
+    given["data"] = {"corpus": str(tmp_path / "corpus.jsonl")}
+    prepared = prepare(tiny.config(given))
+    count, measurer = prepared.count, prepared.measurer
+    assert len(prepared.corpus) == count.rows and count.violating == count.dropped == 0
+    assert count.rows + len(measurer.satisfying) == 40 and not measurer.violating
+    assert prepared.cap_told(5.0, 2.0) is None
+    assert "rows of the corpus:" not in checked(given)
+
+
+def test_the_best_of_several_is_not_chosen_by_bounds_on_shares(tmp_path: Path) -> None:
+    """It would leave those alone that are counted."""
+    given = tree(tmp_path, method={"rounds": 1})
+    tiny.finish(given)
+    with pytest.raises(RunError, match=r"--best-of 4 would choose those that the bounds count"):
+        open_contender(tmp_path / "run", best_of=4)
 
 
 def test_without_bounds_it_names_what_to_set(tmp_path: Path) -> None:
@@ -145,6 +167,7 @@ def test_bounds_that_are_missed_or_carried_by_few_are_alarms() -> None:
     missed = RoundRecord(round=1, closing=True, shares=(share,), **fields)
     (said,) = find_alarms([missed])
     assert "the share of cats is 0.400 [0.370, 0.430]" in said and "0.45 to 0.55" in said
+    assert f"{MEASURED:,} completions are measured at most" in said
     near = share.model_copy(update={"share": 0.46, "interval": (0.43, 0.49)})
     assert find_alarms([missed.model_copy(update={"shares": (near,)})])  # not as a whole
     met = share.model_copy(update={"share": 0.5, "interval": (0.47, 0.53)})

@@ -1,6 +1,7 @@
 """Moving targets: where the master aims, how that follows the policy, what the weights become."""
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from tiltune.methods.master import Infeasible
 from tiltune.models.laws import gather, tilt
 from tiltune.models.lm import LanguageModel
 from tiltune.records.intervals import wilson_interval
+from tiltune.training.check.shares import share_warnings
 from tiltune.training.moving import Mover, drawn_in
 from tiltune.worlds.testing import EnumerableModel, enumerate_completions, exact_values
 
@@ -207,6 +209,27 @@ def test_a_checkpoint_knows_the_targets() -> None:
     again.load_state(mover.state())
     one, other = (each.move(pool, completions(0.45, version=2)) for each in (mover, again))
     assert torch.equal(one[0].labels, other[0].labels) and one[1] == other[1]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "measured", "said"),
+    [
+        (0.45, 0.55, 1024, None),
+        (0.45, 0.55, 256, "cats, 0.45 to 0.55: the run cannot show .* raise sampler.samples"),
+        (0.5, 0.5, 1024, "cats, exactly 0.5: the run cannot .* within; widen the bound"),
+        (1.0, 1.0, 1024, "cats, exactly 1: the run cannot"),
+        (0.99, 1.0, 1024, None),
+    ],
+)
+def test_bounds_that_no_interval_fits_into_are_told(
+    low: float, high: float, measured: int, said: str | None
+) -> None:
+    """The closing alarm would ring whatever the run does."""
+    pool = completions(0.3, 0.5)
+    bounds = [Bound("cats", low, high), Bound("dogs", 0.2, 0.8)]
+    told = [each for each in share_warnings(bounds, pool, measured=measured) if "show" in each]
+    assert len(told) == (said is not None)
+    assert said is None or re.search(said, told[0])
 
 
 def test_the_values_of_the_labels_are_the_master_s_law() -> None:

@@ -10,7 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from tiltune.config import ConstraintConfig, ModelSection, RunConfig
+from tiltune.config import ConstraintConfig, ModelSection, RunConfig, populations
 from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.build import build_constraint
 from tiltune.data.encode import Prompt
@@ -184,6 +184,11 @@ def _refuse(path: Path, run: RunConfig | None, *, guided: bool, best_of: int, ba
         raise RunError(
             f"{path}: no config.json of a run there, so it is no run folder; {', '.join(asked)} "
             "need the folder of a `tiltune fit`, with its values, constraint and base model"
+        )
+    if best_of > 1 and run is not None and populations(run.constraint):
+        raise RunError(
+            f"{path}: its constraint bounds shares of all completions, and --best-of {best_of} "
+            "would choose those that the bounds count, so that nearly all were; leave it out"
         )
 
 

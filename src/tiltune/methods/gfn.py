@@ -107,11 +107,7 @@ class Gfn:
     def prepare(self, samples: Samples, models: Models) -> Work | None:
         """The round's completions and those kept; what the reference says of them, and log C."""
         rows = _joined(samples, models.kept)
-        share = 1 - len(samples) / len(rows)
-        if self.objective == "vargrad":
-            rows = _compared(rows)
-        if not len(rows):
-            return None
+        fresh = torch.arange(len(rows), device=rows.ids.device) < len(samples)
         most = models.most_tokens
         reference, policy = (
             columns_by_parts(rows, most, lambda part, lm=lm: self._said(lm, part, models.ends))
@@ -122,19 +118,23 @@ class Gfn:
         if rows.prefix_labels is not None:
             columns["prefix_scores"] = self._log_score(rows.prefix_labels)
         likelihood, own = (_summed(said["taken"], rows) for said in (reference, policy))
-        score = columns["log_score"]
-        columns["log_z"], variance = fitted_log_z(own - likelihood, score, rows.prompt_index)
-        log_z = self._log_z(Work(rows, columns), policy, models)
+        score, ratio = columns["log_score"], own - likelihood
+        columns["log_z"], _ = fitted_log_z(ratio, score, rows.prompt_index)
         numbers = {
-            "log_z_nats": log_z.mean().item(),
-            "floor_share": _floor_share(log_z, self.floor),
-            "replayed_share": share,
+            "log_z_nats": self._log_z(Work(rows, columns), policy, models).mean().item(),
+            "floor_share": _floor_share((score - ratio)[fresh], self.floor),
         }
-        if bool((several := ~variance.isnan()).any()):
-            numbers["log_ratio_variance"] = variance[several].mean().item()
+        left = fitted_log_z(ratio[fresh], score[fresh], rows.prompt_index[fresh])[1]
+        if bool((several := ~left.isnan()).any()):
+            numbers["log_ratio_variance"] = left[several].mean().item()
         most_kept = round(len(samples) * self.replay / (1 - self.replay))
         kept = _best(rows, likelihood + score, most_kept)
-        return Work(rows, columns, numbers, kept=rows.select(kept) if len(kept) else None)
+        compared = _compared(rows) if self.objective == "vargrad" else torch.arange(len(rows))
+        if not len(compared):
+            return None
+        numbers["replayed_share"] = 1 - fresh[compared].float().mean().item()
+        kept_rows = rows.select(kept) if len(kept) else None
+        return replace(Work(rows, columns, numbers).select(compared), kept=kept_rows)
 
     def loss(self, work: Work, models: Models, *, count: float) -> Losses:
         samples, columns = work.samples, work.columns
@@ -225,10 +225,10 @@ def _joined(samples: Samples, kept: Samples | None) -> Samples:
     return concatenate([replace(samples, law=law), replace(kept, law=law)])
 
 
-def _compared(rows: Samples) -> Samples:
-    """Without completions that are alone of their prompt."""
+def _compared(rows: Samples) -> Int[Tensor, " M"]:
+    """Places of the completions that are not alone of their prompt."""
     _, group, sizes = rows.prompt_index.unique(return_inverse=True, return_counts=True)
-    return rows.select((sizes[group] > 1).nonzero()[:, 0])
+    return (sizes[group] > 1).nonzero()[:, 0]
 
 
 def _best(rows: Samples, score: Float[Tensor, " N"], most: int) -> Int[Tensor, " K"]:
@@ -255,10 +255,19 @@ def _best(rows: Samples, score: Float[Tensor, " N"], most: int) -> Int[Tensor, "
     return torch.tensor([place for *_, place in sorted(found)[:most]], dtype=torch.int64)
 
 
-def _floor_share(log_z: Tensor, floor: float) -> float:
-    """The share of the target that satisfies by the floor alone: `floor (1 - Z) / Z`, about."""
-    z = log_z.double().exp().clamp(max=1.0).mean().item()
-    return min(1.0, floor * (1 - z) / z)
+def _floor_share(log_weight: Float[Tensor, " N"], floor: float) -> float:
+    """The share of the target that violates, by the floor alone: `floor (1 - R) / Z`.
+
+    Z is the mean of `p C / π` over the policy's completions, and not what an objective knows as
+    log Z: that is a mean of logarithms, which lies far below until the policy has come to the
+    target. `1 - R = (1 - Z) / (1 - floor)`, where C is 0 or 1.
+
+    Args:
+        log_weight: `log p - log π + log max(C, floor)` of each, nats.
+        floor: least score.
+    """
+    z = min(1.0, log_weight.double().exp().mean().item())
+    return min(1.0, floor / (1 - floor) * (1 - z) / z) if z > 0 else 1.0
 
 
 def _summed(log_probs: Tensor, rows: Samples) -> Float[Tensor, " N"]:

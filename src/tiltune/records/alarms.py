@@ -110,7 +110,7 @@ def _shares(last: RoundRecord) -> Iterator[str]:
                 f"the share of {each.of} is {each.share:.3f} [{low:.3f}, {high:.3f}], which does "
                 f"not lie within {each.low:g} to {each.high:g} as a whole: raise `method.rounds` "
                 "where it is still on its way, `sampler.samples_per_round` where the interval is "
-                "too wide to tell"
+                "too wide to tell (1,024 completions are measured at most), or widen the bound"
             )
 
 

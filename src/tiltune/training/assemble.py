@@ -250,11 +250,11 @@ def prepare(
 def _read(
     config: ResolvedConfig, loaded: hub.Loaded, method: BuiltInMethod, constraint: TextConstraint
 ) -> TextData:
-    """The rows. Without a corpus a prompt is scored, which shows what is wrong with a service."""
+    """The rows. Where no corpus is judged a prompt is, which shows what is wrong with a service."""
     room = method.needs.room(config.sampler.max_new_tokens)
     ends, context = loaded.eos_ids, loaded.context
     data = read_data(config, loaded.tokenizer, ends=ends, context=context, room=room)
-    if not data.train:
+    if not data.train or constraint.bounds:
         constraint.score([Completion(data.prompts[0].text, "", row=data.prompts[0].row)])
     return data
 

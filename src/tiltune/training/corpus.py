@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tiltune.config import ResolvedConfig
-from tiltune.constraints.base import Constraint
+from tiltune.constraints.base import Constraint, TextConstraint
 from tiltune.constraints.scores import Completion
 from tiltune.data.encode import Example
 from tiltune.errors import counted
@@ -51,7 +51,9 @@ class JudgedRows:
 def judge(
     examples: Sequence[Example], constraint: Constraint, progress: Progress = silent
 ) -> JudgedRows:
-    """Ask the constraint of every row."""
+    """Ask the constraint of every row; a population judges none, and none violates it."""
+    if judges_no_row(constraint):
+        return JudgedRows(examples, ())
     started = time.perf_counter()
     progress("scoring the corpus", 0, len(examples))
     scores = constraint.score(completions_of(examples))
@@ -61,6 +63,12 @@ def judge(
     both = list(zip(examples, satisfied, strict=True))
     met, unmet = [e for e, good in both if good], [e for e, good in both if not good]
     return JudgedRows(met, unmet, seconds)
+
+
+def judges_no_row(constraint: Constraint) -> bool:
+    """Whether it bounds shares of all completions: a row that a bound does not count is no worse
+    than one that it counts, and to leave either kind out would move the share."""
+    return isinstance(constraint, TextConstraint) and bool(constraint.bounds)
 
 
 def trained_rows(
@@ -74,6 +82,7 @@ def trained_rows(
         constraint: asked of earlier turns.
         drop: whether what violates is left out.
     """
+    drop = drop and not judges_no_row(constraint)
     rows = judged.satisfying if drop else every
     kept = with_turns(rows, constraint, drop=drop)
     turns, asked = (sum(len(row.earlier) for row in those) for those in (kept, rows))

@@ -14,7 +14,7 @@ from tiltune.constraints.build import build_constraint
 from tiltune.errors import RunError, counted
 from tiltune.records.progress import Progress, silent
 from tiltune.records.run_folder import check_free
-from tiltune.training.actor import on_device
+from tiltune.training.actor import MEASURED, on_device
 from tiltune.training.assemble import Prepared, make_actor, make_learner, prepare
 from tiltune.training.check.agreement import agreement, relation
 from tiltune.training.check.drawing import MOST, draw_scored, fewer_told
@@ -176,7 +176,7 @@ def _say_constraint(prepared: Prepared, page: Page) -> bool:
 
 def _say_findings(prepared: Prepared, scored: Scored, page: Page) -> None:
     """What the constraint does to samples."""
-    satisfying, violating = len(prepared.judged.satisfying), len(prepared.judged.violating)
+    judged, bounds = prepared.judged, prepared.constraint.bounds
     if fewer := fewer_told(scored):
         page.say(fewer)
     if scored.earlier:
@@ -185,14 +185,18 @@ def _say_findings(prepared: Prepared, scored: Scored, page: Page) -> None:
         prepared.config.constraint,
         prepared.constraint,
         scored,
-        Count(satisfying, satisfying + violating),
+        Count(0, 0) if bounds else Count(len(judged.satisfying), len(judged.rows)),
         prepared.prompts,
         prepared.loaded.tokenizer,
     )
     page.say(*findings_lines(found))
-    bounds = prepared.constraint.bounds
     page.say(*share_lines(bounds, scored.samples))
-    alike = share_warnings(bounds, scored.samples) if bounds else rate_warnings(found.samples)
+    measured = min(prepared.config.sampler.samples_per_round, MEASURED)
+    alike = (
+        share_warnings(bounds, scored.samples, measured=measured)
+        if bounds
+        else rate_warnings(found.samples)
+    )
     for warning in alike:
         page.warn(warning, Gravity.LABELS)
     for warning in warnings(found):
