@@ -65,10 +65,11 @@ def lift(
     row = np.searchsorted(base, reader.base)
     starts = np.full(len(text.dfa.accepting), -1, dtype=np.int64)
     which = np.arange(len(starts)) if prompts else np.array([text.dfa.start])
-    starts[which] = reader.starts[which]
+    starts[which] = which if vocabulary.kept else reader.starts[which]
+    first = int(reader.starts[text.dfa.start])
     edges = _Edges.of(rows, row, columns, patch, ends)
-    kept = edges.reachable(starts[starts >= 0])
-    return _renumbered(text, reader, edges, kept, starts)
+    kept = edges.reachable(np.append(starts[starts >= 0], first))
+    return _renumbered(text, reader, edges, kept, (starts, first))
 
 
 def check_size(text: TextAutomaton, reader: ByteAutomaton, tokens: int, patched: int) -> None:
@@ -184,9 +185,10 @@ def _renumbered(
     reader: ByteAutomaton,
     edges: _Edges,
     kept: NDArray[np.int64],
-    starts: NDArray[np.int64],
+    begun: tuple[NDArray[np.int64], int],
 ) -> TokenTable:
     """The table of the kept states, with what is known of each."""
+    starts, first = begun
     distance = _distance(edges, reader.accepting)
     certain = _certain(edges, reader.accepting)
     number = np.full(len(reader.base) + 1, 0, dtype=np.int32)
@@ -199,6 +201,7 @@ def _renumbered(
         columns=edges.columns.astype(np.int32),
         patch=number[edges.patch[kept]],
         starts=number[starts],
+        first=int(number[first]),
         accepting=reader.accepting[kept],
         dead=distance[kept] == FAR,
         certain=certain[kept],

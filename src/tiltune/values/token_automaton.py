@@ -109,7 +109,7 @@ class TokenAutomaton(Ends):
         return twin
 
     def read_prompts(self, prompts: Iterable[tuple[Sequence[int], str]]) -> None:
-        if self.rule.text == "completion":
+        if self._alike:
             return
         for ids, text in prompts:
             state = self._after(text)
@@ -119,7 +119,7 @@ class TokenAutomaton(Ends):
     def start(
         self, prompt_ids: Int[Tensor, "N P"], prompt_mask: Bool[Tensor, "N P"]
     ) -> Int[Tensor, " N"]:
-        if self.rule.text == "completion":
+        if self._alike:
             return torch.full((len(prompt_ids),), self.table.start, device=prompt_ids.device)
         found = [self._prompt(ids) for ids in unpadded(prompt_ids, prompt_mask)]
         return torch.tensor(found, device=prompt_ids.device)
@@ -173,8 +173,16 @@ class TokenAutomaton(Ends):
         found[..., self._columns] = patch[states]
         return found
 
+    @property
+    def _alike(self) -> bool:
+        """Whether completions start in one state, whatever their prompts."""
+        return self.rule.text == "completion" and self.table.first == self.table.start
+
     def _after(self, prompt: str) -> int:
-        return int(self.table.starts[self.table.text.run(prompt)])
+        if not prompt:
+            return self.table.first
+        judged = self.rule.text == "prompt+completion"
+        return int(self.table.starts[self.table.text.run(prompt)]) if judged else self.table.start
 
     def _prompt(self, ids: tuple[int, ...]) -> int:
         if ids not in self._prompts:

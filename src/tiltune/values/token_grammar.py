@@ -100,21 +100,27 @@ class TokenGrammar(Ends):
         return self
 
     def read_prompts(self, prompts: Iterable[tuple[Sequence[int], str]]) -> None:
-        for ids, text in prompts:
+        for ids, whole in prompts:
+            text = self._judged(whole)
             if self._prompts.setdefault(tuple(ids), text) != text:
                 self._prompts[tuple(ids)] = None
 
     def start(self, prompt_ids: Int[Tensor, "N P"], prompt_mask: Bool[Tensor, "N P"]) -> Places:
         start = _Place(self._masks.matcher, b"", self._reader.start)
-        if self.grammar.text == "completion":
+        if self.grammar.text == "completion" and not self._reader.vocabulary.kept:
             return [start] * len(prompt_ids)
         texts = [self._prompt(ids) for ids in unpadded(prompt_ids, prompt_mask)]
-        return [
-            None
-            if text is None
-            else start.further(text.encode("utf-8", "surrogatepass"), start.reading)
-            for text in texts
-        ]
+        return [None if text is None else self._behind(start, text) for text in texts]
+
+    def _behind(self, start: _Place, text: str) -> _Place | None:
+        """Where a completion of a prompt begins."""
+        reading = self._reader.after if text else start.reading
+        judged = text if self.grammar.text == "prompt+completion" else ""
+        return start.further(judged.encode("utf-8", "surrogatepass"), reading)
+
+    def _judged(self, prompt: str) -> str:
+        """What of a prompt's text counts: all of it, or whether there is any."""
+        return prompt if self.grammar.text == "prompt+completion" else "…" * bool(prompt)
 
     def step(self, states: Places, tokens: Int[Tensor, " N"]) -> Places:
         pairs = zip(states, tokens.tolist(), strict=True)
@@ -145,7 +151,8 @@ class TokenGrammar(Ends):
 
     def _prompt(self, ids: tuple[int, ...]) -> str | None:
         if ids not in self._prompts:
-            self._prompts[ids] = self.tokenizer.decode(list(ids), skip_special_tokens=True)
+            text = self.tokenizer.decode(list(ids), skip_special_tokens=True)
+            self._prompts[ids] = self._judged(text)
         return self._prompts[ids]
 
     def _after(self, place: _Place | None, token: int) -> _Place | None:
