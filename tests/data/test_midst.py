@@ -1,4 +1,4 @@
-"""Completions of tokenizers that put a space before what they read and drop it from what they write."""
+"""Completions by tokenizers that put a space before what they read, and drop it again."""
 
 import random
 from typing import Any

@@ -149,3 +149,14 @@ def test_what_gives_no_probabilities_of_labels_is_refused(
 
     with pytest.raises(ConstraintError, match=said):
         hub.load_sequence_classifier(str(folder_of(build, tmp_path)))
+
+
+def test_a_classifier_stored_in_16_bit_is_read_in_32(tmp_path: Path) -> None:
+    folder = folder_of(lambda pad: MODELS["bert"](pad).bfloat16(), tmp_path)
+    classifier = hub.load_sequence_classifier(str(folder))
+    assert classifier.module.dtype == torch.float32
+    module = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    batch = AutoTokenizer.from_pretrained(folder)(TEXTS[1], return_tensors="pt")
+    with torch.no_grad():
+        wanted = module(**batch).logits[0].softmax(-1).tolist()
+    assert classifier.probabilities(TEXTS[1:2])[0] == pytest.approx(wanted, abs=1e-6)

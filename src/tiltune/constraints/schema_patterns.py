@@ -15,7 +15,7 @@ SHORT = {"d": "0-9", "w": "A-Za-z0-9_"}
 
 
 def with_patterns_of_python(schema: Any) -> Any:
-    """The schema with every `pattern`, and every name in `patternProperties`, as Python reads it."""
+    """The schema with every `pattern`, and every one in `patternProperties`, as Python's."""
     if isinstance(schema, list):
         return [with_patterns_of_python(each) for each in cast(list[Any], schema)]
     if not isinstance(schema, dict):

@@ -127,9 +127,9 @@ def corpus_examples(
 
     `{text}`: the text with the tokenizer's own special tokens, then EOS; the first token is
     context, since nothing predicts it. `{prompt, completion}`: the prompt with those tokens (an
-    empty one is BOS, or EOS without a BOS), the completion as it goes on from that, then EOS. `{messages}`:
-    all but the last are the prompt; the chat template alone decides on special tokens. `tools`,
-    `documents` and `chat_template_kwargs` beside them go to the template too, see `ChatRow`.
+    empty one is BOS, or EOS without a BOS), the completion as it goes on from that, then EOS.
+    `{messages}`: all but the last are the prompt; the chat template alone adds special tokens.
+    `tools`, `documents` and `chat_template_kwargs` go to the template too, see `ChatRow`.
 
     Args:
         rows: of `read_rows`.

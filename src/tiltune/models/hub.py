@@ -255,7 +255,11 @@ def load_sequence_classifier(path: str) -> SequenceClassifier:
         tokenizer = load_tokenizer(path)
         with _quiet(), explained(path):
             loaded: Any = AutoModelForSequenceClassification.from_pretrained(
-                path, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+                path,
+                dtype=torch.float32,  # 16 bit would move a probability across a threshold
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
             )
         module, loading = loaded
         check_bare(module, path)
