@@ -108,8 +108,10 @@ def test_the_automaton_reads_what_is_judged(rule: Any, text: Any, tokenizer: Any
     automaton.read_prompts(prompts.items())
     midst, seen = Midst.of(tokenizer), set[bool]()
     likely = [*tokens("The cat", tokenizer), 3 + 0xE2, 3 + 0x82, 3 + 256]
-    for _ in range(25):
-        ids = [chance.choice([*likely, chance.randrange(3, width)]) for _ in range(4)]
+    cases = [
+        [chance.choice([*likely, chance.randrange(3, width)]) for _ in range(4)] for _ in range(25)
+    ]
+    for ids in [midst.ids(" cat"), midst.ids("cat"), *cases]:
         for prompt_ids, prompt in prompts.items():
             [state] = automaton.start(
                 torch.tensor([prompt_ids]), torch.ones(1, len(prompt_ids)) > 0
