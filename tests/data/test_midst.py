@@ -104,7 +104,7 @@ def test_the_automaton_reads_what_is_judged(rule: Any, text: Any, tokenizer: Any
     automaton = TokenAutomaton(
         Rule(rule, text), tokenizer, width=width, eos_ids=[2], max_new_tokens=9
     )
-    prompts = {(1,): "", tuple(tokens("The", tokenizer)): "The", (1, 3 + 256): " "}
+    prompts = {(1,): "", tuple(tokens("The", tokenizer)): "The", (1, 3 + 256): " ", (4, 1): "<bos>"}
     automaton.read_prompts(prompts.items())
     midst, seen = Midst.of(tokenizer), set[bool]()
     likely = [*tokens("The cat", tokenizer), 3 + 0xE2, 3 + 0x82, 3 + 256]
@@ -153,3 +153,15 @@ def test_text_that_goes_with_an_anchor_is_read_behind_another(scheme: str) -> No
 def test_of_bytes_nothing_is_put_before_or_dropped() -> None:
     plain = Midst.of(byte_level("cat", " cat"))
     assert (plain.anchors, plain.drops) == ((), False)
+
+
+@pytest.mark.parametrize(("scheme", "body"), [("legacy", ["\u2581", "cat"]), ("first", ["cat"])])
+def test_after_a_special_token_text_begins_where_the_tokenizer_says_so(
+    scheme: str, body: list[str]
+) -> None:
+    found = sentence_pieces(*WORDS, scheme=scheme)
+    made = example({"prompt": "The<bos>", "completion": "cat"}, found)
+    ids = list(made.ids[made.prompt_length : -1])
+    assert found.convert_ids_to_tokens(ids) == body
+    assert tokens("The<bos>cat", found)[-len(ids) - 1 :] == [1, *ids]
+    assert Midst.of(found).read(ids, after="The<bos>") == "cat"

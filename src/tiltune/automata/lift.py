@@ -66,10 +66,12 @@ def lift(
     starts = np.full(len(text.dfa.accepting), -1, dtype=np.int64)
     which = np.arange(len(starts)) if prompts else np.array([text.dfa.start])
     starts[which] = which if vocabulary.kept else reader.starts[which]
-    first = int(reader.starts[text.dfa.start])
+    begun = np.full_like(starts, -1)
+    begun[which] = reader.starts[which]
     edges = _Edges.of(rows, row, columns, patch, ends)
-    kept = edges.reachable(np.append(starts[starts >= 0], first))
-    return _renumbered(text, reader, edges, kept, (starts, first))
+    every = np.append(starts, begun)
+    kept = edges.reachable(every[every >= 0])
+    return _renumbered(text, reader, edges, kept, (starts, begun))
 
 
 def check_size(text: TextAutomaton, reader: ByteAutomaton, tokens: int, patched: int) -> None:
@@ -185,10 +187,10 @@ def _renumbered(
     reader: ByteAutomaton,
     edges: _Edges,
     kept: NDArray[np.int64],
-    begun: tuple[NDArray[np.int64], int],
+    before: tuple[NDArray[np.int64], NDArray[np.int64]],
 ) -> TokenTable:
     """The table of the kept states, with what is known of each."""
-    starts, first = begun
+    starts, begun = before
     distance = _distance(edges, reader.accepting)
     certain = _certain(edges, reader.accepting)
     number = np.full(len(reader.base) + 1, 0, dtype=np.int32)
@@ -201,7 +203,7 @@ def _renumbered(
         columns=edges.columns.astype(np.int32),
         patch=number[edges.patch[kept]],
         starts=number[starts],
-        first=int(number[first]),
+        begun=number[begun],
         accepting=reader.accepting[kept],
         dead=distance[kept] == FAR,
         certain=certain[kept],

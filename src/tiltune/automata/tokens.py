@@ -68,7 +68,7 @@ class TokenTable:
         patch: next states by those tokens, int32 [D, C].
         starts: the state before the first token of a completion whose prompt left the character
             automaton `text` in each of its states, [Q]; -1 where not lifted.
-        first: the same where no text comes before.
+        begun: the same where what follows the prompt begins a text, as after an empty one.
         accepting: whether a text may end here, pending bytes read as one U+FFFD, bool [D].
         dead: no sequence of tokens leads to an accepting state, bool [D].
         certain: every sequence of tokens does, the empty one included, bool [D].
@@ -81,7 +81,7 @@ class TokenTable:
     columns: States
     patch: States
     starts: States
-    first: int
+    begun: States
     accepting: Flags
     dead: Flags
     certain: Flags
@@ -92,6 +92,11 @@ class TokenTable:
     def start(self) -> int:
         """The state before the first token after a prompt, where the completion alone is judged."""
         return int(self.starts[self.text.dfa.start])
+
+    @property
+    def first(self) -> int:
+        """The same where the completion begins a text."""
+        return int(self.begun[self.text.dfa.start])
 
     def step(self, state: int, token: int) -> int:
         """The state after one more token."""

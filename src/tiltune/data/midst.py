@@ -64,11 +64,19 @@ class Midst:
 
     def read(self, ids: Sequence[int], *, after: str) -> str:
         """What tokens say after this text, which may be none."""
-        return self.text(ids) if after else _text(self.tokenizer, ids)
+        return _text(self.tokenizer, ids) if self.begins(after) else self.text(ids)
 
     def encode(self, text: str, *, after: str) -> list[int]:
         """The tokens of text after this one, which may be none."""
-        return self.ids(text) if after else _ids(self.tokenizer, text)
+        return _ids(self.tokenizer, text) if self.begins(after) else self.ids(text)
+
+    def begins(self, after: str) -> bool:
+        """Whether what follows this text is read as the beginning of one: by some tokenizers what
+        follows a special token is, with a space put before it."""
+        if not (after and self.anchors):
+            return not after
+        found = _behind(self.tokenizer, after, _ids(self.tokenizer, after), LETTER)
+        return found == _ids(self.tokenizer, LETTER)
 
 
 def _behind(tokenizer: Any, anchor: str, before: list[int], text: str) -> list[int] | None:

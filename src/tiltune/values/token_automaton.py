@@ -15,6 +15,7 @@ from tiltune.automata.lift import lift
 from tiltune.automata.tokens import FAR, TokenTable
 from tiltune.constraints.scores import Rule
 from tiltune.data.batches import unpadded
+from tiltune.data.midst import Midst
 from tiltune.models.ids import owned_ids
 from tiltune.values.ends import Ends, Facts
 from tiltune.values.vocabulary import vocabulary
@@ -87,7 +88,7 @@ class TokenAutomaton(Ends):
         self.states = self.free + 1
         self.by = f"an automaton of {self.free} states over tokens"
         self.complete = rule.complete
-        self._prompts = dict(prompts or {})
+        self._prompts, self._midst = dict(prompts or {}), Midst.of(tokenizer)
         self._hold()
 
     def __reduce__(self) -> Any:
@@ -179,10 +180,9 @@ class TokenAutomaton(Ends):
         return self.rule.text == "completion" and self.table.first == self.table.start
 
     def _after(self, prompt: str) -> int:
-        if not prompt:
-            return self.table.first
-        judged = self.rule.text == "prompt+completion"
-        return int(self.table.starts[self.table.text.run(prompt)]) if judged else self.table.start
+        judged, text = self.rule.text == "prompt+completion", self.table.text
+        starts = self.table.begun if self._midst.begins(prompt) else self.table.starts
+        return int(starts[text.run(prompt) if judged else text.dfa.start])
 
     def _prompt(self, ids: tuple[int, ...]) -> int:
         if ids not in self._prompts:

@@ -18,6 +18,7 @@ from tiltune.automata.dfa import Flags
 from tiltune.automata.reading import Reader, Reading
 from tiltune.constraints.scores import Grammar
 from tiltune.data.batches import unpadded
+from tiltune.data.midst import LETTER, Midst
 from tiltune.models.ids import owned_ids
 from tiltune.values.ends import Ends, Facts
 from tiltune.values.grammar_masks import GaveUp, GrammarMasks, after
@@ -86,7 +87,7 @@ class TokenGrammar(Ends):
         if grammar.narrower:
             self.by += f", which guides: {grammar.narrower} satisfy too and are not written by it"
         self.complete = False
-        self._prompts = dict(prompts or {})
+        self._prompts, self._midst = dict(prompts or {}), Midst.of(tokenizer)
         self._owned = owned_ids(tokenizer, width).numpy()
         self._reader = Reader(vocabulary(tokenizer, width))
         owned = np.flatnonzero(self._owned)
@@ -114,13 +115,17 @@ class TokenGrammar(Ends):
 
     def _behind(self, start: _Place, text: str) -> _Place | None:
         """Where a completion of a prompt begins."""
-        reading = self._reader.after if text else start.reading
+        reading = start.reading if self._midst.begins(text) else self._reader.after
         judged = text if self.grammar.text == "prompt+completion" else ""
         return start.further(judged.encode("utf-8", "surrogatepass"), reading)
 
     def _judged(self, prompt: str) -> str:
         """What of a prompt's text counts: all of it, or whether there is any."""
-        return prompt if self.grammar.text == "prompt+completion" else "…" * bool(prompt)
+        return (
+            prompt
+            if self.grammar.text == "prompt+completion"
+            else ("" if self._midst.begins(prompt) else LETTER)
+        )
 
     def step(self, states: Places, tokens: Int[Tensor, " N"]) -> Places:
         pairs = zip(states, tokens.tolist(), strict=True)
