@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, decoders, models
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from tiltune.values.vocabulary import byte_alphabet
@@ -35,6 +35,34 @@ def fallback(*words: str) -> Any:
             decoders.Strip(" ", 1, 0),
         ]
     )
+    return _fast(bpe)
+
+
+def sentence_pieces(*words: str, scheme: str = "legacy") -> Any:
+    """As Llama's and Mistral's, which put a space before what they read; as Gemma's, who do not.
+
+    Args:
+        words: each a token, with and without a space before it.
+        scheme: "legacy", by a normalizer; "first" or "always", by a pre-tokenizer; or "none".
+    """
+    names = [f"<0x{value:02X}>" for value in range(256)] + ["\u2581", *map(chr, range(33, 127))]
+    merges: list[tuple[str, str]] = []
+    for word in (space + word for word in words for space in ("", "\u2581")):
+        for end in range(1, len(word)):
+            merges.append((word[:end], word[end]))
+            names.append(word[: end + 1])
+    names, merges = list(dict.fromkeys(names)), list(dict.fromkeys(merges))
+    bpe = Tokenizer(models.BPE(_numbered(names), merges, byte_fallback=True))
+    parts: list[Any] = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
+    if scheme in ("first", "always"):
+        bpe.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
+    else:
+        spaces = [normalizers.Replace(" ", "\u2581")]
+        first = [normalizers.Prepend("\u2581")] if scheme == "legacy" else []
+        bpe.normalizer = normalizers.Sequence(first + spaces)
+    if scheme != "none":
+        parts.append(decoders.Strip(" ", 1, 0))
+    bpe.decoder = decoders.Sequence(parts)
     return _fast(bpe)
 
 

@@ -157,3 +157,26 @@ def test_its_grammar_guides_and_a_schema_without_one_says_so() -> None:
     assert 'Unimplemented keys: ["not"]' in unguided.without_rule()
     lark = GrammarConfig(kind="grammar", format="lark", grammar='start: "a"')
     assert build_constraint(lark).grammars()[0].narrower == ""
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "met"),
+    [
+        ({"pattern": "^ab$"}, r'"ab\n"', False),
+        ({"pattern": "^ab$"}, '"ab"', True),
+        ({"pattern": r"^[$]\$$"}, '"$$"', True),
+        ({"pattern": r"^\d+$"}, '"٣"', False),
+        ({"pattern": r"^[\d.]+$"}, '"٣"', False),
+        ({"pattern": r"^[\d.]+$"}, '"3.5"', True),
+        ({"pattern": r"^\w+$"}, '"é"', False),
+        ({"pattern": r"^\W\D[\[]$"}, '"éé["', True),
+        ({"patternProperties": {"^a$": {"type": "integer"}}}, r'{"a\n": "x"}', True),
+        ({"patternProperties": {"^a$": {"type": "integer"}}}, '{"a": "x"}', False),
+        ({"patternProperties": {"^a$": {}}, "additionalProperties": False}, r'{"a\n": 1}', False),
+        ({"enum": [{"pattern": "a$"}]}, '{"pattern": "a$"}', True),
+        ({"properties": {"pattern": {"pattern": "^a$"}}}, r'{"pattern": "a\n"}', False),
+        ({"properties": {"enum": {"pattern": "^a$"}}}, r'{"enum": "a\n"}', False),
+    ],
+)
+def test_a_pattern_is_read_as_json_schema_means_it(schema: Any, text: str, met: bool) -> None:
+    assert judged(schema, text).value == met

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tiltune.data.chat_format import plain_told
+from tiltune.data.chat_format import empty_told, plain_told
 from tiltune.data.encode import Prompt
 
 
@@ -39,3 +39,10 @@ def test_a_first_special_token_is_every_prompts() -> None:
 
 def test_without_a_template_there_is_no_format() -> None:
     assert plain_told([PLAIN, EMPTY], Marks(chat_template=None), remedy="") is None
+
+
+def test_several_empty_prompts_are_told_of() -> None:
+    assert empty_told([EMPTY]) is None
+    assert empty_told([EMPTY, PLAIN]) is None
+    told = empty_told([EMPTY, PLAIN, EMPTY])
+    assert told is not None and told.startswith("2 of 3 prompts are empty")

@@ -34,6 +34,7 @@ from transformers import (
 )
 
 from small_models import WORDS, write_tokenizer
+from tiltune.errors import ConstraintError
 from tiltune.models import hub
 
 CONTEXT = 32
@@ -129,3 +130,33 @@ def test_a_long_text_is_cut_where_the_positions_end(name: str, most: int, tmp_pa
     classifier.tokenizer.model_max_length = 10**9
     long = classifier.probabilities(["a b c d " * 20])[0]
     assert alone(folder, " ".join("abcd"[n % 4] for n in range(most))) == pytest.approx(long)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"problem_type": "regression"}, "of 2 outputs that is a regressor"),
+        ({"num_labels": 1}, "of 1 outputs that is a regressor"),
+        ({"id2label": {1: "no", 2: "yes"}}, "each from 0 to 1"),
+        ({"id2label": {0: "yes", 1: "yes"}}, "by a name of its own"),
+    ],
+)
+def test_what_gives_no_probabilities_of_labels_is_refused(
+    settings: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    def build(_: Any) -> Any:
+        return BertForSequenceClassification(BertConfig(**WIDE, pad_token_id=0, **settings))
+
+    with pytest.raises(ConstraintError, match=said):
+        hub.load_sequence_classifier(str(folder_of(build, tmp_path)))
+
+
+def test_a_classifier_stored_in_16_bit_is_read_in_32(tmp_path: Path) -> None:
+    folder = folder_of(lambda pad: MODELS["bert"](pad).bfloat16(), tmp_path)
+    classifier = hub.load_sequence_classifier(str(folder))
+    assert classifier.module.dtype == torch.float32
+    module = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    batch = AutoTokenizer.from_pretrained(folder)(TEXTS[1], return_tensors="pt")
+    with torch.no_grad():
+        wanted = module(**batch).logits[0].softmax(-1).tolist()
+    assert classifier.probabilities(TEXTS[1:2])[0] == pytest.approx(wanted, abs=1e-6)

@@ -32,7 +32,8 @@ class ByteAutomaton:
         accepting: whether a text may end in the state, [S].
         base: the state that each is for whatever does not go on with its pending bytes, [S]; a
             state without pending bytes is its own base.
-        starts: the state before the first byte, by state of the character automaton, [Q].
+        starts: the state before the first byte, by state of the character automaton, [Q]; the
+            first Q states are those in which no space is dropped.
     """
 
     transitions: NDArray[np.int32]

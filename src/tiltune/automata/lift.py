@@ -65,10 +65,13 @@ def lift(
     row = np.searchsorted(base, reader.base)
     starts = np.full(len(text.dfa.accepting), -1, dtype=np.int64)
     which = np.arange(len(starts)) if prompts else np.array([text.dfa.start])
-    starts[which] = reader.starts[which]
+    starts[which] = which if vocabulary.kept else reader.starts[which]
+    begun = np.full_like(starts, -1)
+    begun[which] = reader.starts[which]
     edges = _Edges.of(rows, row, columns, patch, ends)
-    kept = edges.reachable(starts[starts >= 0])
-    return _renumbered(text, reader, edges, kept, starts)
+    every = np.append(starts, begun)
+    kept = edges.reachable(every[every >= 0])
+    return _renumbered(text, reader, edges, kept, (starts, begun))
 
 
 def check_size(text: TextAutomaton, reader: ByteAutomaton, tokens: int, patched: int) -> None:
@@ -184,9 +187,10 @@ def _renumbered(
     reader: ByteAutomaton,
     edges: _Edges,
     kept: NDArray[np.int64],
-    starts: NDArray[np.int64],
+    before: tuple[NDArray[np.int64], NDArray[np.int64]],
 ) -> TokenTable:
     """The table of the kept states, with what is known of each."""
+    starts, begun = before
     distance = _distance(edges, reader.accepting)
     certain = _certain(edges, reader.accepting)
     number = np.full(len(reader.base) + 1, 0, dtype=np.int32)
@@ -199,6 +203,7 @@ def _renumbered(
         columns=edges.columns.astype(np.int32),
         patch=number[edges.patch[kept]],
         starts=number[starts],
+        begun=number[begun],
         accepting=reader.accepting[kept],
         dead=distance[kept] == FAR,
         certain=certain[kept],

@@ -36,6 +36,8 @@ class Reader:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
         self.start = Reading(fresh=vocabulary.strip)
+        self.after = Reading(fresh=vocabulary.strip and not vocabulary.kept)
+        """Where a completion starts after a prompt's text."""
         self.going_on = tuple(i for i in range(len(vocabulary.tokens)) if self._goes_on(i))
         """Tokens that may change what is pending; all others close it."""
 

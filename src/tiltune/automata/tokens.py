@@ -23,6 +23,7 @@ class Vocabulary:
     Attributes:
         tokens: bytes by token id; None for an id that leaves no trace in the text.
         strip: whether one space at the start of a decoded text is dropped.
+        kept: whether it stays all the same where a prompt's text comes before.
         fallback: ids of tokens that stand for one byte each in a vocabulary of whole characters: a
             run of them that is not UTF-8 becomes one U+FFFD a byte. None if byte-level.
     """
@@ -30,9 +31,10 @@ class Vocabulary:
     tokens: tuple[bytes | None, ...]
     strip: bool = False
     fallback: frozenset[int] = frozenset()
+    kept: bool = False
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of these ids, as the tokenizer decodes them without special tokens."""
+    def decode(self, ids: Sequence[int], *, after: bool = False) -> str:
+        """The text of these ids without special tokens; `after` a prompt's, or by itself."""
         pairs = [(i, token) for i in ids if (token := self.tokens[i]) is not None]
         text = "".join(
             run_text(part) if lone else part.decode("utf-8", errors="replace")
@@ -41,7 +43,8 @@ class Vocabulary:
                 for lone, group in groupby(pairs, lambda pair: pair[0] in self.fallback)
             )
         )
-        return text[1:] if self.strip and text.startswith(" ") else text
+        strip = self.strip and not (after and self.kept)
+        return text[1:] if strip and text.startswith(" ") else text
 
 
 def run_text(run: bytes) -> str:
@@ -65,6 +68,7 @@ class TokenTable:
         patch: next states by those tokens, int32 [D, C].
         starts: the state before the first token of a completion whose prompt left the character
             automaton `text` in each of its states, [Q]; -1 where not lifted.
+        begun: the same where what follows the prompt begins a text, as after an empty one.
         accepting: whether a text may end here, pending bytes read as one U+FFFD, bool [D].
         dead: no sequence of tokens leads to an accepting state, bool [D].
         certain: every sequence of tokens does, the empty one included, bool [D].
@@ -77,6 +81,7 @@ class TokenTable:
     columns: States
     patch: States
     starts: States
+    begun: States
     accepting: Flags
     dead: Flags
     certain: Flags
@@ -85,8 +90,13 @@ class TokenTable:
 
     @property
     def start(self) -> int:
-        """The state before the first token, where the completion alone is judged."""
+        """The state before the first token after a prompt, where the completion alone is judged."""
         return int(self.starts[self.text.dfa.start])
+
+    @property
+    def first(self) -> int:
+        """The same where the completion begins a text."""
+        return int(self.begun[self.text.dfa.start])
 
     def step(self, state: int, token: int) -> int:
         """The state after one more token."""

@@ -59,6 +59,7 @@ def sample(
     if prompts is not None:
         rows = read_rows(prompts, setting="--prompts")
     plain = not as_json and sys.stdout.isatty()
+    from tiltune.data.chat_format import empty_told
     from tiltune.serving.complete import Answers, Request
 
     request = Request(
@@ -72,6 +73,8 @@ def sample(
     setting = "--prompt" if prompts is None else "--prompts"
     with stdout_for_rows() as write:
         read = [answers.prompt(row, setting=setting) for row in rows]
+        if told := empty_told(read):
+            say(("warning: ", "yellow"), told)
         for place, completion in enumerate(answers.complete(read)):
             asked = _asked(rows[place // n]) if len(rows) > 1 else ""
             write(_shown(completion, asked=asked) if plain else _line(completion))

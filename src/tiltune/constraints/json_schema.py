@@ -11,6 +11,7 @@ from fractions import Fraction
 from importlib import import_module
 from typing import Any, cast, final
 
+from tiltune.constraints.schema_patterns import with_patterns_of_python
 from tiltune.constraints.scores import Score
 from tiltune.errors import ConstraintError
 
@@ -61,6 +62,7 @@ class JsonSchema:
         registry = import_module("jsonschema_specifications").REGISTRY  # nothing is fetched
         checker = _FormatChecker(formats)
         of = _package("validators").extend(_validator_of(schema), {"multipleOf": _multiple})
+        schema = with_patterns_of_python(schema)
         self._validator = of(schema, registry=registry, format_checker=checker)
         self._setting = setting
         self._by_grammar = by_grammar

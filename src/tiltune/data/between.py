@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import final
 
 from tiltune.data.encode import Prompt, Tokenizer
+from tiltune.data.midst import Midst
 from tiltune.errors import ConfigError, ModelError
 
 ANSWER = "The-answer-itself"
@@ -51,7 +52,7 @@ class Between:
         ids = self._encode(opening + feedback + closing)
         told = self._encode(feedback) if len(ids) > self.most else []
         while len(ids) > self.most and room > 0:
-            said = self.tokenizer.decode(told[:room]).rstrip(HALF)
+            said = self._midst.text(told[:room]).rstrip(HALF)
             ids = self._encode(opening + said + closing)
             room -= 1  # letters of both sides may make other, and more, tokens together
         closed = prompt.chat and ended and self._end_of(self._encode(opening)) > 0
@@ -89,4 +90,8 @@ class Between:
         return parts[1], parts[2]
 
     def _encode(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return self._midst.ids(text)
+
+    @cached_property
+    def _midst(self) -> Midst:
+        return Midst.of(self.tokenizer)

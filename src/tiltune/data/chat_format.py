@@ -1,4 +1,4 @@
-"""Prompts that a chat model reads as plain text, where its users would expect a question."""
+"""Prompts that are read otherwise than their users would expect: plain ones, empty ones."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -40,4 +40,15 @@ def plain_told(prompts: Sequence[Prompt], tokenizer: ChatTokenizer, *, remedy: s
         f"{plain} of {len(prompts)} prompts are not in the chat format; the model's tokenizer has "
         "a template for it, and goes on with these as with any text, it does not answer: if it is "
         f"to answer, {remedy}"
+    )
+
+
+def empty_told(prompts: Sequence[Prompt]) -> str | None:
+    """A warning where several prompts are empty, as rows of a text are; None: at most one is."""
+    empty = sum(not each.text for each in prompts)
+    if empty < 2:
+        return None
+    return (
+        f"{empty} of {len(prompts)} prompts are empty, as {{text}} rows are: completions begin "
+        "with nothing; name the field `prompt` if its text is to be completed"
     )

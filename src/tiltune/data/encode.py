@@ -9,9 +9,11 @@ Parquet has no other way to leave one out.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
 from tiltune.data.conversation import ChatRow
+from tiltune.data.midst import Midst
 from tiltune.data.rows import Row, located, shown, valid_text
 from tiltune.data.shapes import ALPACA, FOREIGN, INSTRUCTION, as_read_here
 from tiltune.data.turns import Turn, earlier_turns
@@ -125,9 +127,9 @@ def corpus_examples(
 
     `{text}`: the text with the tokenizer's own special tokens, then EOS; the first token is
     context, since nothing predicts it. `{prompt, completion}`: the prompt with those tokens (an
-    empty one is BOS, or EOS without a BOS), the completion without them, then EOS. `{messages}`:
-    all but the last are the prompt; the chat template alone decides on special tokens. `tools`,
-    `documents` and `chat_template_kwargs` beside them go to the template too, see `ChatRow`.
+    empty one is BOS, or EOS without a BOS), the completion as it goes on from that, then EOS.
+    `{messages}`: all but the last are the prompt; the chat template alone adds special tokens.
+    `tools`, `documents` and `chat_template_kwargs` go to the template too, see `ChatRow`.
 
     Args:
         rows: of `read_rows`.
@@ -219,7 +221,8 @@ def pair_example(
         `max_tokens`, the prompt loses its first tokens down to one, then the completion its last.
     """
     encoder = _encoder(tokenizer)
-    context, body = encoder.context(prompt), encoder.encode(completion)
+    context = encoder.context(prompt)
+    body = encoder.midst.encode(completion, after=prompt)
     if not body:
         return None
     truncated = len(context) + len(body) > max_tokens
@@ -276,7 +279,7 @@ class _Encoder:
         text = made.text
         written = self.ends.intersection(ended) and self.ends.intersection(self.encode(text))
         if shape == MESSAGES or written:  # not by the tokenizer, which may end every text
-            text = self.read(ended)
+            text = self.midst.read(ended, after=made.prompt)
         ids = [*context, *ended] if self.ends.intersection(ended) else [*context, *ended, self.eos]
         return Example(
             prompt=made.prompt,
@@ -290,6 +293,11 @@ class _Encoder:
             went_on=went_on,
             earlier=made.earlier,
         )
+
+    @cached_property
+    def midst(self) -> Midst:
+        """How completions are read and written."""
+        return Midst.of(self.tokenizer)
 
     def until_end(self, body: list[int]) -> list[int]:
         """The tokens up to the first that ends a completion, it included."""
@@ -320,7 +328,7 @@ class _Encoder:
     def pair(self, fields: Mapping[str, Any]) -> _Parts:
         prompt = _string(fields, "prompt", blank=True)
         text = _string(fields, "completion", blank=False)
-        body = self.encode(text)
+        body = self.midst.encode(text, after=prompt)
         if not body:
             raise DataError(f"the tokenizer makes no tokens of `completion` = {text!r}")
         return _Parts(prompt, text, self.context(prompt), body)
@@ -342,7 +350,7 @@ class _Encoder:
                 f"the chat template writes {whole!r}, which does not go on from {prompt!r}, what "
                 "it makes of the messages before the last; give {prompt, completion} rows"
             )
-        body = self.encode(whole[len(prompt) :])
+        body = self.midst.encode(whole[len(prompt) :], after=prompt)
         context = self.encode(prompt) or self.context("")
         earlier = earlier_turns(conversation, context, self) if self.train_on == "all" else ()
         return _Parts(prompt, "", context, body, earlier)
@@ -350,7 +358,7 @@ class _Encoder:
     def read(self, ids: list[int]) -> str:
         """As samples are decoded, so that a constraint sees a template's marks in both or in
         neither."""
-        return self.tokenizer.decode(ids, skip_special_tokens=True)
+        return self.midst.text(ids)
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=special)["input_ids"])

@@ -9,6 +9,7 @@ import torch
 
 from tiltune.data.batches import left_padded
 from tiltune.data.encode import Decoder, Example, Prompt
+from tiltune.data.midst import Midst
 from tiltune.data.samples import Samples, SamplingLaw
 
 
@@ -152,15 +153,16 @@ def window_samples(windows: Sequence[Window], pad_id: int, law: SamplingLaw) -> 
 
 def window_prompts(windows: Iterable[Window], decoder: Decoder) -> list[Prompt]:
     """Each window's prompt as text and tokens, with the further fields of its row."""
+    midst = Midst.of(decoder)
     return [
-        Prompt(_prompt_text(window, decoder), window.prompt_ids, window.example.row)
+        Prompt(_prompt_text(window, midst), window.prompt_ids, window.example.row)
         for window in windows
     ]
 
 
-def _prompt_text(window: Window, decoder: Decoder) -> str:
+def _prompt_text(window: Window, midst: Midst) -> str:
     row = window.example
     if not row.prompt:
-        return decoder.decode(list(window.prompt_ids), skip_special_tokens=True)
+        return midst.read(window.prompt_ids, after="")
     so_far = list(row.ids[row.prompt_length : window.place])
-    return row.prompt + decoder.decode(so_far, skip_special_tokens=True)
+    return row.prompt + midst.text(so_far)

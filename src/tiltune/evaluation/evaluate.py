@@ -13,7 +13,7 @@ from pathlib import Path
 from tiltune.config import ConstraintConfig, EvaluateConfig
 from tiltune.config.constraint import CombinedSection, tables
 from tiltune.constraints.base import TextConstraint
-from tiltune.data.chat_format import plain_told
+from tiltune.data.chat_format import empty_told, plain_told
 from tiltune.errors import ConfigError, counted
 from tiltune.evaluation.contender import Contender
 from tiltune.evaluation.folder import (
@@ -270,7 +270,8 @@ def _plans(
         )
     prompts = [prompt for plan in plans for prompt in plan.group.prompts]
     remedy = "give {messages} rows in prompts.path"
-    if told := plain_told(prompts, contender.loaded.tokenizer, remedy=remedy):
+    plain = plain_told(prompts, contender.loaded.tokenizer, remedy=remedy)
+    for told in filter(None, (plain, empty_told(prompts))):
         say(f"warning: {told}")
     return plans
 

@@ -255,7 +255,11 @@ def load_sequence_classifier(path: str) -> SequenceClassifier:
         tokenizer = load_tokenizer(path)
         with _quiet(), explained(path):
             loaded: Any = AutoModelForSequenceClassification.from_pretrained(
-                path, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+                path,
+                dtype=torch.float32,  # 16 bit would move a probability across a threshold
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
             )
         module, loading = loaded
         check_bare(module, path)
@@ -265,13 +269,24 @@ def load_sequence_classifier(path: str) -> SequenceClassifier:
     module.eval()
     if getattr(module.config, "pad_token_id", None) is None:
         module.config.pad_token_id = -1  # or texts side by side are refused; none is padded
-    names: dict[int, str] = module.config.id2label
-    if len(names) < 2 and module.config.problem_type != "multi_label_classification":
+    return SequenceClassifier(_labels(module.config, path), module, tokenizer)
+
+
+def _labels(config: Any, path: str) -> tuple[str, ...]:
+    """The names of a classifier's outputs, in their order."""
+    names: dict[int, str] = config.id2label
+    several = config.problem_type == "multi_label_classification"
+    if config.problem_type == "regression" or (len(names) < 2 and not several):
         raise ConstraintError(
-            f"constraint.path = {path}: a model with {len(names)} output is a regressor, it has "
-            "no label probabilities; give a classifier"
+            f"constraint.path = {path}: a model of {len(names)} outputs that is a regressor, it "
+            "has no label probabilities; give a classifier"
         )
-    return SequenceClassifier(tuple(names[i] for i in range(len(names))), module, tokenizer)
+    if sorted(names) != list(range(len(names))) or len({*names.values()}) < len(names):
+        raise ConstraintError(
+            f"constraint.path = {path}: `id2label` of its config.json names its outputs {names}; "
+            f"it must name each from 0 to {len(names) - 1}, by a name of its own"
+        )
+    return tuple(names[place] for place in range(len(names)))
 
 
 def build_llama(**shape: Any) -> Any:

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, pad
 
 from tiltune.data.batches import left_padded
-from tiltune.data.encode import Decoder, Prompt
+from tiltune.data.encode import Prompt
+from tiltune.data.midst import Midst
 from tiltune.data.samples import SamplingLaw
 from tiltune.decoding.draw import pick
 from tiltune.decoding.guidance import NothingAllowed, shape_law
@@ -104,7 +105,7 @@ class Writing:
     told: str = ""
     cache: Cache = None
 
-    def add(self, token: Token, eos_ids: Sequence[int], decoder: Decoder) -> bool:
+    def add(self, token: Token, eos_ids: Sequence[int], midst: Midst) -> bool:
         """Write a token and tell of it; returns whether the completion goes on."""
         job = self.job
         self.ids.append(token.id)
@@ -114,7 +115,7 @@ class Writing:
             self.untold.append(token)
         if not (ended or full or job.stops or job.streamed):
             return True
-        text = decoder.decode(self.ids, skip_special_tokens=True)
+        text = midst.read(self.ids, after=job.prompt.text)
         found = [place for stop in job.stops if (place := text.find(stop)) >= 0]
         if found:
             text = text[: min(found)]
@@ -161,6 +162,7 @@ class Cohort:
     def __init__(self, contender: Contender, jobs: Sequence[Job], *, guided: bool) -> None:
         self.contender, self.lm = contender, contender.loaded.policy
         self.values: ValueModel | None = contender.values if guided else None
+        self._midst = Midst.of(contender.loaded.tokenizer)
         device = self.lm.device
         self.rows = [Writing(job, torch.Generator(device).manual_seed(job.seed)) for job in jobs]
         prompts = [job.prompt.ids for job in jobs]
@@ -190,7 +192,7 @@ class Cohort:
             token = self._token(place, law, logits, log_values)
             tokens.append(token.id)
             loaded = self.contender.loaded
-            if row.add(token, loaded.eos_ids, loaded.tokenizer):
+            if row.add(token, loaded.eos_ids, self._midst):
                 going.append(place)
         self.fresh = torch.tensor(tokens, device=self.lm.device)[:, None]
         self.mask = pad(self.mask, (0, 1), value=True)

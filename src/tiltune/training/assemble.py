@@ -17,7 +17,7 @@ from tiltune.constraints.conflicts import refuse_conflict
 from tiltune.constraints.scores import Completion
 from tiltune.data.batches import Cursor
 from tiltune.data.build import TextData, read_data
-from tiltune.data.chat_format import plain_told
+from tiltune.data.chat_format import empty_told, plain_told
 from tiltune.data.encode import Example, Prompt
 from tiltune.data.samples import SamplingLaw
 from tiltune.data.windows import cut_windows, window_shape
@@ -154,7 +154,7 @@ class Prepared:
     @property
     def warnings(self) -> list[str]:
         """What to look at before training that no samples are needed to see, the gravest first."""
-        told = (self.few_told, self.passes_exceeded, self.plain_told)
+        told = (self.few_told, self.passes_exceeded, self.plain_told, empty_told(self.prompts))
         return [each for each in told if each is not None]
 
     @property

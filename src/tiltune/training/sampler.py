@@ -13,6 +13,7 @@ from tiltune.constraints.scores import Completion, Score
 from tiltune.data.batches import Cursor
 from tiltune.data.between import Between
 from tiltune.data.encode import Decoder, Prompt
+from tiltune.data.midst import Midst
 from tiltune.data.samples import Samples, SamplingLaw, concatenate
 from tiltune.decoding.draw import Ending, draw
 from tiltune.decoding.texts import texts
@@ -202,10 +203,11 @@ def prefix_labels(
     Equal texts of one prompt are asked about once.
     """
     places: dict[tuple[int, str], list[tuple[int, int]]] = {}
+    midst = Midst.of(decoder)
     lengths, rows = samples.mask.sum(1).tolist(), samples.ids.tolist()
     for row, (ids, prompt) in enumerate(zip(rows, samples.prompt_index.tolist(), strict=True)):
         for column in range(lengths[row]):
-            text = decoder.decode(ids[:column], skip_special_tokens=True)
+            text = midst.read(ids[:column], after=prompts[prompt].text)
             places.setdefault((prompt, text), []).append((row, column))
     asked = [Completion(prompts[p].text, text, row=prompts[p].row) for p, text in places]
     labels = torch.zeros(samples.ids.shape)

@@ -15,6 +15,7 @@ from tiltune.automata.lift import lift
 from tiltune.automata.tokens import FAR, TokenTable
 from tiltune.constraints.scores import Rule
 from tiltune.data.batches import unpadded
+from tiltune.data.midst import Midst
 from tiltune.models.ids import owned_ids
 from tiltune.values.ends import Ends, Facts
 from tiltune.values.vocabulary import vocabulary
@@ -87,7 +88,7 @@ class TokenAutomaton(Ends):
         self.states = self.free + 1
         self.by = f"an automaton of {self.free} states over tokens"
         self.complete = rule.complete
-        self._prompts = dict(prompts or {})
+        self._prompts, self._midst = dict(prompts or {}), Midst.of(tokenizer)
         self._hold()
 
     def __reduce__(self) -> Any:
@@ -109,7 +110,7 @@ class TokenAutomaton(Ends):
         return twin
 
     def read_prompts(self, prompts: Iterable[tuple[Sequence[int], str]]) -> None:
-        if self.rule.text == "completion":
+        if self._alike:
             return
         for ids, text in prompts:
             state = self._after(text)
@@ -119,7 +120,7 @@ class TokenAutomaton(Ends):
     def start(
         self, prompt_ids: Int[Tensor, "N P"], prompt_mask: Bool[Tensor, "N P"]
     ) -> Int[Tensor, " N"]:
-        if self.rule.text == "completion":
+        if self._alike:
             return torch.full((len(prompt_ids),), self.table.start, device=prompt_ids.device)
         found = [self._prompt(ids) for ids in unpadded(prompt_ids, prompt_mask)]
         return torch.tensor(found, device=prompt_ids.device)
@@ -173,8 +174,15 @@ class TokenAutomaton(Ends):
         found[..., self._columns] = patch[states]
         return found
 
+    @property
+    def _alike(self) -> bool:
+        """Whether completions start in one state, whatever their prompts."""
+        return self.rule.text == "completion" and self.table.first == self.table.start
+
     def _after(self, prompt: str) -> int:
-        return int(self.table.starts[self.table.text.run(prompt)])
+        judged, text = self.rule.text == "prompt+completion", self.table.text
+        starts = self.table.begun if self._midst.begins(prompt) else self.table.starts
+        return int(starts[text.run(prompt) if judged else text.dfa.start])
 
     def _prompt(self, ids: tuple[int, ...]) -> int:
         if ids not in self._prompts:

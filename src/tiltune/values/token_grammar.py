@@ -18,6 +18,7 @@ from tiltune.automata.dfa import Flags
 from tiltune.automata.reading import Reader, Reading
 from tiltune.constraints.scores import Grammar
 from tiltune.data.batches import unpadded
+from tiltune.data.midst import LETTER, Midst
 from tiltune.models.ids import owned_ids
 from tiltune.values.ends import Ends, Facts
 from tiltune.values.grammar_masks import GaveUp, GrammarMasks, after
@@ -86,7 +87,7 @@ class TokenGrammar(Ends):
         if grammar.narrower:
             self.by += f", which guides: {grammar.narrower} satisfy too and are not written by it"
         self.complete = False
-        self._prompts = dict(prompts or {})
+        self._prompts, self._midst = dict(prompts or {}), Midst.of(tokenizer)
         self._owned = owned_ids(tokenizer, width).numpy()
         self._reader = Reader(vocabulary(tokenizer, width))
         owned = np.flatnonzero(self._owned)
@@ -100,21 +101,31 @@ class TokenGrammar(Ends):
         return self
 
     def read_prompts(self, prompts: Iterable[tuple[Sequence[int], str]]) -> None:
-        for ids, text in prompts:
+        for ids, whole in prompts:
+            text = self._judged(whole)
             if self._prompts.setdefault(tuple(ids), text) != text:
                 self._prompts[tuple(ids)] = None
 
     def start(self, prompt_ids: Int[Tensor, "N P"], prompt_mask: Bool[Tensor, "N P"]) -> Places:
         start = _Place(self._masks.matcher, b"", self._reader.start)
-        if self.grammar.text == "completion":
+        if self.grammar.text == "completion" and not self._reader.vocabulary.kept:
             return [start] * len(prompt_ids)
         texts = [self._prompt(ids) for ids in unpadded(prompt_ids, prompt_mask)]
-        return [
-            None
-            if text is None
-            else start.further(text.encode("utf-8", "surrogatepass"), start.reading)
-            for text in texts
-        ]
+        return [None if text is None else self._behind(start, text) for text in texts]
+
+    def _behind(self, start: _Place, text: str) -> _Place | None:
+        """Where a completion of a prompt begins."""
+        reading = start.reading if self._midst.begins(text) else self._reader.after
+        judged = text if self.grammar.text == "prompt+completion" else ""
+        return start.further(judged.encode("utf-8", "surrogatepass"), reading)
+
+    def _judged(self, prompt: str) -> str:
+        """What of a prompt's text counts: all of it, or whether there is any."""
+        return (
+            prompt
+            if self.grammar.text == "prompt+completion"
+            else ("" if self._midst.begins(prompt) else LETTER)
+        )
 
     def step(self, states: Places, tokens: Int[Tensor, " N"]) -> Places:
         pairs = zip(states, tokens.tolist(), strict=True)
@@ -145,7 +156,8 @@ class TokenGrammar(Ends):
 
     def _prompt(self, ids: tuple[int, ...]) -> str | None:
         if ids not in self._prompts:
-            self._prompts[ids] = self.tokenizer.decode(list(ids), skip_special_tokens=True)
+            text = self.tokenizer.decode(list(ids), skip_special_tokens=True)
+            self._prompts[ids] = self._judged(text)
         return self._prompts[ids]
 
     def _after(self, place: _Place | None, token: int) -> _Place | None:

@@ -6,11 +6,13 @@ agrees with `decode` on every token alone, on pairs after a space, and on random
 
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 from tiltune.automata.tokens import Vocabulary
+from tiltune.data.midst import LETTER, Midst
 from tiltune.errors import ModelError
 
 SEQUENCES = 600
@@ -41,12 +43,13 @@ def vocabulary(tokenizer: Any, width: int) -> Vocabulary:
     for place in _special_ids(tokenizer):
         if place < width:
             names[place] = None
-    differs = ""
-    for reading in (_byte_level, _metaspace, _words, _plain):
+    differs, midst = "", Midst.of(tokenizer)
+    for reading in (_byte_level, _metaspace, _whole_metaspace, _words, _plain):
         found = reading(names)
         if found is None:
             continue
-        differs = _difference(found, tokenizer)
+        found = replace(found, kept=found.strip and midst.drops)
+        differs = _difference(found, midst)
         if not differs:
             return found
     raise ModelError(
@@ -91,6 +94,12 @@ def _metaspace(names: list[str | None]) -> Vocabulary | None:
     )
 
 
+def _whole_metaspace(names: list[str | None]) -> Vocabulary | None:
+    """The same with every space kept, as Gemma's."""
+    found = _metaspace(names)
+    return found and replace(found, strip=False)
+
+
 def _words(names: list[str | None]) -> Vocabulary:
     """Whole words, joined by spaces."""
     return Vocabulary(
@@ -103,13 +112,13 @@ def _plain(names: list[str | None]) -> Vocabulary:
     return Vocabulary(tuple(None if name is None else name.encode() for name in names))
 
 
-def _difference(found: Vocabulary, tokenizer: Any) -> str:
+def _difference(found: Vocabulary, midst: Midst) -> str:
     """Where the tokenizer decodes otherwise, in words; nothing if nowhere."""
-    decode: Callable[..., str] = tokenizer.decode
-    for ids in _sequences(found, tokenizer):
-        text = decode(ids, skip_special_tokens=True)
-        if text != found.decode(ids):
-            return f" (ids {ids[:8]} decode to {text[:60]!r})"
+    for ids in _sequences(found, midst.tokenizer):
+        for after in ("", LETTER) if found.kept else ("",):
+            text = midst.read(ids, after=after)
+            if text != found.decode(ids, after=bool(after)):
+                return f" (ids {ids[:8]} decode to {text[:60]!r})"
     return ""
 
 

@@ -19,6 +19,7 @@ import torch
 
 from tiltune.config.evaluate import TasksConfig
 from tiltune.data.encode import Example, context_ids
+from tiltune.data.midst import Midst
 from tiltune.data.rows import Row, located, read_rows
 from tiltune.data.samples import SamplingLaw
 from tiltune.decoding.draw import Ending, draw
@@ -185,7 +186,7 @@ class HarnessModel(TemplateModel):
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         one, two = super()._encode_pair(context, continuation)
         if not two:  # the continuation went into the context's last token: apart, then
-            two = self.tok_encode(continuation, add_special_tokens=False)
+            two = Midst.of(self.loaded.tokenizer).ids(continuation)
         return one, two
 
     def _loglikelihood_tokens(
@@ -235,7 +236,7 @@ class HarnessModel(TemplateModel):
             ids = context_ids(context, self.loaded.tokenizer)[-room:]
             drawn = draw(self.loaded.policy, [ids], law, ending, generator=generator)
             tokens = drawn.ids[0][drawn.mask[0]].tolist()
-            text: str = self.loaded.tokenizer.decode(tokens, skip_special_tokens=True)
+            text = Midst.of(self.loaded.tokenizer).read(tokens, after=context)
             stops = settings.get("until") or []
             for stop in [stops] if isinstance(stops, str) else stops:
                 text = text.split(stop)[0] if stop else text

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.scores import Completion
 from tiltune.data.encode import Decoder
+from tiltune.data.midst import Midst
 from tiltune.training.sampler import Scored
 
 TIMED = 16
@@ -53,7 +54,7 @@ def ending_effect(constraint: TextConstraint, scored: Scored, decoder: Decoder) 
 
 def _shortened(scored: Scored, decoder: Decoder) -> Sequence[Completion | None]:
     """Each completion without its last token of text; None where there is none to leave out."""
-    samples = scored.samples
+    samples, midst = scored.samples, Midst.of(decoder)
     found: list[Completion | None] = []
     rows = zip(samples.ids.tolist(), samples.mask.sum(1).tolist(), strict=True)
     for (ids, length), completion in zip(rows, scored.completions, strict=True):
@@ -61,6 +62,6 @@ def _shortened(scored: Scored, decoder: Decoder) -> Sequence[Completion | None]:
         if kept < 0:
             found.append(None)
             continue
-        text = decoder.decode(ids[:kept], skip_special_tokens=True)
+        text = midst.read(ids[:kept], after=completion.prompt)
         found.append(replace(completion, text=text, ended=False))
     return found
