@@ -56,14 +56,17 @@ def drawing(contender: Contender, rows: int, tokens: int) -> Callable[[], float]
 @contextlib.contextmanager
 def server(served: Served) -> Iterator[str]:
     """Its address, as long as the block runs."""
-    web = Web(served, Engine(served.contender, rows=32, waiting=256), token=None)
+    engine = Engine(served.contender, rows=32, waiting=256)
+    web = Web(served, engine, token=None)
     listener = listening("127.0.0.1", 0)
-    running = uvicorn.Server(uvicorn.Config(web.app, log_level="warning"))
+    running = uvicorn.Server(uvicorn.Config(web.app, log_level="warning", lifespan="off"))
     thread = threading.Thread(target=lambda: asyncio.run(running.serve([listener])), daemon=True)
     thread.start()
+    engine.start()
     yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     running.should_exit = True
     thread.join()
+    engine.stop()
     listener.close()
 
 

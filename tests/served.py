@@ -54,10 +54,13 @@ def served(
     engine = Engine(opened.contender, rows=rows, waiting=waiting)
     web = Web(opened, engine, token=token)
     listener = listening("127.0.0.1", 0)
-    config: Any = uvicorn.Config(web.app, log_level="error", timeout_graceful_shutdown=2)
+    config: Any = uvicorn.Config(
+        web.app, log_level="error", lifespan="off", timeout_graceful_shutdown=2
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
+    engine.start()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     try:
         with contextlib.ExitStack() as clients:
@@ -65,6 +68,7 @@ def served(
     finally:
         server.should_exit = True
         thread.join(20)
+        engine.stop()
         listener.close()
 
 

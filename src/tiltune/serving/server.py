@@ -57,6 +57,7 @@ def serve(path: Path, service: ServeOptions, say: Callable[[str], None]) -> None
             app,
             log_level="warning",
             access_log=False,
+            lifespan="off",
             server_header=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
@@ -64,8 +65,13 @@ def serve(path: Path, service: ServeOptions, say: Callable[[str], None]) -> None
         names = ", ".join(served.names)
         port = listener.getsockname()[1]
         say(f"serving {names} at http://{shown}:{port}/, the API at /v1 there; Ctrl-C ends")
-        with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again when it has ended
+        engine.start()
+        try:
             uvicorn.Server(config).run(sockets=[listener])
+        except KeyboardInterrupt:  # which uvicorn raises again when it has ended
+            say("the server has ended")
+        finally:
+            engine.stop()
 
 
 def listening(host: str, port: int) -> socket.socket:

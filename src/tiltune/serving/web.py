@@ -49,7 +49,7 @@ class Web:
 
     Args:
         served: what answers.
-        engine: what writes; started and stopped with the application.
+        engine: what writes; whoever runs the application starts and stops it.
         token: that requests have to bear; None: anybody may ask.
     """
 
@@ -57,9 +57,7 @@ class Web:
         self.served, self.engine = served, engine
         self.counters = Counters()
         self._token = None if token is None else f"Bearer {token}".encode()
-        self.app = FastAPI(
-            title="Tiltune", lifespan=self._life, docs_url=None, redoc_url=None, openapi_url=None
-        )
+        self.app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
         for path, answer, method in (
             ("/v1/completions", self._completions, "POST"),
             ("/v1/chat/completions", self._chat, "POST"),
@@ -72,14 +70,6 @@ class Web:
             route = self._route(path, answer)
             self.app.add_api_route(path, route, methods=[method], response_model=None)
         self.app.add_exception_handler(HTTPException, _unknown)
-
-    @contextlib.asynccontextmanager
-    async def _life(self, _: FastAPI) -> AsyncGenerator[None]:
-        self.engine.start()
-        try:
-            yield
-        finally:
-            await asyncio.to_thread(self.engine.stop)
 
     def _route(self, path: str, answer: Answer) -> Answer:
         """The answer to whoever may ask; what is answered is counted."""
