@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from tiltune.cli.terminal import log, say, stdout_for_rows
+from tiltune.config import load_constraint_config
 from tiltune.data.rows import Row, read_rows
 from tiltune.data.shapes import as_read_here
 from tiltune.errors import ConfigError, DataError
@@ -16,7 +17,13 @@ from tiltune.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from tiltune.serving.complete import Answers
 
-RunPath = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
+RunPath = Annotated[
+    Path,
+    typer.Argument(
+        help="A run folder; with --constraint any model: a folder, a .gguf file, a hub id.",
+        metavar="RUN",
+    ),
+]
 
 
 def sample(
@@ -26,13 +33,21 @@ def sample(
         Path | None,
         typer.Option(help="A file of several, rows as in data.prompts.", metavar="FILE"),
     ] = None,
+    constraint: Annotated[
+        Path | None,
+        typer.Option(
+            help="A [constraint] table: what its automaton or grammar knows guides the model, "
+            "without any training.",
+            metavar="FILE",
+        ),
+    ] = None,
     chat: Annotated[
         bool | None,
         typer.Option(
             "--chat/--raw",
             help="A prompt is a user's turn in a chat, or text to go on with. Default: a turn "
-            "where the run's corpus or prompts were {messages} rows. --chat without a prompt: a "
-            "dialogue, which Ctrl-D ends.",
+            "where the run's corpus or prompts were {messages} rows; with --constraint: text. "
+            "--chat without a prompt: a dialogue, which Ctrl-D ends.",
         ),
     ] = None,
     n: Annotated[int, typer.Option(min=1, help="How many completions of each prompt.")] = 1,
@@ -40,13 +55,16 @@ def sample(
     round_: Annotated[int | None, typer.Option("--round", help="0: the base model's pair.")] = None,
     temperature: Annotated[float, typer.Option(min=0.01)] = 1.0,
     top_p: Annotated[float, typer.Option(min=0.01, max=1.0)] = 1.0,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Default: the run's.")] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Default: the run's; with --constraint 128.")
+    ] = None,
     seed: int = 0,
     as_json: Annotated[
         bool, typer.Option("--json", help="JSON lines on a terminal too, as a pipe gets them.")
     ] = False,
 ) -> None:
-    """Draw completions: from the tuned model, or from a round's model and values (--guided).
+    """Draw completions: from the tuned model, or from a round's model and values (--guided); or
+    from any model, under a constraint of which an automaton or a grammar is known (--constraint).
 
     Text for people on a terminal; in a pipe a JSON object a line.
     """
@@ -58,15 +76,18 @@ def sample(
     rows = [Row("--prompt", {"prompt": prompt or ""})]
     if prompts is not None:
         rows = read_rows(prompts, setting="--prompts")
+    rule = None if constraint is None else load_constraint_config(constraint)
     plain = not as_json and sys.stdout.isatty()
     from tiltune.data.chat_format import empty_told
     from tiltune.serving.complete import Answers, Request
+    from tiltune.serving.known import opened_model
 
     request = Request(
         prompt or "", chat, n, guided, round_, temperature, top_p, max_new_tokens, seed
     )
     with stdout_for_rows():
-        answers = Answers(run, request, say)
+        opened = None if rule is None else opened_model(run, rule, request, say)
+        answers = Answers(run, request, say, opened=opened)
     if talking:
         _talk(answers, plain=plain)
         return

@@ -60,7 +60,7 @@ class NothingAllowed(ConstraintError):
     """
 
     def __init__(self, row: int, written: int) -> None:
-        self.row = row
+        self.row, self.written = row, written
         after = f"after {counted(written, 'token')} of a completion"
         where = after if written else "of the prompt alone"
         self.told = (

@@ -24,6 +24,7 @@ from tiltune.records.manifest import constraint_digest, digest
 from tiltune.records.run_folder import is_run_folder, read_config
 from tiltune.values.build import make_automaton, make_values, with_automaton
 from tiltune.values.exact_ends import ExactEnds
+from tiltune.values.known import KnownValues
 from tiltune.values.model import ValueModel
 
 WEIGHTS = (".safetensors", ".json", ".jinja", ".model", ".txt")
@@ -67,16 +68,16 @@ class Contender:
         What an automaton knows is left out: it is about completions of a prompt within the token
         limit, and would make any other text impossible.
         """
-        if self.values is None:
-            return self.loaded
         values = self.values
+        if values is None or isinstance(values, KnownValues):
+            return self.loaded
         if isinstance(values, ExactEnds):
             values = values.without_ends()
         return replace(self.loaded, policy=GuidedModel(self.loaded.policy, values))
 
     def read_prompts(self, prompts: Sequence[Prompt]) -> None:
         """Tell guidance the texts of prompts that will be given to `draw`."""
-        if isinstance(self.values, ExactEnds):
+        if isinstance(self.values, ExactEnds | KnownValues):
             self.values.automaton.read_prompts((prompt.ids, prompt.text) for prompt in prompts)
 
     def draw(
@@ -100,7 +101,7 @@ class Contender:
         loaded = self.loaded
         ending = Ending(loaded.eos_ids, loaded.pad_id)
         values = self.values
-        if isinstance(values, ExactEnds):
+        if isinstance(values, ExactEnds | KnownValues):
             values = values.limited(law.max_new_tokens)
         return draw(
             loaded.policy, prompts, law, ending, generator=generator, values=values, told=told

@@ -1,4 +1,5 @@
-"""`tiltune sample`: completions and dialogues from a run folder, guided by its values if asked."""
+"""`tiltune sample`: completions and dialogues from a run folder, guided by its values if asked; or
+from any model, guided by what is known of a constraint."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from typing import Any, final
 
 import torch
 
+from tiltune.config import ConstraintConfig
 from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.build import build_constraint
 from tiltune.constraints.scores import Score
@@ -14,6 +16,7 @@ from tiltune.data.chat_format import in_format
 from tiltune.data.encode import Prompt, prompt_list
 from tiltune.data.rows import Row
 from tiltune.data.samples import SamplingLaw
+from tiltune.decoding.guidance import NothingAllowed
 from tiltune.decoding.texts import texts
 from tiltune.errors import ConstraintError, DataError
 from tiltune.evaluation.contender import Contender, open_contender
@@ -43,6 +46,27 @@ class Request:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A model that was opened once, and what goes with it.
+
+    Attributes:
+        contender: the model with its way of decoding.
+        stated: the constraint that judges.
+        constraint: the same, where it is built already; None: it is built.
+        limit: tokens of a completion.
+        chat: whether a prompt is a user's turn where nobody says.
+        setting: what states the limit, for messages.
+    """
+
+    contender: Contender
+    stated: ConstraintConfig
+    constraint: TextConstraint | None
+    limit: int
+    chat: bool
+    setting: str = "sampler.max_new_tokens"
+
+
 def complete(
     run: Path,
     request: Request,
@@ -51,51 +75,76 @@ def complete(
     constraint: TextConstraint | None = None,
     opened: Contender | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Rows of the request's prompt, see `Answers`, and `Answers.complete`.
+    """Rows of the request's prompt, see `opened_run`, and `Answers.complete`.
 
     Raises:
-        TiltuneError: see `Answers`.
+        TiltuneError: see `opened_run`.
     """
-    answers = Answers(run, request, warn, constraint=constraint, opened=opened)
+    found = opened_run(run, request, warn, constraint=constraint, opened=opened)
+    answers = Answers(run, request, warn, opened=found)
     yield from answers.complete([answers.prompt(Row("--prompt", {"prompt": request.prompt}))])
 
 
-@final
-class Answers:
-    """A run that was opened once, to complete prompts again and again.
+def opened_run(
+    run: Path,
+    request: Request,
+    warn: Callable[[str], None],
+    *,
+    constraint: TextConstraint | None = None,
+    opened: Contender | None = None,
+) -> Opened:
+    """A run as the request decodes it.
 
     Args:
         run: its folder.
         request: how to draw; its prompt is not looked at.
         warn: takes a line for the user.
-        constraint: the run's, where it is built already; None: it is built.
+        constraint: the run's, where it is built already.
         opened: the run as the request decodes it, where it is loaded already.
 
     Raises:
         RunError: no run folder, not finished, or no values of that round.
     """
+    config = read_config(run)
+    limit = request.max_new_tokens or config.sampler.max_new_tokens
+    if request.guided and limit != config.sampler.max_new_tokens:
+        warn(
+            f"warning: the values were learnt with sampler.max_new_tokens = "
+            f"{config.sampler.max_new_tokens}; under {limit} they mean something else"
+        )
+    contender = opened or open_contender(run, guided=request.guided, round=request.round)
+    if contender.told is not None:
+        warn(contender.told)
+    return Opened(contender, config.constraint, constraint, limit, is_chat(run))
+
+
+@final
+class Answers:
+    """A model that was opened once, to complete prompts again and again.
+
+    Args:
+        model: a run's folder, or what `opened` was read from.
+        request: how to draw; its prompt is not looked at.
+        warn: takes a line for the user.
+        opened: what completes, and what judges; None: the run.
+
+    Raises:
+        RunError: see `opened_run`.
+    """
 
     def __init__(
         self,
-        run: Path,
+        model: Path,
         request: Request,
         warn: Callable[[str], None],
         *,
-        constraint: TextConstraint | None = None,
-        opened: Contender | None = None,
+        opened: Opened | None = None,
     ) -> None:
-        config = read_config(run)
-        limit = request.max_new_tokens or config.sampler.max_new_tokens
-        if request.guided and limit != config.sampler.max_new_tokens:
-            warn(
-                f"warning: the values were learnt with sampler.max_new_tokens = "
-                f"{config.sampler.max_new_tokens}; under {limit} they mean something else"
-            )
-        self.run, self.request, self.warn, self.limit = run, request, warn, limit
-        self.contender = opened or open_contender(run, guided=request.guided, round=request.round)
-        if self.contender.told is not None:
-            warn(self.contender.told)
-        self._stated, self._built = config.constraint, constraint
+        opened = opened or opened_run(model, request, warn)
+        self.request, self.warn, self.limit = request, warn, opened.limit
+        self.contender = opened.contender
+        self._stated, self._built = opened.stated, opened.constraint
+        self._chat, self._setting = opened.chat, opened.setting
         device = self.contender.loaded.policy.device
         self._generator = torch.Generator(device).manual_seed(request.seed)
 
@@ -121,7 +170,9 @@ class Answers:
         def read(fields: Mapping[str, Any]) -> Prompt:
             again = [Row(row.location, fields)]
             limit = loaded.context - self.limit
-            return prompt_list(again, tokenizer, limit=limit, setting=setting)[0]
+            return prompt_list(
+                again, tokenizer, limit=limit, setting=setting, tokens=self._setting
+            )[0]
 
         if chat:
             self.require_dialogue()
@@ -129,7 +180,7 @@ class Answers:
         if plain.chat:
             return plain
         if chat is None:
-            asked = bool(plain.text) and tokenizer.chat_template is not None and is_chat(self.run)
+            asked = bool(plain.text) and tokenizer.chat_template is not None and self._chat
             chat = asked and not in_format(plain, tokenizer)
         if not chat:
             return plain
@@ -146,7 +197,11 @@ class Answers:
         """
         at_once = max(1, AT_ONCE // self.request.n)
         for first in range(0, len(prompts), at_once):
-            yield from self._completed(prompts[first : first + at_once])
+            try:
+                yield from self._completed(prompts[first : first + at_once])
+            except NothingAllowed as error:  # of a row: n of a prompt, and earlier prompts before
+                place = first + error.row // self.request.n
+                raise NothingAllowed(place, error.written) from error
 
     def _completed(self, prompts: Sequence[Prompt]) -> Iterator[dict[str, Any]]:
         request, loaded = self.request, self.contender.loaded

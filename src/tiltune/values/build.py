@@ -190,9 +190,14 @@ def make_automaton(config: RunConfig, constraint: Constraint, loaded: hub.Loaded
         return "value_model.automaton = 'none'"
     if config.constraint.threshold == "none":
         return "constraint.threshold = 'none': values are of raw scores, the automaton's of labels"
+    if not isinstance(constraint, TextConstraint):
+        return "the constraint has no automaton, only whole texts tell"
+    return ends_of(constraint, loaded, max_new_tokens=config.sampler.max_new_tokens)
+
+
+def ends_of(constraint: TextConstraint, loaded: hub.Loaded, *, max_new_tokens: int) -> Ends | str:
+    """What knows the ends of a constraint over a model's tokens; or why nothing does."""
     try:
-        if not isinstance(constraint, TextConstraint):
-            return "the constraint has no automaton, only whole texts tell"
         rule, grammars = constraint.rule(), constraint.grammars()
         if rule is None and not grammars:
             return f"the constraint has no automaton, {constraint.without_rule()}"
@@ -201,9 +206,8 @@ def make_automaton(config: RunConfig, constraint: Constraint, loaded: hub.Loaded
             TokenGrammar(each, tokenizer, width=width, eos_ids=eos_ids) for each in grammars
         ]
         if rule is not None:
-            limit = config.sampler.max_new_tokens
             automaton = TokenAutomaton(
-                rule, tokenizer, width=width, eos_ids=eos_ids, max_new_tokens=limit
+                rule, tokenizer, width=width, eos_ids=eos_ids, max_new_tokens=max_new_tokens
             )
             parts = [automaton, *parts]
         return (Joint(parts) if len(parts) > 1 else parts[0]).to(loaded.policy.device)

@@ -29,7 +29,7 @@ KEPT_BYTES = 2**26
 
 
 @dataclass(frozen=True)
-class _Place:
+class Place:
     """Where a completion stands in the grammar."""
 
     matcher: Any
@@ -38,15 +38,15 @@ class _Place:
     """What is judged so far, less what is pending."""
     reading: Reading
 
-    def further(self, text: bytes, reading: Reading) -> "_Place | None":
+    def further(self, text: bytes, reading: Reading) -> "Place | None":
         """The place after more text; None: nothing is known there."""
         try:
-            return _Place(after(self.matcher, text), self.text + text, reading)
+            return Place(after(self.matcher, text), self.text + text, reading)
         except GaveUp:
             return None
 
 
-Places = Sequence[_Place | None]
+Places = Sequence[Place | None]
 """Of a batch; None: nothing is known."""
 
 
@@ -63,6 +63,10 @@ class TokenGrammar(Ends):
         width: number of the model's logits, V.
         eos_ids: tokens that end a completion.
         prompts: texts of prompts by their ids; None of one that stands for two.
+
+    Attributes:
+        owned: ids that somebody owns, [V].
+        reader: how tokens decode.
 
     Raises:
         ConstraintError: llguidance is not installed or cannot compile the grammar.
@@ -88,10 +92,10 @@ class TokenGrammar(Ends):
             self.by += f", which guides: {grammar.narrower} satisfy too and are not written by it"
         self.complete = False
         self._prompts, self._midst = dict(prompts or {}), Midst.of(tokenizer)
-        self._owned = owned_ids(tokenizer, width).numpy()
-        self._reader = Reader(vocabulary(tokenizer, width))
-        owned = np.flatnonzero(self._owned)
-        self._masks = GrammarMasks(grammar, self._reader, self.eos_ids, owned.tolist())
+        self.owned = owned_ids(tokenizer, width).numpy()
+        self.reader = Reader(vocabulary(tokenizer, width))
+        owned = np.flatnonzero(self.owned)
+        self._masks = GrammarMasks(grammar, self.reader, self.eos_ids, owned.tolist())
         self._kept: OrderedDict[tuple[bytes, Reading], bytes] = OrderedDict()
 
     def __reduce__(self) -> Any:
@@ -107,15 +111,15 @@ class TokenGrammar(Ends):
                 self._prompts[tuple(ids)] = None
 
     def start(self, prompt_ids: Int[Tensor, "N P"], prompt_mask: Bool[Tensor, "N P"]) -> Places:
-        start = _Place(self._masks.matcher, b"", self._reader.start)
-        if self.grammar.text == "completion" and not self._reader.vocabulary.kept:
+        start = Place(self._masks.matcher, b"", self.reader.start)
+        if self.grammar.text == "completion" and not self.reader.vocabulary.kept:
             return [start] * len(prompt_ids)
         texts = [self._prompt(ids) for ids in unpadded(prompt_ids, prompt_mask)]
         return [None if text is None else self._behind(start, text) for text in texts]
 
-    def _behind(self, start: _Place, text: str) -> _Place | None:
+    def _behind(self, start: Place, text: str) -> Place | None:
         """Where a completion of a prompt begins."""
-        reading = start.reading if self._midst.begins(text) else self._reader.after
+        reading = start.reading if self._midst.begins(text) else self.reader.after
         judged = text if self.grammar.text == "prompt+completion" else ""
         return start.further(judged.encode("utf-8", "surrogatepass"), reading)
 
@@ -129,7 +133,7 @@ class TokenGrammar(Ends):
 
     def step(self, states: Places, tokens: Int[Tensor, " N"]) -> Places:
         pairs = zip(states, tokens.tolist(), strict=True)
-        return [self._after(place, token) for place, token in pairs]
+        return [self.after(place, token) for place, token in pairs]
 
     def select(self, states: Places, rows: Int[Tensor, " M"]) -> Places:
         return [states[row] for row in rows.tolist()]
@@ -141,7 +145,7 @@ class TokenGrammar(Ends):
         self._prompts.clear()
 
     def facts(self, states: Places, written: Int[Tensor, " N"]) -> Facts:
-        return _facts(self._dead(states), written.device)
+        return facts_of(self._dead(states), written.device)
 
     def sure_facts(self, states: Places, written: Int[Tensor, " N"]) -> Facts:
         if self.grammar.narrower:
@@ -160,21 +164,23 @@ class TokenGrammar(Ends):
             self._prompts[ids] = self._judged(text)
         return self._prompts[ids]
 
-    def _after(self, place: _Place | None, token: int) -> _Place | None:
+    def after(self, place: Place | None, token: int) -> Place | None:
+        """The place after one more token."""
         if place is None or token in self.eos_ids:
             return None
         if place.matcher is None:
             return place
-        return place.further(*self._reader.read(place.reading, token))
+        return place.further(*self.reader.read(place.reading, token))
 
     def _dead(self, states: Places) -> Flags:
-        return ~np.stack([self._alive(place) for place in states])
+        return ~np.stack([self.alive(place) for place in states])
 
-    def _alive(self, place: _Place | None) -> Flags:
+    def alive(self, place: Place | None) -> Flags:
+        """Which tokens are no dead end there, [V]."""
         if place is None:
-            return self._owned
+            return self.owned
         if place.matcher is None:
-            return self._owned if self.grammar.narrower else np.zeros_like(self._owned)
+            return self.owned if self.grammar.narrower else np.zeros_like(self.owned)
         key = place.text, place.reading
         if key in self._kept:
             self._kept.move_to_end(key)
@@ -185,11 +191,11 @@ class TokenGrammar(Ends):
         kept = np.frombuffer(self._kept[key], dtype=np.uint8)
         return np.unpackbits(kept, count=self.width).view(np.bool_)
 
-    def _computed(self, place: _Place) -> Flags:
+    def _computed(self, place: Place) -> Flags:
         try:
             return self._masks.alive(place.matcher, place.reading)
         except GaveUp:
-            return self._owned
+            return self.owned
 
 
 def rebuilt(
@@ -203,6 +209,7 @@ def rebuilt(
     return TokenGrammar(grammar, tokenizer, width=width, eos_ids=eos_ids, prompts=prompts)
 
 
-def _facts(dead: Flags, device: torch.device) -> Facts:
+def facts_of(dead: Flags, device: torch.device) -> Facts:
+    """What is dead, as facts; nothing is certain."""
     found = torch.from_numpy(dead).to(device)
     return Facts(found, torch.zeros_like(found))
