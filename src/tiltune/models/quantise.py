@@ -79,8 +79,8 @@ def quantise(weights: Float[Tensor, " ..."], bits: int, *, share: float) -> Pack
         raise ValueError(f"{bits} bits; give one of {BITS}")
     if not bool(weights.isfinite().all()):
         raise ValueError("a weight is not a number, or infinite")
-    apart = outliers(weights, share)
-    wide, mask = _grouped(weights.detach().float()), _grouped(apart)
+    weights = weights.detach().float()
+    wide, mask = _grouped(weights), _grouped(outliers(weights, share))
     scales = grids(wide, mask, bits).to(STORED)
     codes = nearest(wide, mask, scales.float(), bits)
     some = bool(mask.any())
@@ -116,8 +116,8 @@ def grids(
 ) -> Float[Tensor, "groups 2"]:
     """The distance of levels in each group, of the rest and of the outliers; 1 where all are 0."""
     sizes = weights.abs()
-    largest = torch.stack((sizes.masked_fill(mask, 0), sizes.masked_fill(~mask, 0))).amax(2)
-    found = (largest / top(bits)).T
+    largest = (sizes.masked_fill(other, 0).amax(1) for other in (mask, ~mask))
+    found = torch.stack(tuple(largest), 1) / top(bits)
     return torch.where(found == 0, 1.0, found)
 
 
@@ -145,8 +145,9 @@ def pack(codes: UInt8[Tensor, " codes"], bits: int) -> UInt8[Tensor, " bytes"]:
 
 def unpack(packed: UInt8[Tensor, " bytes"], bits: int) -> UInt8[Tensor, " codes"]:
     """What `pack` was given."""
-    if bits == 8:
-        return packed
+    if 8 % bits == 0:  # no code lies in two bytes
+        parts = [packed >> place & 2**bits - 1 for place in range(0, 8, bits)]
+        return torch.stack(parts, 1).view(-1)
     rows = packed.view(-1, bits)
     word = torch.zeros(len(rows), dtype=torch.int64, device=packed.device)
     for byte in range(bits):
