@@ -62,8 +62,8 @@ class ModelSection(Section):
     def _holds_frozen_weights(self) -> Self:
         if self.quantise is not None and self.adapter != "lora":
             raise ValueError(
-                f"quantise = {self.quantise} holds frozen weights in few bits, and adapter = 'none' "
-                "trains them; set adapter = 'lora', or leave quantise out"
+                f"quantise = {self.quantise} holds frozen weights in few bits, and adapter = "
+                "'none' trains them; set adapter = 'lora', or leave quantise out"
             )
         return self
 

@@ -30,7 +30,6 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.pytorch_utils import Conv1D
-from transformers.utils import GENERATION_CONFIG_NAME
 
 from tiltune.config import ModelSection
 from tiltune.errors import ConfigError, ConstraintError, ModelError
@@ -305,8 +304,7 @@ def _unpacked(path: str, dtype: torch.dtype | Literal["auto"], config: Any) -> A
     module = _shaped(config, stored if dtype == "auto" else dtype, path)
     with _quiet(), explained(path):
         fill(module, path)
-        if (Path(path) / GENERATION_CONFIG_NAME).exists():
-            module.generation_config = GenerationConfig.from_pretrained(path)
+        module.generation_config = GenerationConfig.from_pretrained(path)
     return module
 
 

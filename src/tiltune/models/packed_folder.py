@@ -189,8 +189,7 @@ def _write_settings(module: Any, tokenizer: Any, folder: Path) -> None:
     config = copy.deepcopy(module.config)
     config.architectures, config.dtype = [type(module).__name__], module.dtype
     config.save_pretrained(folder)
-    if module.generation_config is not None:
-        module.generation_config.save_pretrained(folder)
+    module.generation_config.save_pretrained(folder)
     try:
         tokenizer.save_pretrained(folder)
     except Exception as error:  # the tokenizers library raises no narrower kind on a full disk
