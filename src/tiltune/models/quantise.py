@@ -77,9 +77,9 @@ def quantise(weights: Float[Tensor, " ..."], bits: int, *, share: float) -> Pack
     """
     if bits not in BITS:
         raise ValueError(f"{bits} bits; give one of {BITS}")
+    weights = weights.detach().float()
     if not bool(weights.isfinite().all()):
         raise ValueError("a weight is not a number, or infinite")
-    weights = weights.detach().float()
     wide, mask = _grouped(weights), _grouped(outliers(weights, share))
     scales = grids(wide, mask, bits).to(STORED)
     codes = nearest(wide, mask, scales.float(), bits)
