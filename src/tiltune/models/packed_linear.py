@@ -33,11 +33,13 @@ class PackedLinear(nn.Linear):
         if torch.is_autocast_enabled(kind):
             input = input.to(torch.get_autocast_dtype(kind))
         output: Tensor = _PackedProduct.apply(input, self)
-        return output if self.bias is None else output + self.bias.to(output.dtype)
+        bias: Tensor | None = getattr(self, "bias", None)
+        return output if bias is None else output + bias.to(output.dtype)
 
     def hold(self, packed: Packed) -> None:
         """Take these in the place of the weight; the layer was a linear one until now."""
-        self.dtype, self.bits = self._parameters.pop("weight").dtype, packed.bits
+        weight: Any = self._parameters.pop("weight")
+        self.dtype, self.bits = weight.dtype, packed.bits
         for part in PARTS:
             self.register_buffer(f"packed_{part}", getattr(packed, part), persistent=False)
 
@@ -62,7 +64,9 @@ def hold_packed(module: Any, bits: int | None) -> int:
     if bits is None:
         return module.num_parameters()
     found = packed_layers(module, Recipe(bits, OUTLIERS))
-    kept = [(layer, packed) for _, layer, packed in found if type(layer) is nn.Linear]
+    kept: list[tuple[Any, Packed]] = [
+        (layer, packed) for _, layer, packed in found if type(layer) is nn.Linear
+    ]
     if not kept:
         raise ModelError(
             f"model.quantise = {bits}: the layers of a {type(module).__name__} are of a kind of "
