@@ -1,7 +1,7 @@
 """What `model.quantise` saves and costs: bytes of weights held, seconds of passes.
 
 A model folder under LoRA in float32, its frozen layers as they are and held in few bits, taking
-turns: a pass of 32 rows of 32 tokens forward and back, and one further token of 64 rows with a
+turns: a pass of 16 rows of 32 tokens forward and back, and one further token of 64 rows with a
 cache, which is a step of drawing. The last line's value is the share of bytes that is still held;
 the interval of a number that is counted is the number.
 
@@ -91,7 +91,7 @@ def main() -> None:
             for bits in (None, args.bits)
         )
     width = plain.policy.width
-    sides = {"forward and back": (learning, (32, 32)), "a drawn token": (drawing, (64, 16))}
+    sides = {"forward and back": (learning, (16, 32)), "a drawn token": (drawing, (64, 16))}
     for name, (make, shape) in sides.items():
         ids = torch.randint(width, shape)
         pairs = seconds_in_turn(make(packed, ids), make(plain, ids), repeats=args.repeats)
