@@ -94,8 +94,15 @@ def measure_quantised(loaded: Loaded, unquantised: Unquantised, trial: Trial) ->
 
 def _drawn(loaded: Loaded, trial: Trial) -> tuple[Samples, list[Measurement]]:
     """A completion of each prompt, and the share of them that satisfy."""
-    trial.progress("completions", 0, len(trial.prompts))
-    samples = draw_all(loaded, trial.prompts, trial.settings)
+    tokens = 0
+
+    def told(written: int) -> None:
+        nonlocal tokens
+        tokens += written
+        trial.progress("completions", 0, len(trial.prompts), tokens=tokens)
+
+    samples = draw_all(loaded, trial.prompts, trial.settings, told)
+    trial.progress("completions", len(samples), len(samples), tokens=tokens)
     samples.prompt_index.copy_(torch.arange(len(samples)))
     if trial.constraint is None:
         return samples, []
