@@ -81,7 +81,7 @@ def test_our_loader_tells_and_others_find_no_weights(tmp_path: Path) -> None:
     assert read_recipe(str(folder)) == RECIPE
     assert load(folder).told == ["dequantised from 4 bits, 5 % outliers, to float32"]
     assert load(folder, adapter="lora").dequantised.endswith("to bfloat16")
-    with pytest.raises(OSError, match="no file named model.safetensors"):
+    with pytest.raises(OSError, match=r"no file named model\.safetensors"):
         AutoModelForCausalLM.from_pretrained(folder)
     assert AutoTokenizer.from_pretrained(folder).get_vocab()
 

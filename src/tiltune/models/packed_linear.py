@@ -1,4 +1,4 @@
-"""Frozen linear layers whose weights stay in few bits, unpacked a layer at a time as they compute."""
+"""Frozen linear layers whose weights stay in few bits, unpacked one at a time as they compute."""
 
 from typing import Any
 

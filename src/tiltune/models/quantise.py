@@ -4,8 +4,8 @@ A weight's adaptive LASSO estimate, with the weight itself as the first guess,
 
     argmin_x (w - x)² + λ |x / w| = sign(w) · ReLU(|w| - λ / (2 |w|)),
 
-is not 0 exactly where |w| > √(λ / 2). To lower λ until a share of a layer's weights is not 0 is thus
-to take that share by rank, ties by their place, and no λ has to be looked for. These outliers and
+is not 0 exactly where |w| > √(λ / 2). To lower λ until a share of a layer's weights is not 0 is
+thus to take that share by rank, ties by place, and no λ has to be looked for. These outliers and
 the rest are then rounded apart: to the nearest of 2^bits - 1 levels, symmetric about 0, whose
 distance is the largest magnitude of the group's outliers, or of its rest, over 2^(bits-1) - 1.
 Without outliers this is plain rounding to nearest. No text is needed.
@@ -133,7 +133,7 @@ def nearest(
 
 
 def pack(codes: UInt8[Tensor, " codes"], bits: int) -> UInt8[Tensor, " bytes"]:
-    """8 codes of `bits` bits in `bits` bytes, the first in the lowest bits; codes come in eights."""
+    """8 codes of `bits` bits in `bits` bytes, the first in the lowest bits; they come in eights."""
     rows = codes.view(-1, 8)
     word = torch.zeros(len(rows), dtype=torch.int64, device=codes.device)
     for place in range(8):
