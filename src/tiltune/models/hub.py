@@ -159,9 +159,7 @@ def load(section: ModelSection, *, device: torch.device) -> Loaded:
     )
 
 
-def load_module(
-    path: str, *, dtype: torch.dtype | Literal["auto"], config: Any = None
-) -> Any:
+def load_module(path: str, *, dtype: torch.dtype | Literal["auto"], config: Any = None) -> Any:
     """The causal language model in the folder or the file, its weights plain numbers.
 
     Args:
