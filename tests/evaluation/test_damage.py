@@ -177,3 +177,5 @@ def test_folders_in_the_way_and_models_that_are_none_are_refused(
     assert tiny.tiltune("quantise", str(tmp_path / "out"), "--out", str(tmp_path / "no")) == 2
     assert "no config.json" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
+    assert quantise(place, tmp_path / "no", "--prompts", str(tmp_path / "none.jsonl")) == 2
+    assert "none.jsonl" in capsys.readouterr().err and not (tmp_path / "no").exists()

@@ -12,7 +12,7 @@ from tiltune.config import ConstraintConfig, ModelSection, PerplexityConfig, Run
 from tiltune.constraints.build import build_constraint
 from tiltune.data.encode import Prompt, corpus_examples, default_prompts, prompt_list
 from tiltune.data.rows import Row, read_rows
-from tiltune.errors import ConfigError, RunError
+from tiltune.errors import ConfigError, RunError, counted
 from tiltune.evaluation.damage import Trial, measure_quantised, measure_unquantised
 from tiltune.evaluation.metrics.divergence import DrawSettings
 from tiltune.models import hub
@@ -86,12 +86,11 @@ def quantise(
     source = _source(path, run)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"--out {folder}: is there already; give a folder that is not, or is empty")
-    constraint = request.constraint or (run.constraint if run is not None else None)
-    built = None if constraint is None or not request.completions else build_constraint(constraint)
-    made = _write(source, folder, request, progress)
     if not request.completions:
-        return made
-    say(f"measuring {request.completions} completions of each law …")
+        return _write(source, folder, request, progress)
+    constraint = request.constraint or (run.constraint if run is not None else None)
+    built = None if constraint is None else build_constraint(constraint)
+    say(f"measuring {counted(request.completions, 'completion')} of each law …")
     loaded = _load(source)
     limit = request.max_new_tokens or (run.sampler.max_new_tokens if run is not None else LIMIT)
     trial = Trial(
@@ -101,7 +100,9 @@ def quantise(
         text=_text(request, run),
         progress=progress,
     )
+    # first, so that what is wrong with prompts, text or constraint is told before anything is there
     unquantised, measured = measure_unquantised(loaded, trial)
+    made = _write(source, folder, request, progress)
     made.laws[UNQUANTISED] = measured
     stored = _load(str(folder))
     made.laws[request.recipe.told] = measure_quantised(stored, unquantised, trial)
