@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import tiny
+from gguf_files import tied_llama, write_gguf
 from small_models import gpt2_module, llama_module, write_folder
 from tiltune.config import ModelSection
 from tiltune.errors import ModelError
@@ -139,3 +140,16 @@ def test_the_words_model_of_tests_draws_from_it(tmp_path: Path) -> None:
     tree = tiny.workplace(tmp_path, model={"path": str(out)}, method={"rounds": 1})
     assert len(tiny.finish(tree)) == 2
     assert not is_packed(str(tmp_path / "run" / "model"))
+
+
+def test_a_gguf_is_packed_too(tmp_path: Path) -> None:
+    """From what its blocks stand for; tied embeddings stay tied."""
+    file = str(write_gguf(tmp_path / "tiny.gguf", tied_llama()))
+    module = hub.load_module(file, dtype="auto")
+    (tmp_path / "out").mkdir()
+    write_packed(module, hub.load_tokenizer(file), RECIPE, tmp_path / "out")
+    found = load(tmp_path / "out").policy.inner
+    assert found.get_input_embeddings().weight is found.get_output_embeddings().weight
+    round_layers(module, RECIPE)
+    for name, value in module.state_dict().items():
+        torch.testing.assert_close(found.state_dict()[name], value, rtol=0, atol=0)
