@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-NAMES = ("step_cost", "schedules", "sampler", "memory")
+NAMES = ("step_cost", "schedules", "sampler", "memory", "quantise")
 KEYS = {"name", "value", "interval", "target", "passed"}
 
 

@@ -17,6 +17,7 @@ from tiltune.cli.asking import sample
 from tiltune.cli.beginning import init
 from tiltune.cli.judging import rescore, score, train_classifier
 from tiltune.cli.measuring import compare, evaluate, report, selftest
+from tiltune.cli.quantising import quantise
 from tiltune.cli.quiet import settle
 from tiltune.cli.serving import serve
 from tiltune.cli.sharing import push
@@ -27,7 +28,7 @@ from tiltune.errors import TiltuneError
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 VERBS = (
     *(init, demo, check, fit, sample, score, evaluate, rescore, compare, report, push),
-    *(serve, selftest),
+    *(quantise, serve, selftest),
 )
 for verb in VERBS:
     app.command()(verb)

@@ -5,9 +5,9 @@ chooses from facts about the model and gives a `ResolvedConfig`, whose choices c
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from tiltune.config.constraint import ConstraintConfig
 from tiltune.config.method import MethodConfig, TiltSection
@@ -45,6 +45,11 @@ class ModelSection(Section):
         "million parameters or more on a processor whose bfloat16 is quick, which is measured.",
     )
     adapter: Literal["none", "lora"] = Field(default="none", description="What is trained.")
+    quantise: Literal[2, 3, 4, 8] | None = Field(
+        default=None,
+        description="Bits that the frozen weights are held in under LoRA, 5 % of them as outliers, "
+        "see docs/quantise.md; the reference is then the rounded model. none: as they are.",
+    )
     rank: int = Field(default=16, ge=1, description="LoRA rank.")
     alpha: float = Field(
         default=32.0, gt=0, description="LoRA scale numerator: updates are scaled by alpha / rank."
@@ -52,6 +57,15 @@ class ModelSection(Section):
     targets: str | tuple[str, ...] = Field(
         default="all-linear", description="Module names that get LoRA."
     )
+
+    @model_validator(mode="after")
+    def _holds_frozen_weights(self) -> Self:
+        if self.quantise is not None and self.adapter != "lora":
+            raise ValueError(
+                f"quantise = {self.quantise} holds frozen weights in few bits, and adapter = "
+                "'none' trains them; set adapter = 'lora', or leave quantise out"
+            )
+        return self
 
 
 class DataSection(Section):

@@ -205,6 +205,8 @@ def _model(path: Path, run: RunConfig | None, *, base: bool) -> tuple[hub.Loaded
             )
         model, device = run.model, run.learner.device
         section = ModelSection(path=folder, dtype=model.dtype, autocast=model.autocast)
+        if base and model.quantise is not None:
+            section = model  # with a fresh adapter, which changes nothing
     loaded = hub.load(section, device=hub.device_named(device, "learner"))
     return loaded, _weights_digest(section)
 
@@ -305,6 +307,8 @@ def _weights_digest(section: ModelSection) -> str:
     if place.is_file():
         files = [place]
     shape = section.model_dump(exclude={"path"}, mode="json")
+    if section.quantise is None:
+        del shape["quantise"]  # as digests were before there was such a setting
     # a run's settings hold what was chosen, a folder's alone what is chosen without a run
     shape["autocast"] = bool(section.autocast)
     if section.dtype == "auto" and section.adapter == "none":

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import transformers
@@ -23,6 +23,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerBase,
@@ -38,6 +39,8 @@ from tiltune.models.gguf_file import is_gguf, mend_split, read_once, told
 from tiltune.models.ids import check_ids, end_ids, owned_ids
 from tiltune.models.lm import LanguageModel
 from tiltune.models.lora_targets import adaptable, check_targets, check_trained
+from tiltune.models.packed_folder import fill, is_packed, read_recipe
+from tiltune.models.packed_linear import hold_packed
 from tiltune.models.positions import context_of
 from tiltune.models.self_check import check_reading, use_cache
 from tiltune.models.sources import check_bare, check_source, explained, named, named_to_transformers
@@ -119,9 +122,9 @@ def load(section: ModelSection, *, device: torch.device) -> Loaded:
         tokenizer: Any = load_tokenizer(section.path)
         module = load_module(section.path, dtype=_dtype(section), config=config)
         eos_ids = end_ids(tokenizer, module, section.path)
-        dtype = str(module.dtype).removeprefix("torch.")
-        dequantised = told(section.path, dtype) if is_gguf(section.path) else ""
+        dequantised = _dequantised(section.path, str(module.dtype).removeprefix("torch."))
     parameters = module.num_parameters()
+    plain = hold_packed(module, section.quantise)
     if section.adapter == "lora":
         check_targets(module, section.targets)
         module = _with_adapter(module, section)
@@ -151,22 +154,24 @@ def load(section: ModelSection, *, device: torch.device) -> Loaded:
         pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos_ids[0],
         context=context_of(inner),
         parameters=parameters,
-        adapter_parameters=inner.num_parameters() - parameters,
+        adapter_parameters=inner.num_parameters() - plain,
         dequantised=dequantised,
     )
 
 
-def load_module(path: str, *, dtype: torch.dtype, config: Any = None) -> Any:
+def load_module(path: str, *, dtype: torch.dtype | Literal["auto"], config: Any = None) -> Any:
     """The causal language model in the folder or the file, its weights plain numbers.
 
     Args:
         path: see `check_source`.
-        dtype: of the weights.
+        dtype: of the weights; auto: as they are stored.
         config: transformers' own, where it has been read already.
 
     Raises:
         ModelError: there is none, or weights are missing, which the library would draw at random.
     """
+    if is_packed(path):
+        return _unpacked(path, dtype, config or _config(path))
     unpacked: dict[str, Any] = {}
     if is_gguf(path) and (asked := getattr(transformers, "GgufConfig", None)) is not None:
         unpacked["quantization_config"] = asked(dequantize=True)  # later versions keep the blocks
@@ -299,12 +304,35 @@ def _plain(module: Any, path: str) -> Any:
     config = copy.deepcopy(module.config)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    config.name_or_path = path
-    with explained(path), torch.random.fork_rng(devices=[]):  # it draws weights first
-        plain: Any = AutoModelForCausalLM.from_config(config, dtype=module.dtype)
+    plain = _shaped(config, module.dtype, path)
+    with explained(path):
         plain.load_state_dict(module.state_dict())
     plain.generation_config = module.generation_config
     return plain
+
+
+def _unpacked(path: str, dtype: torch.dtype | Literal["auto"], config: Any) -> Any:
+    """The model of a folder in few bits, its weights plain numbers."""
+    stored = getattr(config, "dtype", None) or torch.float32
+    module = _shaped(config, stored if dtype == "auto" else dtype, path)
+    with _quiet(), explained(path):
+        fill(module, path)
+        module.generation_config = GenerationConfig.from_pretrained(path)
+    return module
+
+
+def _shaped(config: Any, dtype: torch.dtype, path: str) -> Any:
+    """A model of this configuration, whose weights are still to come."""
+    config.name_or_path = path
+    with explained(path), torch.random.fork_rng(devices=[]):  # it draws weights first
+        return AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+
+
+def _dequantised(path: str, dtype: str) -> str:
+    """What became of weights that are stored in few bits, in words; "" where they are not."""
+    if is_packed(path):
+        return f"dequantised from {read_recipe(path).told}, to {dtype}"
+    return told(path, dtype) if is_gguf(path) else ""
 
 
 def _with_adapter(module: Any, section: ModelSection) -> Any:

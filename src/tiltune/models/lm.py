@@ -20,6 +20,7 @@ from tiltune.models.chunks import Part
 from tiltune.models.ids import disown
 from tiltune.models.laws import log_softmax
 from tiltune.models.lora import Adapters
+from tiltune.models.packed_linear import PackedLinear
 from tiltune.models.positions import first_position
 
 ACTIVATIONS = 2**31
@@ -244,6 +245,11 @@ class LanguageModel:
         outside = {self.inner.get_output_embeddings().weight}
         outside.add(getattr(self.inner.get_input_embeddings(), "weight", None))
         sizes = [value.shape for value in self.inner.parameters() if value not in outside]
+        sizes += [
+            torch.Size((part.out_features, part.in_features))
+            for part in self.inner.modules()
+            if isinstance(part, PackedLinear)
+        ]
         numbers = sum(sum(shape[-2:]) for shape in sizes if len(shape) > 1)
         numbers += 4 * self.width if self.whole else self.hidden_size
         return max(1, ACTIVATIONS // (4 * numbers))

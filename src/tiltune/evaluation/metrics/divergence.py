@@ -1,7 +1,7 @@
 """How far a policy has gone from its reference: KL both ways, exact over the vocabulary."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -87,8 +87,13 @@ def require_same_tokenizer(policy: Loaded, reference: Loaded) -> None:
     )
 
 
-def draw_all(loaded: Loaded, prompts: Sequence[Prompt], settings: DrawSettings) -> Samples:
-    """A completion a prompt by the model's own law."""
+def draw_all(
+    loaded: Loaded,
+    prompts: Sequence[Prompt],
+    settings: DrawSettings,
+    told: Callable[[int], object] | None = None,
+) -> Samples:
+    """A completion a prompt by the model's own law; `told` as `draw` has it."""
     law = SamplingLaw(settings.max_new_tokens)
     device = loaded.policy.device
     generator = torch.Generator(device).manual_seed(settings.seed)
@@ -100,6 +105,7 @@ def draw_all(loaded: Loaded, prompts: Sequence[Prompt], settings: DrawSettings) 
             law,
             Ending(loaded.eos_ids, loaded.pad_id),
             generator=generator,
+            told=told,
         )
         for first in range(0, len(ids), settings.batch_size)
     ]
