@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -192,7 +193,9 @@ def test_a_classifier_is_trained_and_used(
     data = tiny.write_rows(tmp_path / "labels.jsonl", labelled)
     out = tmp_path / "judge"
     assert tiny.tiltune("classifier", "train", str(data), "--out", str(out)) == 0
-    assert capsys.readouterr().out == ""
+    written = capsys.readouterr()
+    assert written.out == "" and re.search(r"accuracy: 1\.0000 \[0\.\d{4}, 1\.0000\]", written.err)
+    assert "warning: so few held-out rows" in written.err
     toml = tmp_path / "constraint.toml"
     toml.write_text(f"kind = 'classifier'\npath = '{out}'\nlabel = 'yes'\n", "utf-8")
     texts = [{"prompt": "", "text": "dog rude bad"}, {"prompt": "", "text": "dog sorry sat"}]

@@ -90,7 +90,7 @@ def test_a_part_that_nothing_meets_is_named_alone() -> None:
 
 def test_what_stands_deeper_is_named_with_its_place() -> None:
     message = told(group("all", "b", group("all", "a", "no a"))) or ""
-    assert "part 1 of part 2 (a) and part 2 of part 2 (no a) contradict" in message
+    assert "contradictory are part 1 of part 2 (a) and part 2 of part 2 (no a)" in message
 
 
 def test_alternatives_that_leave_no_text_out_are_trivial() -> None:

@@ -67,7 +67,7 @@ def test_the_constraint_sees_prompt_ended_and_further_fields(tmp_path: Path) -> 
     assert seen == [Completion("p", "a", False, {"k": [1]}), Completion("", "", True, {})]
 
 
-@given(st.lists(st.integers(0, 10), max_size=23), st.integers(1, 7))
+@given(st.lists(st.integers(0, 10), min_size=1, max_size=23), st.integers(1, 7))
 def test_batching_keeps_every_row_and_its_order(numbers: list[int], size: int) -> None:
     batches: list[int] = []
 

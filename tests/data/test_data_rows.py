@@ -34,7 +34,7 @@ def test_a_carriage_return_alone_ends_a_line_and_beside_a_line_feed_is_part_of_i
     assert places == [(f"{path}:{n}", n) for n in range(1, 6)]
 
 
-@pytest.mark.parametrize("space", ["", "\ufeff \n"])
+@pytest.mark.parametrize("space", ["", "\ufeff "])
 @pytest.mark.parametrize("indent", [None, 2])
 def test_one_json_array_is_its_objects(tmp_path: Path, space: str, indent: int | None):
     """As Alpaca and ShareGPT are handed about."""
@@ -65,7 +65,6 @@ def test_json_and_parquet_hold_the_same_rows(tmp_path: Path):
         (b'"a"', (":1: a JSON str, not an object",)),
         (b'[{"text": "a"}, "b"]', (":row 2: a JSON str, not an object",)),
         (b'[{"text": "a"},\n', ("no JSON array", "one JSON object a line")),
-        (b"[]", ("the file is empty",)),
         (b'{"text": "a"}\n{"x": [{"y": NaN}]}', (":2: 'x' holds nan", "no number of JSON")),
         (b'{"x": Infinity}', (":1: 'x' holds inf", "null")),
         (b'{"x": 1e999}', (":1: 'x' holds inf", "null")),

@@ -15,7 +15,7 @@ import tiny
 from tiltune.config import RunConfig
 from tiltune.errors import ConfigError, RunError, TiltuneError
 from tiltune.records.manifest import constraint_digest
-from tiltune.records.resume import stored_config
+from tiltune.records.resume import check_early, stored_config
 from tiltune.records.run_folder import is_run_folder, read_config, set_aside_evaluation
 from tiltune.training.run import open_run
 
@@ -243,3 +243,11 @@ def test_what_decides_scores_may_not(
 ) -> None:
     with pytest.raises(RunError, match=told):
         resumed(tmp_path, change)
+
+
+def test_where_nothing_can_be_written_no_run_begins(tmp_path: Path) -> None:
+    """Told before anything is loaded, not when a run of hours is to be saved."""
+    (tmp_path / "file").write_text("mine", "utf-8")
+    tree = tiny.workplace(tmp_path, run={"dir": str(tmp_path / "file" / "deeper" / "run")})
+    with pytest.raises(RunError, match=r"run\.dir = .*: nothing can be written into .*deeper: Not"):
+        check_early(tiny.config(tree), resume=False)
