@@ -187,7 +187,7 @@ class RobustDecoder:
         settings: tokens of a chunk, chunks to choose one of.
     """
 
-    name = "robust"
+    name = "robust choice"
 
     def __init__(self, settings: RobustSection) -> None:
         self.settings = settings

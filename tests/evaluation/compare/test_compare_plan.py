@@ -104,6 +104,25 @@ def test_guided_is_tilt_without_a_step() -> None:
         ("ppo", {}, {}, 64),
     ],
 )
+@pytest.mark.parametrize("kind", ["search", "robust"])
+def test_search_and_robust_learn_values_and_train_no_policy(kind: str) -> None:
+    [entry] = planned({"name": "it", "kind": kind, kind: {}})
+    assert entry.trains and entry.config.method.kind == "tilt"
+    assert entry.config.learner.steps_per_round == 0
+    members = entry.config.value_model.members
+    assert members == (4 if kind == "robust" else None)
+    decoding = next(each for each in cost_of(entry, []) if each.key == "cost.decoding")
+    assert decoding.value == (12.0 if kind == "robust" else None)
+    assert decoding.missing == (kind == "search")
+
+
+def test_ways_of_decoding_are_stated_beside_their_kind() -> None:
+    with pytest.raises(ConfigError, match="`search` is read by kind = 'search' only, not by"):
+        planned({"name": "it", "kind": "guided", "search": {}})
+    with pytest.raises(ConfigError, match=r"\[evaluate.robust\] is not read here"):
+        planned({"name": "it", "kind": "robust"}, evaluate={"robust": {"chunk": 2}})
+
+
 def test_the_budget_ends_a_run_whose_rounds_are_not_stated(
     kind: str, overrides: dict[str, Any], budget: dict[str, Any], rounds: int
 ) -> None:
