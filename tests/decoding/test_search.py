@@ -147,7 +147,7 @@ def table_search(values: TableValues | None, *, kept: int = 4096, **settings: An
     return search.run()
 
 
-@pytest.mark.parametrize(("batch", "kept"), [(1, 4096), (3, 4096), (8, 0), (64, 6)])
+@pytest.mark.parametrize(("batch", "kept"), [(1, 4096), (3, 4096), (8, 0), (4, 9), (8, 12), (64, 40)])
 def test_neither_batch_nor_kept_caches_change_what_is_found(batch: int, kept: int) -> None:
     truth = best_of_table(5)
     found = table_search(None, kept=kept, batch_size=batch, n_return=5)

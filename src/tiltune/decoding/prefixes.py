@@ -97,7 +97,8 @@ class Prefixes:
         """
         found: dict[Beginning, NextLaw] = {(): self._first}
         for home, group in _grouped(beginnings, self._home):
-            found |= zip(group, self._read(home, group), strict=True)
+            kept = home if home in self._kept else None  # the groups before it took its room
+            found |= zip(group, self._read(kept, group), strict=True)
         return [found[beginning] for beginning in beginnings]
 
     def _read(self, home: int | None, group: list[Beginning]) -> list[NextLaw]:

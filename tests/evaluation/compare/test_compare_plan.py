@@ -87,23 +87,6 @@ def test_the_base_is_measured_whether_or_not_it_is_stated() -> None:
     assert methods({"name": "Base", "kind": "tilt"}) == [("the base", "base"), ("Base", "tilt")]
 
 
-def test_guided_is_tilt_without_a_step() -> None:
-    (entry,) = planned({"name": "g", "kind": "guided"})
-    assert entry.config.method.kind == "tilt" and entry.config.learner.steps_per_round == 0
-
-
-@pytest.mark.parametrize(
-    ("kind", "overrides", "budget", "rounds"),
-    [
-        ("tilt", {}, {"samples": 9}, ROUNDS_UNTIL_SPENT),
-        ("tilt", {"method.rounds": 5}, {"samples": 9}, 5),
-        ("tilt", {"method.schedule": "fixed"}, {"samples": 9}, 3),  # draws in round 0 only
-        ("tilt", {"method.schedule": "fixed"}, {"seconds": 9}, ROUNDS_UNTIL_SPENT),
-        ("sft", {}, {"samples": 9}, 3),  # draws nothing to train on
-        ("sft", {}, {"seconds": 9}, ROUNDS_UNTIL_SPENT),
-        ("ppo", {}, {}, 64),
-    ],
-)
 @pytest.mark.parametrize("kind", ["search", "robust"])
 def test_search_and_robust_learn_values_and_train_no_policy(kind: str) -> None:
     [entry] = planned({"name": "it", "kind": kind, kind: {}})
@@ -123,6 +106,23 @@ def test_ways_of_decoding_are_stated_beside_their_kind() -> None:
         planned({"name": "it", "kind": "robust"}, evaluate={"robust": {"chunk": 2}})
 
 
+def test_guided_is_tilt_without_a_step() -> None:
+    (entry,) = planned({"name": "g", "kind": "guided"})
+    assert entry.config.method.kind == "tilt" and entry.config.learner.steps_per_round == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "overrides", "budget", "rounds"),
+    [
+        ("tilt", {}, {"samples": 9}, ROUNDS_UNTIL_SPENT),
+        ("tilt", {"method.rounds": 5}, {"samples": 9}, 5),
+        ("tilt", {"method.schedule": "fixed"}, {"samples": 9}, 3),  # draws in round 0 only
+        ("tilt", {"method.schedule": "fixed"}, {"seconds": 9}, ROUNDS_UNTIL_SPENT),
+        ("sft", {}, {"samples": 9}, 3),  # draws nothing to train on
+        ("sft", {}, {"seconds": 9}, ROUNDS_UNTIL_SPENT),
+        ("ppo", {}, {}, 64),
+    ],
+)
 def test_the_budget_ends_a_run_whose_rounds_are_not_stated(
     kind: str, overrides: dict[str, Any], budget: dict[str, Any], rounds: int
 ) -> None:
