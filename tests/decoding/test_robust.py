@@ -36,7 +36,9 @@ class Members(ValueModel):
             for each in opinions
         )
 
-    width = property(lambda self: self.guide.width)
+    @property
+    def width(self) -> int:
+        return self.guide.width
 
     def members(self) -> Sequence[ValueModel]:
         return self._members

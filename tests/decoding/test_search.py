@@ -19,7 +19,7 @@ from tiltune.evaluation.decoders import ends_step
 from tiltune.values.model import ValueModel
 from tiltune.worlds.chain_model import ChainValues, chain_lm
 from tiltune.worlds.exact import Chain, ExactTarget
-from tiltune.worlds.small import TableValues, random_table
+from tiltune.worlds.small import random_table
 from tiltune.worlds.support_desk import support_desk
 
 CHAIN = Chain(np.array([[0.4, 0.4, 0.2], [0.6, 0.1, 0.3]]), np.array([[0, 1], [0, 1]]))
@@ -131,9 +131,9 @@ def best_of_table(count: int) -> list[tuple[tuple[int, ...], float]]:
     return sorted(listed, key=lambda row: -row[1])[:count]
 
 
-def table_search(values: TableValues | None, *, kept: int = 4096, **settings: Any) -> Found:
+def table_search(*, kept: int = 4096, **settings: Any) -> Found:
     world = random_table()
-    values = values or world.values(world.reference)
+    values = world.values(world.reference)
     prefixes = Prefixes(world.reference, values, [world.prompt], most_kept=kept)
     section = SearchSection(**settings)
     search = Search(
@@ -142,15 +142,17 @@ def table_search(values: TableValues | None, *, kept: int = 4096, **settings: An
         lambda rows, ended: [world.score(row) for row in rows],
         limit=world.limit,
         settings=section,
-        exact=values is not None,
+        exact=True,
     )
     return search.run()
 
 
-@pytest.mark.parametrize(("batch", "kept"), [(1, 4096), (3, 4096), (8, 0), (4, 9), (8, 12), (64, 40)])
+@pytest.mark.parametrize(
+    ("batch", "kept"), [(1, 4096), (3, 4096), (8, 0), (4, 9), (8, 12), (64, 40)]
+)
 def test_neither_batch_nor_kept_caches_change_what_is_found(batch: int, kept: int) -> None:
     truth = best_of_table(5)
-    found = table_search(None, kept=kept, batch_size=batch, n_return=5)
+    found = table_search(kept=kept, batch_size=batch, n_return=5)
     assert [each.tokens for each in found.candidates] == [tokens for tokens, _ in truth]
     logs = [each.log_probability for each in found.candidates]
     assert logs == pytest.approx([p for _, p in truth], abs=1e-9)
@@ -159,17 +161,17 @@ def test_neither_batch_nor_kept_caches_change_what_is_found(batch: int, kept: in
 
 def test_all_that_satisfies_can_be_asked_for() -> None:
     everything = best_of_table(10_000)
-    found = table_search(None, n_return=len(everything) + 1, max_expansions=10_000)
+    found = table_search(n_return=len(everything) + 1, max_expansions=10_000)
     assert [each.tokens for each in found.candidates] == [tokens for tokens, _ in everything]
     assert f"{len(everything)} of {len(everything) + 1} found" in found.reason
 
 
 def test_what_is_left_out_is_told() -> None:
-    narrow = table_search(None, top_k=1, batch_size=1)
-    wide = table_search(None)
+    narrow = table_search(top_k=1, batch_size=1)
+    wide = table_search()
     assert len(narrow.trace) <= len(wide.trace)
     best = wide.candidates[0].worth
-    for found in (narrow, table_search(None, beam_width=1, batch_size=1)):
+    for found in (narrow, table_search(beam_width=1, batch_size=1)):
         own = found.candidates[0].worth if found.candidates else -math.inf
         assert max(own, found.left.for_certain) >= best - 1e-9
         assert found.most == (own >= found.left.for_certain)
@@ -186,7 +188,9 @@ def test_values_that_mislead_do_not_hide_the_likelier_end() -> None:
             super().__init__()
             self.exact = ChainValues(target)
 
-        width = property(lambda self: self.exact.width)
+        @property
+        def width(self) -> int:
+            return self.exact.width
 
         def logits(self, ids: Any, mask: Any, *, keep: int = 0) -> Any:
             return self._doubt(self.exact.logits(ids, mask, keep=keep))

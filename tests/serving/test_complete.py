@@ -123,7 +123,7 @@ def test_a_search_that_finds_nothing_says_why_and_leaves_its_trace(run: Path) ->
     answers = Answers(run, request, print, opened=opened, trace=trace.append)
     [row] = answers.complete([answers.prompt(Row("--prompt", {"prompt": "the cat"}))])
     assert row["text"] is None and row["satisfied"] is None
-    assert "nothing found" in row["reason"] and "max_expansions = 2" in row["reason"]
+    assert "nothing found" in row["reason"] and "nothing is left to continue" in row["reason"]
     [told] = trace
     assert told["prompt"] == "the cat" and len(told["expansions"]) == 1  # no word ends a line
     assert told["expansions"][0]["text"] == "" and told["found"] == row["search"]["told"]

@@ -113,9 +113,10 @@ class Contender:
         Raises:
             TiltuneError: see `SearchDecoder.find`.
         """
-        assert isinstance(self.decoder, SearchDecoder) and self.values is not None
+        values = self._limited(limit)
+        assert isinstance(self.decoder, SearchDecoder) and values is not None
         self.read_prompts([prompt])
-        return self.decoder.find(self.loaded, self._limited(limit), prompt.ids, limit=limit)
+        return self.decoder.find(self.loaded, values, prompt.ids, limit=limit)
 
     def draw(
         self,
