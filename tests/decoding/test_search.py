@@ -114,6 +114,9 @@ def test_learnt_values_prove_nothing_but_likelihood_may() -> None:
     assert found.left.for_certain == pytest.approx(math.log(0.16))  # aa, which waits
     further = searched(target, ChainValues(target), exact=False, n_return=12)
     assert further.left.for_certain < math.log(0.12) and further.most
+    narrow = searched(target, ChainValues(target), exact=False, top_k=1, batch_size=1)
+    assert narrow.left.for_certain == pytest.approx(math.log(0.4))  # a, which was left out
+    assert narrow.left.by_values == pytest.approx(math.log(2 / 9))
 
 
 def best_of_table(count: int) -> list[tuple[tuple[int, ...], float]]:
