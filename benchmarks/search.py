@@ -9,8 +9,8 @@ where the search finds the likeliest message that dynamic programming gives (wan
 `learnt`: values that a run learns from scores alone; the share of prompts where the search finds a
 likelier message than the best of 8 guided draws, with as many passes of the model: a pass is a
 token drawn, or a prefix continued. Without --run the values are learnt anew.
-`caches`: seconds of the processor for one search on a real model whose values are a head that learnt
-nothing, with caches of beginnings kept and without.
+`caches`: seconds of the processor for one search on a real model whose values are a head that
+learnt nothing, with caches of beginnings kept and without.
 """
 
 import argparse

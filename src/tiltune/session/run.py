@@ -299,8 +299,7 @@ class Run:
         """
         self._check_begun()
         asked = parse_config(Drawing, {**options, "prompt": prompt}, source="sample")
-        request = Request(**dict(asked))
-        request.check()
+        (request := Request(**dict(asked))).check()
         way = {"guided": request.guided, "round": request.round, "search": request.search}
         opened = self._contender(way)
         warn = cast(Callable[[str], None], say)
