@@ -8,10 +8,14 @@ import pytest
 import torch
 
 import tiny
+from tiltune.config.decoding import RobustSection, SearchSection
+from tiltune.constraints.base import TextConstraint
+from tiltune.data.encode import Prompt
 from tiltune.data.samples import SamplingLaw
 from tiltune.decoding.draw import Ending, draw
 from tiltune.errors import ModelError, RunError
 from tiltune.evaluation.contender import Contender, open_contender
+from tiltune.evaluation.decoders import SearchDecoder
 from tiltune.records.run_folder import read_config
 from tiltune.values.exact_ends import ExactEnds
 
@@ -119,3 +123,65 @@ def test_no_scorer_trained_what_reads_the_corpus_alone(run: Path) -> None:
         assert open_contender(run, best_of=2).trained_by is not None  # it chooses
     finally:
         path.write_text(kept, "utf-8")
+
+
+def test_a_search_is_a_contender_of_its_own(run: Path) -> None:
+    wide, narrow = SearchSection(), SearchSection(beam_width=3)
+    ways = [open_contender(run, search=each) for each in (wide, narrow)]
+    guided = open_contender(run, guided=True)
+    assert len({each.digest for each in (*ways, guided)}) == 3
+    searching = ways[0]
+    assert searching.lawless == "decoding by search" and guided.lawless == ""
+    assert searching.law.policy is searching.loaded.policy  # no law but the model's own
+    assert searching.trained_by == read_config(run).constraint and searching.limit == 6
+    prompts = [Prompt("the cat", (2, 3)), Prompt("the", (2,))]
+    searching.read_prompts(prompts)
+    samples = searching.draw(
+        [p.ids for p in (*prompts, *prompts)], SamplingLaw(6), generator=seeded()
+    )
+    assert torch.equal(samples.ids[:2], samples.ids[2:])  # nothing is drawn
+    for row, prompt in enumerate(prompts):
+        best = searching.find(prompt, limit=6).candidates[0]
+        assert tuple(samples.ids[row][samples.mask[row]].tolist()) == best.tokens
+        total = float(samples.proposal_logprobs[row].sum())
+        assert total == pytest.approx(best.log_probability, abs=1e-4)
+        assert not any(tiny.WORDS[token] in tiny.FORBIDDEN for token in best.tokens)
+    many = guided.draw([(2, 3)] * 300, SamplingLaw(6), generator=seeded())
+    ids, mask = many.prefixes()
+    law = guided.loaded.policy.log_probs(ids, mask, keep=many.ids.shape[1]).detach()
+    logs = torch.where(many.mask, law.gather(-1, many.ids[..., None])[..., 0], 0.0).sum(1)
+    bad = torch.isin(many.ids, torch.tensor([7, 8])).any(1)
+    likeliest = float(logs[~bad].max())
+    assert searching.find(prompts[0], limit=6).candidates[0].log_probability > likeliest - 1e-4
+
+
+def test_a_prompt_where_a_search_finds_nothing_is_drawn(run: Path) -> None:
+    searching = open_contender(run, search=SearchSection())
+    assert isinstance(searching.decoder, SearchDecoder)
+    never = TextConstraint("never", lambda completions: [0.0] * len(completions))
+    searching = replace(searching, decoder=SearchDecoder(SearchSection(max_expansions=3), never))
+    found = searching.find(Prompt("the cat", (2, 3)), limit=6)
+    assert not found.candidates and "nothing found" in found.reason
+    samples = searching.draw([[2, 3]], SamplingLaw(6), generator=seeded())
+    plain = open_contender(run, guided=True).draw([[2, 3]], SamplingLaw(6), generator=seeded())
+    assert torch.equal(samples.ids, plain.ids)
+    assert torch.allclose(samples.proposal_logprobs, plain.proposal_logprobs)
+
+
+def test_robust_decoding_of_one_member_is_guided_and_says_so(run: Path) -> None:
+    robust = open_contender(run, robust=RobustSection())
+    [told] = robust.notes
+    assert "one member" in told and "value_model.members = 4" in told
+    assert written(robust) == written(open_contender(run, guided=True))
+    assert robust.lawless == "decoding by robust choice"
+
+
+def test_two_ways_of_decoding_at_once_are_refused(run: Path) -> None:
+    with pytest.raises(RunError, match=r"--search and --guided are different ways of decoding"):
+        open_contender(run, search=SearchSection(), guided=True)
+    with pytest.raises(RunError, match=r"--search and --robust are different"):
+        open_contender(run, search=SearchSection(), robust=RobustSection())
+    with pytest.raises(RunError, match=r"no values.*: --robust --round 0"):
+        open_contender(run, robust=RobustSection(), base=True)
+    with pytest.raises(RunError, match=r"no run folder; --search need"):
+        open_contender(run.parent / "model", search=SearchSection())

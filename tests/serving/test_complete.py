@@ -1,6 +1,7 @@
 """`tiltune sample`: the tuned model, a round's model, its values as guidance, and their limits."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,14 @@ import torch
 
 import tiny
 from tiltune.config import ModelSection
+from tiltune.config.decoding import SearchSection
 from tiltune.constraints.base import TextConstraint
-from tiltune.errors import ConstraintError, DataError, RunError
+from tiltune.data.rows import Row
+from tiltune.errors import ConfigError, ConstraintError, DataError, RunError
+from tiltune.evaluation.contender import open_contender
+from tiltune.evaluation.decoders import SearchDecoder
 from tiltune.models import hub
-from tiltune.serving.complete import Request, complete
+from tiltune.serving.complete import Answers, Request, Talk, complete
 
 
 @pytest.fixture(scope="module", params=["copy", "head", "lora"])
@@ -96,6 +101,39 @@ def test_guidance_controls_without_training(run: Path) -> None:
     assert rate(last) > rate(base) + 0.15
     satisfied = [not any(word in row["text"].split() for word in tiny.FORBIDDEN) for row in guided]
     assert [row["satisfied"] for row in guided] == satisfied
+
+
+def test_a_search_finds_and_says_what_it_knows(run: Path) -> None:
+    rows = drawn(run, prompt="the", search=SearchSection(n_return=3))
+    logs = [row["log_probability_nats"] for row in rows]
+    assert len(rows) == 3 and logs == sorted(logs, reverse=True)
+    assert all(row["satisfied"] and row["score"] == 1 for row in rows)
+    assert not any(word in row["text"].split() for row in rows for word in tiny.FORBIDDEN)
+    assert rows[0]["search"]["judged"] >= 3 and "continued" in rows[0]["search"]["told"]
+    assert drawn(run, prompt="the", search=SearchSection())[0]["text"] == rows[0]["text"]
+
+
+def test_a_search_that_finds_nothing_says_why_and_leaves_its_trace(run: Path) -> None:
+    never = TextConstraint("never", lambda completions: [0.0] * len(completions))
+    trace: list[dict[str, Any]] = []
+    request = Request(search=SearchSection(max_expansions=2, step="line"))
+    assert request.search is not None
+    opened = open_contender(run, search=request.search)
+    opened = replace(opened, decoder=SearchDecoder(request.search, never))
+    answers = Answers(run, request, print, opened=opened, trace=trace.append)
+    [row] = answers.complete([answers.prompt(Row("--prompt", {"prompt": "the cat"}))])
+    assert row["text"] is None and row["satisfied"] is None
+    assert "nothing found" in row["reason"] and "nothing is left to continue" in row["reason"]
+    [told] = trace
+    assert told["prompt"] == "the cat" and len(told["expansions"]) == 1  # no word ends a line
+    assert told["expansions"][0]["text"] == "" and told["found"] == row["search"]["told"]
+    with pytest.raises(ConfigError, match="--chat without a prompt is a dialogue"):
+        Talk(answers)
+
+
+def test_a_search_draws_nothing(run: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--n, --temperature beside --search.*--n-return"):
+        drawn(run, n=2, temperature=0.5, search=SearchSection())
 
 
 def test_a_seed_decides(run: Path) -> None:

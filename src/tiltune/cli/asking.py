@@ -8,6 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from tiltune.cli.searching import (
+    BeamWidth,
+    MaxExpansions,
+    NReturn,
+    SearchFlag,
+    StepFlag,
+    TopK,
+    Trace,
+    search_section,
+    tracer,
+)
 from tiltune.cli.terminal import log, say, stdout_for_rows
 from tiltune.config import load_constraint_config
 from tiltune.data.rows import Row, read_rows
@@ -59,12 +70,20 @@ def sample(
         int | None, typer.Option(min=1, help="Default: the run's; with --constraint 128.")
     ] = None,
     seed: int = 0,
+    search: SearchFlag = False,
+    step: StepFlag = None,
+    top_k: TopK = None,
+    max_expansions: MaxExpansions = None,
+    beam_width: BeamWidth = None,
+    n_return: NReturn = None,
+    trace: Trace = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="JSON lines on a terminal too, as a pipe gets them.")
     ] = False,
 ) -> None:
     """Draw completions: from the tuned model, or from a round's model and values (--guided); or
     from any model, under a constraint of which an automaton or a grammar is known (--constraint).
+    Or search a run's model and values for the likeliest that meets the constraint (--search).
 
     Text for people on a terminal; in a pipe a JSON object a line.
     """
@@ -77,17 +96,21 @@ def sample(
     if prompts is not None:
         rows = read_rows(prompts, setting="--prompts")
     rule = None if constraint is None else load_constraint_config(constraint)
+    flags = {"step": step, "top_k": top_k, "max_expansions": max_expansions}
+    flags |= {"beam_width": beam_width, "n_return": n_return, "trace": trace}
+    searching = search_section(search, flags)
     plain = not as_json and sys.stdout.isatty()
     from tiltune.data.chat_format import empty_told
     from tiltune.serving.complete import Answers, Request
     from tiltune.serving.known import opened_model
 
     request = Request(
-        prompt or "", chat, n, guided, round_, temperature, top_p, max_new_tokens, seed
+        prompt or "", chat, n, guided, round_, temperature, top_p, max_new_tokens, seed, searching
     )
+    request.check()
     with stdout_for_rows():
         opened = None if rule is None else opened_model(run, rule, request, say)
-        answers = Answers(run, request, say, opened=opened)
+        answers = Answers(run, request, say, opened=opened, trace=tracer(trace))
     if talking:
         _talk(answers, plain=plain)
         return
@@ -96,6 +119,12 @@ def sample(
         read = [answers.prompt(row, setting=setting) for row in rows]
         if told := empty_told(read):
             say(("warning: ", "yellow"), told)
+        for row, one in zip(rows, read, strict=True) if searching else ():
+            for completion in answers.complete([one]):
+                asked = _asked(row) if len(rows) > 1 else ""
+                write(_shown(completion, asked=asked) if plain else _line(completion))
+        if searching:
+            return
         for place, completion in enumerate(answers.complete(read)):
             asked = _asked(rows[place // n]) if len(rows) > 1 else ""
             write(_shown(completion, asked=asked) if plain else _line(completion))
@@ -132,11 +161,14 @@ def _asked(row: Row) -> str:
 
 def _shown(completion: dict[str, Any], *, asked: str = "") -> str:
     """For people: what was asked, where there are several, what came, and the verdict."""
+    heading = f"> {asked}\n" if asked else ""
+    if completion["text"] is None:
+        return f"{heading}[{completion['search']['told']}]\n\n"
     verdict = {True: "satisfies", False: "violates", None: "not judged"}[completion["satisfied"]]
     reason = completion["reason"] if completion["satisfied"] is False else ""
     cut = "" if completion["ended"] else "; cut at the token limit"
-    heading = f"> {asked}\n" if asked else ""
-    return f"{heading}{completion['text']}\n[{verdict}{reason and ': '}{reason}{cut}]\n\n"
+    known = "; " + completion["search"]["told"] if "search" in completion else ""
+    return f"{heading}{completion['text']}\n[{verdict}{reason and ': '}{reason}{cut}{known}]\n\n"
 
 
 def _line(completion: dict[str, Any]) -> str:

@@ -23,6 +23,12 @@ def evaluate(
     guided: Annotated[bool, typer.Option(help="Decode with the values of a round.")] = False,
     round_: Annotated[int | None, typer.Option("--round", help="Default: the last.")] = None,
     base: Annotated[bool, typer.Option(help="The run's base model instead.")] = False,
+    search: Annotated[
+        bool, typer.Option(help="Search for the likeliest that meets it, by [search].")
+    ] = False,
+    robust: Annotated[
+        bool, typer.Option(help="Draw chunks that the worst member chooses, by [robust].")
+    ] = False,
     best_of: Annotated[
         int, typer.Option(min=1, help="Draw N, keep the best by the run's constraint.")
     ] = 1,
@@ -41,6 +47,8 @@ def evaluate(
         "guided": guided,
         f"round-{round_}": round_ is not None,
         "base": base,
+        "search": search,
+        "robust": robust,
         f"best-of-{best_of}": best_of > 1,
     }
     way = "".join(f"-{each}" for each, asked in ways.items() if asked)
@@ -49,9 +57,16 @@ def evaluate(
     folder = out or (model / f"evaluation{way}" if is_run else Path(f"runs/evaluation-{name}"))
     say(f"loading {model} …")
     contender = open_contender(
-        model, name=name, guided=guided, round=round_, best_of=best_of, base=base
+        model,
+        name=name,
+        guided=guided,
+        round=round_,
+        best_of=best_of,
+        base=base,
+        search=given.search if search else None,
+        robust=given.robust if robust else None,
     )
-    for line in (*contender.loaded.told, contender.told):
+    for line in (*contender.loaded.told, contender.told, *contender.notes):
         if line is not None:
             say(line)
     with shown() as progress:

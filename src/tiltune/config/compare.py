@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from tiltune.config.decoding import RobustSection, SearchSection
 from tiltune.config.evaluate import EvaluateConfig
 from tiltune.config.parse import Section, flat_settings, parse_config, read_toml
 
@@ -14,6 +15,8 @@ MethodKind = Literal[
     "filter",
     "guided",
     "best_of_n",
+    "search",
+    "robust",
     "ppo",
     "grpo",
     "gfn",
@@ -32,6 +35,8 @@ class MethodEntry(Section):
     name: str = Field(min_length=1, description="How tables call it.")
     kind: MethodKind = Field(description="What it is; base: the untrained model.")
     n: int = Field(default=4, ge=2, description="For best_of_n: completions drawn for each kept.")
+    search: SearchSection = Field(default=SearchSection(), description="For kind = 'search'.")
+    robust: RobustSection = Field(default=RobustSection(), description="For kind = 'robust'.")
     overrides: dict[str, Any] = Field(
         default={}, description="Settings of run.toml by dotted key, such as {'method.beta' = 2}."
     )
@@ -63,7 +68,12 @@ class MethodEntry(Section):
     @property
     def guides(self) -> bool:
         """Whether its values guide the untrained model: tilt whose learner takes no step."""
-        return self.kind == "guided"
+        return self.kind in ("guided", "search", "robust")
+
+    @property
+    def lawless(self) -> bool:
+        """Whether it decodes by no next-token law."""
+        return self.kind in ("best_of_n", "search", "robust")
 
     @property
     def run_kind(self) -> str:
@@ -92,6 +102,9 @@ class MethodEntry(Section):
     def _n_where_it_is_read(self) -> "MethodEntry":
         if not self.chooses and ("n" in self.model_fields_set or "n" in self.grid):
             raise ValueError(f"n is read by kind = 'best_of_n' only, not by '{self.kind}'")
+        for way in ("search", "robust"):
+            if way in self.model_fields_set and self.kind != way:
+                raise ValueError(f"`{way}` is read by kind = '{way}' only, not by '{self.kind}'")
         if "n" in self.overrides:
             raise ValueError("n is no setting of run.toml; write it beside `kind`, or into `grid`")
         for n in self.grid.get("n", ()):
@@ -143,6 +156,16 @@ class CompareConfig(Section):
         description="'module:attribute' of a world with exact values; adds the distance to the "
         "true optimum.",
     )
+
+    @model_validator(mode="after")
+    def _a_method_decodes(self) -> "CompareConfig":
+        for way in ("search", "robust"):
+            if way in self.evaluate.model_fields_set:
+                raise ValueError(
+                    f"[evaluate.{way}] is not read here, where each method decodes in its own way; "
+                    f"write `{way} = {{…}}` into the [[method]] of kind = '{way}'"
+                )
+        return self
 
 
 def load_compare_config(path: str | Path) -> CompareConfig:

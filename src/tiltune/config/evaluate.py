@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import Field, model_validator
 
 from tiltune.config.constraint import ConstraintConfig
+from tiltune.config.decoding import RobustSection, SearchSection
 from tiltune.config.parse import Section, apply_override, parse_config, read_toml
 
 
@@ -138,6 +139,12 @@ class EvaluateConfig(Section):
     scorer: tuple[ScorerSection, ...] = Field(default=(), description="Scorers to report by.")
     utility: tuple[UtilityConfig, ...] = Field(default=(), description="What else is measured.")
     protocol: ProtocolSection = ProtocolSection()
+    search: SearchSection = Field(
+        default=SearchSection(), description="Of `evaluate --search` alone."
+    )
+    robust: RobustSection = Field(
+        default=RobustSection(), description="Of `evaluate --robust` alone."
+    )
 
 
 def load_evaluate_config(path: str | Path, overrides: tuple[str, ...] = ()) -> EvaluateConfig:

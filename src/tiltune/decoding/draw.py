@@ -74,7 +74,7 @@ def draw(
         raise ValueError(
             f"law.guided is {law.guided}, values are {'given' if values else 'not given'}"
         )
-    rows = _Rows.start(prompts, law.max_new_tokens, ending, lm.device)
+    rows = Rows.start(prompts, law.max_new_tokens, ending, lm.device)
     fresh, places = rows.prompt_ids, torch.arange(len(rows.ids), device=lm.device)
     mask, caches = rows.prompt_mask, (None, None)
     for column in range(law.max_new_tokens):
@@ -85,7 +85,7 @@ def draw(
             log_values = logsigmoid(logits)
         log_probs = shape_law(output.logits[:, -1], law, log_values)
         if log_probs[:, 0].isnan().any():  # one such logit makes its whole row so
-            _refuse(output.logits[:, -1], log_values, places, column)
+            refuse_law(output.logits[:, -1], log_values, places, column)
         token = pick(log_probs.exp(), generator)
         written = rows.write(places, column, token[:, 0], log_probs.gather(1, token)[:, 0])
         if told is not None:
@@ -97,12 +97,12 @@ def draw(
         if going.float().mean() <= COMPACT_BELOW:
             kept = going.nonzero()[:, 0]
             places, token, mask = places[kept], token[kept], mask[kept]
-            _reorder(caches, kept)
+            reorder(caches, kept)
         fresh, mask = token, torch.nn.functional.pad(mask, (0, 1), value=True)
     return rows.samples(law)
 
 
-def _reorder(caches: Sequence[Cache], rows: Tensor) -> None:
+def reorder(caches: Sequence[Cache], rows: Tensor) -> None:
     """Keep these rows of each cache that there is."""
     for cache in caches:
         if cache is not None:
@@ -128,7 +128,7 @@ def pick(probabilities: Float[Tensor, "N V"], generator: torch.Generator) -> Int
     return torch.minimum(found, last)
 
 
-def _refuse(logits: Tensor, log_values: Tensor | None, places: Tensor, written: int) -> Never:
+def refuse_law(logits: Tensor, log_values: Tensor | None, places: Tensor, written: int) -> Never:
     """Say why the law of the token after `written` of a completion is not a number."""
     if log_values is not None:
         _refuse_dead_end(logits, log_values, places, written)
@@ -146,7 +146,7 @@ def _refuse_dead_end(logits: Tensor, log_values: Tensor, places: Tensor, written
 
 
 @dataclass
-class _Rows:
+class Rows:
     """The completions so far."""
 
     prompt_ids: Tensor
@@ -160,10 +160,10 @@ class _Rows:
     @staticmethod
     def start(
         prompts: Sequence[Sequence[int]], limit: int, ending: Ending, device: torch.device
-    ) -> "_Rows":
+    ) -> "Rows":
         ids, mask = left_padded(prompts, ending.pad_id)
         shape = (len(prompts), limit)
-        return _Rows(
+        return Rows(
             prompt_ids=ids.to(device),
             prompt_mask=mask.to(device),
             ids=torch.full(shape, ending.pad_id, device=device),

@@ -11,13 +11,16 @@ import torch
 from torch import Tensor
 
 from tiltune.config import ConstraintConfig, ModelSection, RunConfig, populations
+from tiltune.config.decoding import RobustSection, SearchSection
 from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.build import build_constraint
 from tiltune.data.encode import Prompt
 from tiltune.data.samples import Samples, SamplingLaw
 from tiltune.decoding.draw import Ending, draw
+from tiltune.decoding.found import Found
 from tiltune.decoding.guided_model import GuidedModel
 from tiltune.errors import RunError
+from tiltune.evaluation.decoders import Decoder, RobustDecoder, SearchDecoder
 from tiltune.models import hub
 from tiltune.models.checkpoint import Saved, read_folder
 from tiltune.records.manifest import constraint_digest, digest
@@ -47,6 +50,7 @@ class Contender:
         trained_by: the constraint that trained it, or chooses; None where that is not known.
         limit: tokens of a completion that its values were learnt for; None without values.
         told: of which model its values are, for the user; None without values.
+        decoder: what makes completions, where that is not drawing token by token.
     """
 
     name: str
@@ -59,17 +63,39 @@ class Contender:
     trained_by: ConstraintConfig | None
     limit: int | None = None
     told: str | None = None
+    decoder: Decoder | None = None
+
+    @property
+    def lawless(self) -> str:
+        """What its decoding does that no next-token law does, in words; "" where it is one."""
+        if self.best_of > 1:
+            return f"choosing the best of {self.best_of}"
+        return "" if self.decoder is None else f"decoding by {self.decoder.name}"
+
+    @property
+    def notes(self) -> list[str]:
+        """What is worth knowing of its decoding, a sentence each."""
+        if isinstance(self.decoder, SearchDecoder):
+            return ["a search finds one completion of a prompt, so protocol.k = 1 is enough"]
+        alone = self.values is None or len(self.values.members()) == 1
+        if self.decoder is None or not alone:
+            return []
+        return [
+            "the run's values have one member, so there is no worst one to choose by, and robust "
+            "decoding is guided decoding; set value_model.members = 4 and fit again"
+        ]
 
     @property
     def law(self) -> hub.Loaded:
         """The model whose next-token law is the contender's own, guidance included.
 
-        Choosing among `best_of` whole completions has no next-token law: it is the model's then.
+        Choosing among `best_of` whole completions, a search and a choice among chunks have no
+        next-token law: it is the model's then.
         What an automaton knows is left out: it is about completions of a prompt within the token
         limit, and would make any other text impossible.
         """
         values = self.values
-        if values is None or isinstance(values, KnownValues):
+        if values is None or self.decoder is not None or isinstance(values, KnownValues):
             return self.loaded
         if isinstance(values, ExactEnds):
             values = values.without_ends()
@@ -79,6 +105,19 @@ class Contender:
         """Tell guidance the texts of prompts that will be given to `draw`."""
         if isinstance(self.values, ExactEnds | KnownValues):
             self.values.automaton.read_prompts((prompt.ids, prompt.text) for prompt in prompts)
+        if self.decoder is not None:
+            self.decoder.read_prompts(prompts)
+
+    def find(self, prompt: Prompt, *, limit: int) -> Found:
+        """What a search finds of one prompt.
+
+        Raises:
+            TiltuneError: see `SearchDecoder.find`.
+        """
+        values = self._limited(limit)
+        assert isinstance(self.decoder, SearchDecoder) and values is not None
+        self.read_prompts([prompt])
+        return self.decoder.find(self.loaded, values, prompt.ids, limit=limit)
 
     def draw(
         self,
@@ -100,12 +139,17 @@ class Contender:
         )
         loaded = self.loaded
         ending = Ending(loaded.eos_ids, loaded.pad_id)
-        values = self.values
-        if isinstance(values, ExactEnds | KnownValues):
-            values = values.limited(law.max_new_tokens)
+        values = self._limited(law.max_new_tokens)
+        if self.decoder is not None and values is not None:
+            return self.decoder.draw(loaded, values, prompts, law, generator=generator, told=told)
         return draw(
             loaded.policy, prompts, law, ending, generator=generator, values=values, told=told
         )
+
+    def _limited(self, limit: int) -> ValueModel | None:
+        """Its values under a token limit."""
+        values = self.values
+        return values.limited(limit) if isinstance(values, ExactEnds | KnownValues) else values
 
 
 def open_contender(
@@ -117,6 +161,8 @@ def open_contender(
     best_of: int = 1,
     base: bool = False,
     constraint: TextConstraint | None = None,
+    search: SearchSection | None = None,
+    robust: RobustSection | None = None,
 ) -> Contender:
     """Open a run folder or a model folder.
 
@@ -128,13 +174,19 @@ def open_contender(
         best_of: draw so many and keep the one that the run's constraint scores highest.
         base: the run's base model instead of the tuned one.
         constraint: the run's own, where it is built already; None: it is built if it is needed.
+        search: search by a round's pair, as `guided` draws by it.
+        robust: draw in chunks by a round's pair, chosen by the worst member of the values.
 
     Raises:
         RunError: the folder lacks what is asked of it, or two wishes exclude each other.
         TiltuneError: the model or the constraint cannot be loaded.
     """
     run = _run(path)
-    _refuse(path, run, guided=guided or round is not None, best_of=best_of, base=base)
+    ways = {"--search": search is not None, "--robust": robust is not None}
+    _refuse_two(path, ways | {"--guided": guided, f"--best-of {best_of}": best_of > 1})
+    other = next((way for way, asked in ways.items() if asked), "")
+    guided = guided or bool(other)
+    _refuse(path, run, guided=guided or round is not None, best_of=best_of, base=base, way=other)
     values: ValueModel | None = None
     told = None
     if run is not None and (guided or round is not None):
@@ -149,6 +201,15 @@ def open_contender(
         trained_by = run.constraint
         chooser = constraint or build_constraint(run.constraint)
         decoding.append(constraint_digest(run.constraint))
+    decoder: Decoder | None = None
+    if run is not None and (settings := search or robust) is not None:
+        trained_by = run.constraint if search else trained_by
+        if search is not None:
+            decoder = SearchDecoder(search, constraint or build_constraint(run.constraint))
+            decoding.append(constraint_digest(run.constraint))
+        elif robust is not None:
+            decoder = RobustDecoder(robust)
+        decoding += [other, settings.model_dump_json()]
     return Contender(
         name=_text(name or path.resolve().name),
         loaded=loaded,
@@ -160,6 +221,7 @@ def open_contender(
         trained_by=trained_by,
         limit=run.sampler.max_new_tokens if run is not None and values is not None else None,
         told=told,
+        decoder=decoder,
     )
 
 
@@ -173,13 +235,29 @@ def _run(folder: Path) -> RunConfig | None:
     return read_config(folder) if is_run_folder(folder) else None
 
 
-def _refuse(path: Path, run: RunConfig | None, *, guided: bool, best_of: int, base: bool) -> None:
+def _refuse_two(path: Path, ways: dict[str, bool]) -> None:
+    """Raises RunError where more than one way of decoding is asked for."""
+    asked = [way for way, there in ways.items() if there]
+    if len(asked) > 1 and asked[0] in ("--search", "--robust"):
+        raise RunError(
+            f"{path}: {' and '.join(asked)} are different ways of decoding; give one ("
+            f"{asked[0]} reads the values, as --guided does)"
+        )
+
+
+def _refuse(
+    path: Path, run: RunConfig | None, *, guided: bool, best_of: int, base: bool, way: str
+) -> None:
     if base and guided:
         raise RunError(
             f"{path}: the base model alone has no values; for base model and values give the pair "
-            "of round 0: --guided --round 0"
+            f"of round 0: {way or '--guided'} --round 0"
         )
-    wishes = {"--guided and --round": guided, f"--best-of {best_of}": best_of > 1, "--base": base}
+    wishes = {
+        way or "--guided and --round": guided,
+        f"--best-of {best_of}": best_of > 1,
+        "--base": base,
+    }
     asked = [wish for wish, there in wishes.items() if there]
     if run is None and asked:
         raise RunError(

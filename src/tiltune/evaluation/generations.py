@@ -251,7 +251,8 @@ def _draw_all(
     """
     lm = plan.contender.loaded.policy
     alone = lm.device.type != "cpu" or hasattr(lm.module, "peft_config")
-    alone = alone or plan.dialogue is not None  # a scorer that is asked may not bear two threads
+    # a scorer that is asked may not bear two threads
+    alone = alone or plan.dialogue is not None or plan.contender.decoder is not None
     threads = 1 if alone else min(torch.get_num_threads(), len(numbers))
     if threads <= 1:
         yield from (_batch(plan, number, told) for number in numbers)

@@ -168,9 +168,10 @@ def _fluency(subject: Subject, group: str, load: Callable[[], hub.Loaded]) -> Fo
 
 def _utility(subject: Subject, section: Any) -> Found:
     found = UTILITIES[section.kind](subject, section)
-    if subject.contender.best_of == 1 or section.kind == "preference":
+    lawless = subject.contender.lawless
+    if not lawless or section.kind == "preference":
         return found
-    note = f" Of the model that draws: choosing the best of {subject.contender.best_of} has no law."
+    note = f" Of the model that draws: {lawless} has no law."
     return [each.model_copy(update={"definition": each.definition + note}) for each in found]
 
 

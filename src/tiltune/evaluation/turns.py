@@ -38,8 +38,8 @@ def dialogue_of(
         return None
     if contender.values is not None or contender.best_of > 1:
         raise ConfigError(
-            f"protocol.turns = {protocol.turns} does not go with --guided or --best-of, which are "
-            "about one answer; leave them out, or set protocol.turns = 1"
+            f"protocol.turns = {protocol.turns} does not go with --guided, --search, --robust "
+            "or --best-of, which are about one answer; leave them out, or set protocol.turns = 1"
         )
     scorer = asked(config)
     constraint = built.get(scorer.name) or build_constraint(scorer.constraint)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from tiltune.errors import ConstraintError
 from tiltune.models.positions import context_of
 
 SIDE_BY_SIDE = 64
@@ -62,3 +63,20 @@ class SequenceClassifier:
         logits = self.module(**batch).logits.float()
         several = config.problem_type == "multi_label_classification"
         return (logits.sigmoid() if several else logits.softmax(-1)).tolist()
+
+
+def label_names(config: Any, path: str) -> tuple[str, ...]:
+    """The names of a classifier's outputs, in their order; raises ConstraintError for a regressor."""
+    names: dict[int, str] = config.id2label
+    several = config.problem_type == "multi_label_classification"
+    if config.problem_type == "regression" or (len(names) < 2 and not several):
+        raise ConstraintError(
+            f"constraint.path = {path}: a model of {len(names)} outputs that is a regressor, it "
+            "has no label probabilities; give a classifier"
+        )
+    if sorted(names) != list(range(len(names))) or len({*names.values()}) < len(names):
+        raise ConstraintError(
+            f"constraint.path = {path}: `id2label` of its config.json names its outputs {names}; "
+            f"it must name each from 0 to {len(names) - 1}, by a name of its own"
+        )
+    return tuple(names[place] for place in range(len(names)))

@@ -34,7 +34,7 @@ from transformers.pytorch_utils import Conv1D
 from tiltune.config import ModelSection
 from tiltune.errors import ConfigError, ConstraintError, ModelError
 from tiltune.models.bfloat16 import widen_frozen_layers
-from tiltune.models.classifiers import SequenceClassifier
+from tiltune.models.classifiers import SequenceClassifier, label_names
 from tiltune.models.gguf_file import is_gguf, mend_split, read_once, told
 from tiltune.models.ids import check_ids, end_ids, owned_ids
 from tiltune.models.lm import LanguageModel
@@ -274,24 +274,7 @@ def load_sequence_classifier(path: str) -> SequenceClassifier:
     module.eval()
     if getattr(module.config, "pad_token_id", None) is None:
         module.config.pad_token_id = -1  # or texts side by side are refused; none is padded
-    return SequenceClassifier(_labels(module.config, path), module, tokenizer)
-
-
-def _labels(config: Any, path: str) -> tuple[str, ...]:
-    """The names of a classifier's outputs, in their order."""
-    names: dict[int, str] = config.id2label
-    several = config.problem_type == "multi_label_classification"
-    if config.problem_type == "regression" or (len(names) < 2 and not several):
-        raise ConstraintError(
-            f"constraint.path = {path}: a model of {len(names)} outputs that is a regressor, it "
-            "has no label probabilities; give a classifier"
-        )
-    if sorted(names) != list(range(len(names))) or len({*names.values()}) < len(names):
-        raise ConstraintError(
-            f"constraint.path = {path}: `id2label` of its config.json names its outputs {names}; "
-            f"it must name each from 0 to {len(names) - 1}, by a name of its own"
-        )
-    return tuple(names[place] for place in range(len(names)))
+    return SequenceClassifier(label_names(module.config, path), module, tokenizer)
 
 
 def build_llama(**shape: Any) -> Any:

@@ -126,7 +126,8 @@ class Entry(BaseModel):
 
     Attributes:
         method: the `[[method]]` table's name; entries of one method make one line of the picture.
-        kind: sft, filter, guided, best_of_n, ppo, grpo, gfn, etpo, rce, rlef or tilt.
+        kind: sft, filter, guided, best_of_n, search, robust, ppo, grpo, gfn, etpo, rce, rlef or
+            tilt.
         budget: which budget it ran under: "samples", "seconds" or "none".
         knobs: the grid's settings of this entry.
         chosen: whether this is the method's setting for the table.

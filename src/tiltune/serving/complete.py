@@ -1,24 +1,28 @@
 """`tiltune sample`: completions and dialogues from a run folder, guided by its values if asked; or
 from any model, guided by what is known of a constraint."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
 import torch
 
 from tiltune.config import ConstraintConfig
+from tiltune.config.decoding import SearchSection
 from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.build import build_constraint
 from tiltune.constraints.scores import Score
 from tiltune.data.chat_format import in_format
 from tiltune.data.encode import Prompt, prompt_list
+from tiltune.data.midst import Midst
 from tiltune.data.rows import Row
 from tiltune.data.samples import SamplingLaw
 from tiltune.decoding.guidance import NothingAllowed
 from tiltune.decoding.texts import texts
-from tiltune.errors import ConstraintError, DataError
+from tiltune.errors import ConfigError, ConstraintError, DataError
 from tiltune.evaluation.contender import Contender, open_contender
 from tiltune.records.manifest import is_chat
 from tiltune.records.run_folder import read_config
@@ -44,6 +48,24 @@ class Request:
     top_p: float = 1.0
     max_new_tokens: int | None = None
     seed: int = 0
+    search: SearchSection | None = None
+
+    def check(self) -> None:
+        """Raises ConfigError where something of drawing is asked of a search."""
+        drawing = {
+            "--n": self.n != 1,
+            "--guided": self.guided,
+            "--temperature": self.temperature != 1.0,
+            "--top-p": self.top_p != 1.0,
+            "--seed": self.seed != 0,
+        }
+        asked = ", ".join(name for name, stated in drawing.items() if stated)
+        if self.search is not None and asked:
+            raise ConfigError(
+                f"{asked} beside --search, which draws nothing: it finds the likeliest completion "
+                "that meets the constraint, by the model and its values; leave that out "
+                "(--n-return says how many to find)"
+            )
 
 
 @dataclass(frozen=True)
@@ -103,16 +125,20 @@ def opened_run(
         opened: the run as the request decodes it, where it is loaded already.
 
     Raises:
+        ConfigError: the request contradicts itself.
         RunError: no run folder, not finished, or no values of that round.
     """
+    request.check()
     config = read_config(run)
     limit = request.max_new_tokens or config.sampler.max_new_tokens
-    if request.guided and limit != config.sampler.max_new_tokens:
+    if (request.guided or request.search) and limit != config.sampler.max_new_tokens:
         warn(
             f"warning: the values were learnt with sampler.max_new_tokens = "
             f"{config.sampler.max_new_tokens}; under {limit} they mean something else"
         )
-    contender = opened or open_contender(run, guided=request.guided, round=request.round)
+    contender = opened or open_contender(
+        run, guided=request.guided, round=request.round, search=request.search
+    )
     if contender.told is not None:
         warn(contender.told)
     return Opened(contender, config.constraint, constraint, limit, is_chat(run))
@@ -127,6 +153,7 @@ class Answers:
         request: how to draw; its prompt is not looked at.
         warn: takes a line for the user.
         opened: what completes, and what judges; None: the run.
+        trace: takes of each prompt's search a row {prompt, found, expansions}.
 
     Raises:
         RunError: see `opened_run`.
@@ -139,10 +166,11 @@ class Answers:
         warn: Callable[[str], None],
         *,
         opened: Opened | None = None,
+        trace: Callable[[dict[str, Any]], object] | None = None,
     ) -> None:
         opened = opened or opened_run(model, request, warn)
         self.request, self.warn, self.limit = request, warn, opened.limit
-        self.contender = opened.contender
+        self.contender, self._trace = opened.contender, trace
         self._stated, self._built = opened.stated, opened.constraint
         self._chat, self._setting = opened.chat, opened.setting
         device = self.contender.loaded.policy.device
@@ -189,12 +217,18 @@ class Answers:
     def complete(self, prompts: Sequence[Prompt]) -> Iterator[dict[str, Any]]:
         """Rows {prompt, text, score, satisfied, reason, ended, log_probability_nats}.
 
-        They come in the order of the prompts, `n` of each, as soon as they are drawn. A constraint
-        that fails on them is a warning: score and satisfied are then null.
+        They come in the order of the prompts, `n` of each, as soon as they are drawn; of a search
+        the best first, with what is known of them in `search`, and one row without a text where
+        nothing was found. A constraint that fails on them is a warning: score and satisfied are
+        then null.
 
         Raises:
             ConstraintError: guidance knows that no completion of a prompt meets the constraint.
         """
+        if self.request.search is not None:
+            for prompt in prompts:
+                yield from self._searched(prompt)
+            return
         at_once = max(1, AT_ONCE // self.request.n)
         for first in range(0, len(prompts), at_once):
             try:
@@ -232,6 +266,43 @@ class Answers:
                 "log_probability_nats": log_prob,
             }
 
+    def _searched(self, prompt: Prompt) -> Iterator[dict[str, Any]]:
+        """Rows of what a search finds of one prompt."""
+        loaded, found = self.contender.loaded, self.contender.find(prompt, limit=self.limit)
+        decode = partial(Midst.of(loaded.tokenizer).read, after=prompt.text)
+        if self._trace is not None:
+            turns = [
+                {
+                    "text": decode(each.tokens),
+                    "log_probability_nats": each.log_probability,
+                    "bound_nats": each.bound,
+                }
+                for each in found.trace
+            ]
+            self._trace({"prompt": prompt.text, "found": found.told(), "expansions": turns})
+        known = {
+            "told": found.told(),
+            "likeliest": found.most,
+            "gap_nats": found.gap if math.isfinite(found.gap) else None,
+            "expansions": len(found.trace),
+            "judged": found.judged,
+        }
+        nothing = {"text": None, "score": None, "satisfied": None, "reason": found.reason}
+        if not found.candidates:
+            lacking = nothing | {"ended": None, "log_probability_nats": None, "search": known}
+            yield {"prompt": prompt.text} | lacking
+        for each in found.candidates:
+            yield {
+                "prompt": prompt.text,
+                "text": decode(each.tokens),
+                "score": each.score,
+                "satisfied": True,
+                "reason": "",
+                "ended": each.ended,
+                "log_probability_nats": each.log_probability,
+                "search": known,
+            }
+
 
 @final
 class Talk:
@@ -245,6 +316,11 @@ class Talk:
     """
 
     def __init__(self, answers: Answers) -> None:
+        if answers.request.search is not None:
+            raise ConfigError(
+                "--chat without a prompt is a dialogue, and --search may find no answer; give "
+                "--prompt or --prompts"
+            )
         answers.require_dialogue()
         self.answers = answers
         self._turns: list[dict[str, str]] = []

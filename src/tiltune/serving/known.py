@@ -37,8 +37,12 @@ def opened_model(
             meets it.
         TiltuneError: the model or the constraint cannot be had.
     """
-    if request.guided or request.round is not None:
-        asked = "--guided" if request.guided else "--round"
+    wishes = {
+        "--guided": request.guided,
+        "--round": request.round is not None,
+        "--search": request.search is not None,
+    }
+    if asked := ", ".join(wish for wish, there in wishes.items() if there):
         raise ConfigError(
             f"{asked}: it is about values that a run has learnt of its own constraint, and "
             "--constraint needs none; leave one of them out"

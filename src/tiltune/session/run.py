@@ -59,7 +59,7 @@ from tiltune.training.run import open_run
 
 Say = Callable[[str], object]
 Told = Progress | None
-WAYS: dict[str, Any] = Way().model_dump()
+WAYS: dict[str, Any] = dict(Way())
 """How a model decodes, if nothing else is asked for."""
 SOURCE = "tiltune.Run"
 
@@ -299,8 +299,8 @@ class Run:
         """
         self._check_begun()
         asked = parse_config(Drawing, {**options, "prompt": prompt}, source="sample")
-        request = Request(**asked.model_dump())
-        way = {"guided": request.guided, "round": request.round}
+        (request := Request(**dict(asked))).check()
+        way = {"guided": request.guided, "round": request.round, "search": request.search}
         opened = self._contender(way)
         warn = cast(Callable[[str], None], say)
         return list(complete(self.folder, request, warn, constraint=self._built, opened=opened))
@@ -331,7 +331,7 @@ class Run:
         self._check_begun()
         rest: dict[str, Any] = dict(options)
         given = {name: rest.pop(name) for name in Way.model_fields if name in rest}
-        way = parse_config(Way, given, source="evaluate").model_dump()
+        way = dict(parse_config(Way, given, source="evaluate"))
         config, built = self._evaluation(prompts, scorers or {}, rest)
         words = [
             name.replace("_", "-") + (f"-{asked}" if name in ("round", "best_of") else "")

@@ -6,6 +6,7 @@ from typing import Any, TypedDict, cast
 
 from pydantic import BaseModel, Field
 
+from tiltune.config.decoding import RobustSection, SearchSection
 from tiltune.config.parse import Section
 from tiltune.errors import ConfigError
 from tiltune.session.objects import read_model_given, read_rows_given
@@ -39,6 +40,7 @@ class SampleOptions(TypedDict, total=False):
     top_p: float
     max_new_tokens: int | None
     seed: int
+    search: Table | None
 
 
 class Drawing(Section):
@@ -53,6 +55,9 @@ class Drawing(Section):
     top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus; 1: no truncation.")
     max_new_tokens: int | None = Field(default=None, ge=1, description="None: the run's.")
     seed: int = Field(default=0, ge=0, lt=2**60, description="Of the draws.")
+    search: SearchSection | None = Field(
+        default=None, description="Search by these settings, {} for all defaults; None: draw."
+    )
 
 
 class Way(Section):
@@ -62,6 +67,12 @@ class Way(Section):
     round: int | None = Field(default=None, ge=0, description="Of the values; none: the last.")
     best_of: int = Field(default=1, ge=1, description="Completions drawn for each that is kept.")
     base: bool = Field(default=False, description="The model before training.")
+    search: SearchSection | None = Field(
+        default=None, description="Search by these settings, {} for all defaults."
+    )
+    robust: RobustSection | None = Field(
+        default=None, description="Draw chunks that the worst member chooses; {}: all defaults."
+    )
 
 
 class EvaluateOptions(TypedDict, total=False):
@@ -72,6 +83,8 @@ class EvaluateOptions(TypedDict, total=False):
     round: int | None
     best_of: int
     base: bool
+    search: Table | None
+    robust: Table | None
     utility: Sequence[Table]
     k: int
     top_p: float

@@ -6,6 +6,7 @@ says: `logit R = logit Φ(state) + f(prefix)`, see `prior.py`. `ExactEnds` is a 
 like any other, so that the losses, the target, calibration and guidance all have the same values.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, final
 
@@ -283,6 +284,11 @@ class _Advance:
         self.automaton = automaton
         self.states = states
         self.written = written
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Advance":
+        """The automaton does not change, and its states do not: they are shared."""
+        inner = copy.deepcopy(self.inner, memo)
+        return _Advance(inner, self.automaton, self.states, self.written)
 
     def reorder_cache(self, rows: Tensor) -> None:
         self.inner.reorder_cache(rows)

@@ -140,6 +140,29 @@ class ExactTarget:
         """log q(sentence and end), nats, [N]; -inf where impossible or not accepted."""
         return self._log_prob(self.target_probabilities, sentences)
 
+    def likeliest(self, prefix: Sentence = ()) -> tuple[list[int], float]:
+        """The accepted sentence that begins so with the highest p, and log p of what follows, nats.
+
+        `M(s, d) = max(P(end | s) [d accepting], max_v P(v | s) M(s', d'))`; no values are used.
+
+        Raises:
+            ConstraintError: no sentence that begins so is accepted.
+        """
+        end = np.where(self._accepting, self._base[:, -1], 0.0)
+        best, further = np.zeros_like(end), end
+        while (further > best).any():
+            best = further
+            further = np.maximum(best, (self._base[:, :-1] * best[self._successor]).max(1))
+        state = self._path(prefix)[-1]
+        if best[state] == 0:
+            raise ConstraintError("no sentence that begins so meets the constraint")
+        sentence, total = list(prefix), math.log(best[state])
+        while best[state] > end[state]:
+            symbol = int((self._base[state, :-1] * best[self._successor[state]]).argmax())
+            sentence.append(symbol)
+            state = int(self._successor[state, symbol])
+        return sentence, total
+
     def sample_base(self, count: int, rng: np.random.Generator) -> list[list[int]]:
         """Sentences drawn from the chain."""
         return self._sample(self._base, count, rng)

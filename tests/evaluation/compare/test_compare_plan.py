@@ -87,6 +87,25 @@ def test_the_base_is_measured_whether_or_not_it_is_stated() -> None:
     assert methods({"name": "Base", "kind": "tilt"}) == [("the base", "base"), ("Base", "tilt")]
 
 
+@pytest.mark.parametrize("kind", ["search", "robust"])
+def test_search_and_robust_learn_values_and_train_no_policy(kind: str) -> None:
+    [entry] = planned({"name": "it", "kind": kind, kind: {}})
+    assert entry.trains and entry.config.method.kind == "tilt"
+    assert entry.config.learner.steps_per_round == 0
+    members = entry.config.value_model.members
+    assert members == (4 if kind == "robust" else None)
+    decoding = next(each for each in cost_of(entry, []) if each.key == "cost.decoding")
+    assert decoding.value == (12.0 if kind == "robust" else None)
+    assert decoding.missing == (kind == "search")
+
+
+def test_ways_of_decoding_are_stated_beside_their_kind() -> None:
+    with pytest.raises(ConfigError, match="`search` is read by kind = 'search' only, not by"):
+        planned({"name": "it", "kind": "guided", "search": {}})
+    with pytest.raises(ConfigError, match=r"\[evaluate.robust\] is not read here"):
+        planned({"name": "it", "kind": "robust"}, evaluate={"robust": {"chunk": 2}})
+
+
 def test_guided_is_tilt_without_a_step() -> None:
     (entry,) = planned({"name": "g", "kind": "guided"})
     assert entry.config.method.kind == "tilt" and entry.config.learner.steps_per_round == 0

@@ -152,11 +152,13 @@ def _evaluated(
     judge, progress = world
     folder = Path(config.table.dir) / "evaluations" / planned.name
     asked = {
-        "evaluate": config.evaluate.model_dump(mode="json"),
+        "evaluate": config.evaluate.model_dump(mode="json", exclude={"search", "robust"}),
         "world": config.world,
         "run": planned.config.model_dump(mode="json", exclude={"track"}),
         "n": planned.n,
     }
+    if planned.method.kind in ("search", "robust"):
+        asked["decoding"] = planned.method.model_dump(include={planned.method.kind})
     read = _read_by(planned, config, judge)
     if _still_holds(planned, folder, asked, read, say):
         kept = read_evaluation(folder / "evaluation.json")

@@ -45,7 +45,8 @@ def cost_of(planned: Planned, records: Sequence[RoundRecord]) -> tuple[Measureme
             forward_passes(planned),
             "forward passes a token",
             "of a model of the base's size for each token of a kept completion: 1 the model alone, "
-            "2 the model and a value model of its size, n for best of n",
+            "2 the model and a value model of its size, n for best of n, 3n to choose among n "
+            "chunks; of a search it is not known before",
         ),
     )
 
@@ -53,8 +54,13 @@ def cost_of(planned: Planned, records: Sequence[RoundRecord]) -> tuple[Measureme
 def forward_passes(planned: Planned) -> float | None:
     """Relative to the base's 1: n for best of n; 2 for guidance by values of the model's size.
 
-    A value model of another size than the base's is not counted: None.
+    A value model of another size than the base's is not counted: None. Each of n chunks is read
+    once more at its end, by all members in one pass of their trunk.
     """
+    if planned.method.kind == "search":
+        return None
+    if planned.method.kind == "robust":
+        return 3.0 * planned.method.robust.candidates
     if planned.method.chooses:
         return float(planned.n)
     if planned.method.guides:

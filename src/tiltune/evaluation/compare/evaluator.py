@@ -15,11 +15,14 @@ LIKELIHOODS = ("utility.", "task.", "detector.")
 
 
 def open_planned(planned: Planned) -> Contender:
-    """The entry's model as it decodes: base, best of n, guided by the last pair, or tuned."""
+    """The entry's model as it decodes: base, best of n, by the last pair, or tuned."""
+    method = planned.method
     return open_contender(
         Path(planned.config.run.dir),
         name=planned.method.name,
-        guided=planned.method.guides,
+        guided=method.kind == "guided",
+        search=method.search if method.kind == "search" else None,
+        robust=method.robust if method.kind == "robust" else None,
         best_of=planned.n if planned.method.chooses else 1,
         base=not planned.trains,
     )
@@ -35,9 +38,9 @@ def evaluate_entry(
 ) -> Evaluation:
     """The evaluation of what the entry's run folder holds, written to `folder/evaluation.json`.
 
-    Likelihoods of given text are of the law that writes, guidance included. Choosing the best of n
-    has no such law, so there they are missing: the model's own would stand in its row as if they
-    were the method's.
+    Likelihoods of given text are of the law that writes, guidance included. Choosing the best of n,
+    a search and a choice among chunks have no such law, so there they are missing: the model's own
+    would stand in its row as if they were the method's.
     """
     evaluation = evaluate(
         open_planned(planned),
@@ -46,7 +49,7 @@ def evaluate_entry(
         say=say,
         progress=within(lambda: planned.name, progress),
     )
-    if not planned.method.chooses:
+    if not planned.method.lawless:
         return evaluation
     kept = tuple(map(_without_likelihood, evaluation.measurements))
     evaluation = evaluation.model_copy(update={"measurements": kept})

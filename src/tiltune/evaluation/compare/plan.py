@@ -11,6 +11,7 @@ from typing import Any, Literal
 from tiltune.config import CompareConfig, MethodEntry, RunConfig, parse_config, populations
 from tiltune.config.parse import put_setting
 from tiltune.errors import ConfigError
+from tiltune.methods.rce import MEMBERS
 
 Budget = Literal["samples", "seconds", "none"]
 
@@ -129,6 +130,8 @@ def _plan(
         stated |= _method(config, method, budget, stated)
     if method.guides:
         tree.setdefault("learner", {})["steps_per_round"] = 0
+    if method.kind == "robust":  # of one member nothing can be the worst
+        tree.setdefault("value_model", {}).setdefault("members", MEMBERS)
     run = parse_config(RunConfig, tree, source=where)
     if populations(run.constraint) and method.kind not in ("base", "moving-targets", "python"):
         raise ConfigError(

@@ -155,7 +155,9 @@ class WorldJudge:
         return self._draw(self.base_contender)
 
     def _distance(self, contender: Contender, draws: Draws) -> Estimate | None:
-        """KL(q || model); None for best of n of a model that never satisfied."""
+        """KL(q || model); None for best of n of a model that never satisfied, and without a law."""
+        if contender.decoder is not None:
+            return None
         if contender.best_of == 1:
             return self._kl_target(contender.loaded, contender.values)
         satisfied, drawn = sum(draws.satisfied), len(draws.satisfied)
@@ -164,8 +166,10 @@ class WorldJudge:
         plain = self._kl_target(contender.loaded, None)
         return kl_target_best(plain, contender.best_of, satisfied=satisfied, drawn=drawn)
 
-    def _divergence(self, contender: Contender, draws: Draws) -> Estimate:
+    def _divergence(self, contender: Contender, draws: Draws) -> Estimate | None:
         """KL(model || base) from the model's own draws; in closed form for best of n."""
+        if contender.decoder is not None:
+            return None
         if contender.best_of == 1:
             same = bool((np.abs(draws.log_ratio) < ROUND_OFF).all())
             return Estimate(0.0, 0.0) if same else mean_of(draws.log_ratio)
