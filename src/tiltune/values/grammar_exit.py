@@ -27,10 +27,11 @@ FAR = 10_000
 KEPT = 4096
 """Ways out of texts that come again: those of a batch begin alike."""
 
-_CLOSING, _PLAIN, _OTHER, _OPENING, _BLANK = range(5)
+_CLOSING, _QUOTE, _PLAIN, _OTHER, _OPENING, _BLANK = range(6)
 _RANKS = (
     {byte: _PLAIN for byte in range(128) if chr(byte).isalnum()}
-    | dict.fromkeys(b"\"'}])>", _CLOSING)
+    | dict.fromkeys(b"}])>", _CLOSING)
+    | dict.fromkeys(b"\"'", _QUOTE)
     | dict.fromkeys(b"{[(<,:", _OPENING)
     | dict.fromkeys(b" \t\n\r\\", _BLANK)
 )
@@ -138,28 +139,48 @@ class Exits:
         return tuple(reversed(needs)) if needs[-1] < FAR else None
 
 
+class _Grown(NamedTuple):
+    """A text that is grown; the first in order are grown on."""
+
+    again: bool
+    """Whether a byte of the same rank was tried before its last one: letters must not crowd out
+    what ends a word."""
+    cost: int
+    text: bytes
+    matcher: Any
+
+
 def _grown(matcher: Any) -> bytes | None:
     """What the texts that are grown from here come to first, as a whole sentence."""
-    grown: list[tuple[int, bytes, Any]] = [(0, b"", matcher)]
-    tried, most = 0, 256
+    grown, tried, most = [_Grown(False, 0, b"", matcher)], 0, 256
     while grown and tried < MOST_TRIED:
-        for _, text, here in grown:
-            if here.is_accepting():
-                return text
-        further: list[tuple[int, bytes, Any]] = []
-        for rank, text, here in grown:
-            following = _next_bytes(here, most)
-            for byte in following:
-                tried += 1
-                content = bytes([byte])
-                # what has to come costs nothing, or filling a string would be cheaper than an end
-                cost = _rank(byte) - _rank(following[0])
-                if (grow := after(here, content)) is not None:
-                    further.append((rank + cost, text + content, grow))
-        ended = [each for each in further if each[2].is_accepting()] if most > TRIED else []
-        grown = sorted(ended or further, key=lambda each: each[:2])[:SIDE_BY_SIDE]
+        for each in grown:
+            if each.matcher.is_accepting():
+                return each.text
+        further: list[_Grown] = []
+        for each in grown:
+            following = _next_bytes(each.matcher, most)
+            tried += len(following)
+            further += _further(each, following)
+        ended = [each for each in further if each.matcher.is_accepting()] if most > TRIED else []
+        grown = sorted(ended or further, key=lambda each: each[:3])[:SIDE_BY_SIDE]
         most = TRIED
     return None
+
+
+def _further(grown: _Grown, following: Sequence[int]) -> list[_Grown]:
+    """The text with each of these bytes behind it.
+
+    What has to come costs nothing, or filling a string would be cheaper than ending it.
+    """
+    found, ranks = list[_Grown](), set[int]()
+    for byte in following:
+        content, rank = bytes([byte]), _rank(byte)
+        if (grow := after(grown.matcher, content)) is not None:
+            cost = grown.cost + rank - _rank(following[0])
+            found.append(_Grown(rank in ranks, cost, grown.text + content, grow))
+        ranks.add(rank)
+    return found
 
 
 def _next_bytes(matcher: Any, most: int) -> list[int]:
