@@ -27,11 +27,10 @@ FAR = 10_000
 KEPT = 4096
 """Ways out of texts that come again: those of a batch begin alike."""
 
-_CLOSING, _QUOTE, _PLAIN, _OTHER, _OPENING, _BLANK = range(6)
+_CLOSING, _PLAIN, _OTHER, _OPENING, _BLANK = range(5)
 _RANKS = (
     {byte: _PLAIN for byte in range(128) if chr(byte).isalnum()}
-    | dict.fromkeys(b"}])>", _CLOSING)
-    | dict.fromkeys(b"\"'", _QUOTE)
+    | dict.fromkeys(b"\"'}])>", _CLOSING)
     | dict.fromkeys(b"{[(<,:", _OPENING)
     | dict.fromkeys(b" \t\n\r\\", _BLANK)
 )
@@ -40,6 +39,11 @@ _RANKS = (
 
 def _rank(byte: int) -> int:
     return _RANKS.get(byte, _OTHER)
+
+
+def _kind(byte: int) -> tuple[int, bool, bool]:
+    """Bytes of a kind are tried for each other: of its rank, quotes apart, ASCII or not."""
+    return _rank(byte), byte in b"\"'", byte < 128
 
 
 _ORDER = np.array(sorted(range(256), key=lambda byte: (_rank(byte), byte)))
@@ -143,7 +147,7 @@ class _Grown(NamedTuple):
     """A text that is grown; the first in order are grown on."""
 
     again: bool
-    """Whether a byte of the same rank was tried before its last one: letters must not crowd out
+    """Whether a byte of the same kind was tried before its last one: letters must not crowd out
     what ends a word."""
     cost: int
     text: bytes
@@ -173,13 +177,13 @@ def _further(grown: _Grown, following: Sequence[int]) -> list[_Grown]:
 
     What has to come costs nothing, or filling a string would be cheaper than ending it.
     """
-    found, ranks = list[_Grown](), set[int]()
+    found, kinds = list[_Grown](), set[tuple[int, bool, bool]]()
     for byte in following:
-        content, rank = bytes([byte]), _rank(byte)
+        content, kind = bytes([byte]), _kind(byte)
         if (grow := after(grown.matcher, content)) is not None:
-            cost = grown.cost + rank - _rank(following[0])
-            found.append(_Grown(rank in ranks, cost, grown.text + content, grow))
-        ranks.add(rank)
+            cost = grown.cost + _rank(byte) - _rank(following[0])
+            found.append(_Grown(kind in kinds, cost, grown.text + content, grow))
+        kinds.add(kind)
     return found
 
 
@@ -192,8 +196,8 @@ def _next_bytes(matcher: Any, most: int) -> list[int]:
     inner = _ORDER[allowed[_ORDER]].tolist()
     if len(inner) <= most:
         return inner
-    kinds: dict[tuple[int, bool], int] = {}
-    for byte in inner:  # one of each rank and of each half of the bytes first
-        kinds.setdefault((_rank(byte), byte < 128), byte)
+    kinds: dict[tuple[int, bool, bool], int] = {}
+    for byte in inner:  # one of each kind first
+        kinds.setdefault(_kind(byte), byte)
     first = list(kinds.values())
     return [*first, *(byte for byte in inner if byte not in first)][:most]
