@@ -41,6 +41,11 @@ def _rank(byte: int) -> int:
     return _RANKS.get(byte, _OTHER)
 
 
+def _kind(byte: int) -> tuple[int, bool, bool]:
+    """Bytes of a kind are tried for each other: of its rank, quotes apart, ASCII or not."""
+    return _rank(byte), byte in b"\"'", byte < 128
+
+
 _ORDER = np.array(sorted(range(256), key=lambda byte: (_rank(byte), byte)))
 
 
@@ -138,28 +143,48 @@ class Exits:
         return tuple(reversed(needs)) if needs[-1] < FAR else None
 
 
+class _Grown(NamedTuple):
+    """A text that is grown; the first in order are grown on."""
+
+    again: bool
+    """Whether a byte of the same kind was tried before its last one: letters must not crowd out
+    what ends a word."""
+    cost: int
+    text: bytes
+    matcher: Any
+
+
 def _grown(matcher: Any) -> bytes | None:
     """What the texts that are grown from here come to first, as a whole sentence."""
-    grown: list[tuple[int, bytes, Any]] = [(0, b"", matcher)]
-    tried, most = 0, 256
+    grown, tried, most = [_Grown(False, 0, b"", matcher)], 0, 256
     while grown and tried < MOST_TRIED:
-        for _, text, here in grown:
-            if here.is_accepting():
-                return text
-        further: list[tuple[int, bytes, Any]] = []
-        for rank, text, here in grown:
-            following = _next_bytes(here, most)
-            for byte in following:
-                tried += 1
-                content = bytes([byte])
-                # what has to come costs nothing, or filling a string would be cheaper than an end
-                cost = _rank(byte) - _rank(following[0])
-                if (grow := after(here, content)) is not None:
-                    further.append((rank + cost, text + content, grow))
-        ended = [each for each in further if each[2].is_accepting()] if most > TRIED else []
-        grown = sorted(ended or further, key=lambda each: each[:2])[:SIDE_BY_SIDE]
+        for each in grown:
+            if each.matcher.is_accepting():
+                return each.text
+        further: list[_Grown] = []
+        for each in grown:
+            following = _next_bytes(each.matcher, most)
+            tried += len(following)
+            further += _further(each, following)
+        ended = [each for each in further if each.matcher.is_accepting()] if most > TRIED else []
+        grown = sorted(ended or further, key=lambda each: each[:3])[:SIDE_BY_SIDE]
         most = TRIED
     return None
+
+
+def _further(grown: _Grown, following: Sequence[int]) -> list[_Grown]:
+    """The text with each of these bytes behind it.
+
+    What has to come costs nothing, or filling a string would be cheaper than ending it.
+    """
+    found, kinds = list[_Grown](), set[tuple[int, bool, bool]]()
+    for byte in following:
+        content, kind = bytes([byte]), _kind(byte)
+        if (grow := after(grown.matcher, content)) is not None:
+            cost = grown.cost + _rank(byte) - _rank(following[0])
+            found.append(_Grown(kind in kinds, cost, grown.text + content, grow))
+        kinds.add(kind)
+    return found
 
 
 def _next_bytes(matcher: Any, most: int) -> list[int]:
@@ -171,8 +196,8 @@ def _next_bytes(matcher: Any, most: int) -> list[int]:
     inner = _ORDER[allowed[_ORDER]].tolist()
     if len(inner) <= most:
         return inner
-    kinds: dict[tuple[int, bool], int] = {}
-    for byte in inner:  # one of each rank and of each half of the bytes first
-        kinds.setdefault((_rank(byte), byte < 128), byte)
+    kinds: dict[tuple[int, bool, bool], int] = {}
+    for byte in inner:  # one of each kind first
+        kinds.setdefault(_kind(byte), byte)
     first = list(kinds.values())
     return [*first, *(byte for byte in inner if byte not in first)][:most]
