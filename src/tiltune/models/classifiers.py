@@ -66,7 +66,7 @@ class SequenceClassifier:
 
 
 def label_names(config: Any, path: str) -> tuple[str, ...]:
-    """The names of a classifier's outputs, in their order; raises ConstraintError for a regressor."""
+    """The names of a classifier's outputs, in their order; ConstraintError for a regressor."""
     names: dict[int, str] = config.id2label
     several = config.problem_type == "multi_label_classification"
     if config.problem_type == "regression" or (len(names) < 2 and not several):
