@@ -12,6 +12,8 @@ from tiltune.config.decoding import RobustSection
 from tiltune.data.samples import Samples, SamplingLaw
 from tiltune.decoding.draw import Ending, draw
 from tiltune.decoding.robust import draw_robust
+from tiltune.evaluation.decoders import RobustDecoder
+from tiltune.models.hub import Loaded
 from tiltune.values.ensemble import Ensemble
 from tiltune.values.model import HeadValue, ValueModel
 from tiltune.worlds.small import TableValues, random_table
@@ -169,3 +171,23 @@ def test_an_ensemble_of_heads_over_prompts_of_several_lengths() -> None:
         )
     law = joint.log_softmax(-1).gather(-1, found.ids[..., None])[..., 0]
     assert torch.allclose(law[found.mask], found.proposal_logprobs[found.mask], atol=1e-4)
+
+
+def test_a_contender_draws_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = llama()
+    torch.manual_seed(1)
+    values = Ensemble([HeadValue(lm) for _ in range(2)])
+    monkeypatch.setattr("tiltune.evaluation.decoders.AT_ONCE", 6)
+    decoder = RobustDecoder(RobustSection(chunk=2, candidates=3))
+    loaded = Loaded(lm, None, (2,), 0, 64, 0)  # its tokenizer is not asked
+    prompts = [[5, 6, 7], [8], [9, 10], [11], [12]]
+    samples = decoder.draw(
+        loaded,
+        values,
+        prompts,
+        SamplingLaw(5, guided=True),
+        generator=torch.Generator().manual_seed(3),
+    )
+    assert samples.prompt_index.tolist() == list(range(5))
+    rows = zip(samples.prompt_ids, samples.prompt_mask, strict=True)
+    assert [ids[mask].tolist() for ids, mask in rows] == prompts

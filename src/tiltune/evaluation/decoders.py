@@ -17,7 +17,7 @@ from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.scores import Completion
 from tiltune.data.encode import Prompt
 from tiltune.data.midst import Midst
-from tiltune.data.samples import Samples, SamplingLaw
+from tiltune.data.samples import Samples, SamplingLaw, concatenate
 from tiltune.decoding.draw import Ending, Rows, draw
 from tiltune.decoding.found import Candidate, Found
 from tiltune.decoding.prefixes import Beginning, Prefixes
@@ -208,16 +208,24 @@ class RobustDecoder:
         told: Callable[[int], object] | None = None,
     ) -> Samples:
         """See `Decoder` and `draw_robust`."""
-        return draw_robust(
-            loaded.policy,
-            prompts,
-            law,
-            Ending(loaded.eos_ids, loaded.pad_id),
-            generator=generator,
-            values=values,
-            settings=self.settings,
-            told=told,
-        )
+        several = len(values.members()) > 1
+        at_once = max(1, AT_ONCE // self.settings.candidates) if several else len(prompts)
+        parts = [
+            draw_robust(
+                loaded.policy,
+                prompts[first : first + at_once],
+                law,
+                Ending(loaded.eos_ids, loaded.pad_id),
+                generator=generator,
+                values=values,
+                settings=self.settings,
+                told=told,
+            )
+            for first in range(0, len(prompts), at_once)
+        ]
+        samples = concatenate(parts)
+        samples.prompt_index.copy_(torch.arange(len(samples)))
+        return samples
 
 
 def ends_step(decode: Callable[..., str], step: Step) -> Callable[[int], bool]:
