@@ -40,7 +40,7 @@ class NextLaw(NamedTuple):
 
 
 @dataclass
-class _Kept:
+class _KeptCaches:
     """Caches of some beginnings of one length, row by row."""
 
     caches: tuple[Cache, Cache]
@@ -82,12 +82,12 @@ class Prefixes:
         self.lm, self.values, self.most_kept = lm, values, most_kept
         self.read_tokens = 0
         self._length = len(prompt)
-        self._kept: OrderedDict[int, _Kept] = OrderedDict()
+        self._kept: OrderedDict[int, _KeptCaches] = OrderedDict()
         self._home: dict[Beginning, tuple[int, int]] = {}
         self._made = 0
         fresh = torch.tensor([list(prompt)], device=lm.device)
         laws, caches = self._pass(fresh, (None, None))
-        self._prompt, self._first = _Kept(caches, [()], 0), laws[0]
+        self._prompt, self._first = _KeptCaches(caches, [()], 0), laws[0]
 
     def read(self, beginnings: Sequence[Beginning]) -> list[NextLaw]:
         """The law after each, in their order.
@@ -140,7 +140,7 @@ class Prefixes:
 
     def _keep(self, caches: tuple[Cache, Cache], group: list[Beginning]) -> None:
         """Keep these, and forget what was not asked for the longest."""
-        kept = _Kept(caches, group, len(group) * (self._length + len(group[0])))
+        kept = _KeptCaches(caches, group, len(group) * (self._length + len(group[0])))
         if kept.tokens > self.most_kept:
             return
         self._kept[self._made] = kept

@@ -20,7 +20,7 @@ from tiltune.decoding.draw import Ending, draw
 from tiltune.decoding.found import Found
 from tiltune.decoding.guided_model import GuidedModel
 from tiltune.errors import RunError
-from tiltune.evaluation.decoders import Decoder, RobustDecoder, SearchDecoder
+from tiltune.evaluation.decoders import SearchDecoder, WayToDecode, way_to_decode
 from tiltune.models import hub
 from tiltune.models.checkpoint import Saved, read_folder
 from tiltune.records.manifest import constraint_digest, digest
@@ -63,7 +63,7 @@ class Contender:
     trained_by: ConstraintConfig | None
     limit: int | None = None
     told: str | None = None
-    decoder: Decoder | None = None
+    decoder: WayToDecode | None = None
 
     @property
     def lawless(self) -> str:
@@ -174,8 +174,7 @@ def open_contender(
         best_of: draw so many and keep the one that the run's constraint scores highest.
         base: the run's base model instead of the tuned one.
         constraint: the run's own, where it is built already; None: it is built if it is needed.
-        search: search by a round's pair, as `guided` draws by it.
-        robust: draw in chunks by a round's pair, chosen by the worst member of the values.
+        search, robust: decode so by a round's pair, see `evaluation.decoders`.
 
     Raises:
         RunError: the folder lacks what is asked of it, or two wishes exclude each other.
@@ -183,39 +182,28 @@ def open_contender(
     """
     run = _run(path)
     ways = {"--search": search is not None, "--robust": robust is not None}
-    _refuse_two(path, ways | {"--guided": guided, f"--best-of {best_of}": best_of > 1})
-    other = next((way for way, asked in ways.items() if asked), "")
-    guided = guided or bool(other)
-    _refuse(path, run, guided=guided or round is not None, best_of=best_of, base=base, way=other)
-    values: ValueModel | None = None
-    told = None
+    way = _one_way(path, ways, {"--guided": guided, f"--best-of {best_of}": best_of > 1})
+    guided = guided or bool(way)
+    _refuse(path, run, guided=guided or round is not None, best_of=best_of, base=base, way=way)
+    values, told = None, None
     if run is not None and (guided or round is not None):
         loaded, values, weights, told = _pair(path, run, round, constraint, guided=guided)
     else:
         loaded, weights = _model(path, run, base=base)
-    trained_by = _trained_by(run) if not base else None
-    trained_by = trained_by or _maker(path)
-    chooser = None
-    decoding = ["guided" if guided else "plain", str(best_of)]
-    if best_of > 1 and run is not None:
+    trained_by = (_trained_by(run) if not base else None) or _maker(path)
+    decoding, judge = ["guided" if guided else "plain", str(best_of)], None
+    if run is not None and (best_of > 1 or search is not None):
         trained_by = run.constraint
-        chooser = constraint or build_constraint(run.constraint)
+        judge = constraint or build_constraint(run.constraint)
         decoding.append(constraint_digest(run.constraint))
-    decoder: Decoder | None = None
-    if run is not None and (settings := search or robust) is not None:
-        trained_by = run.constraint if search else trained_by
-        if search is not None:
-            decoder = SearchDecoder(search, constraint or build_constraint(run.constraint))
-            decoding.append(constraint_digest(run.constraint))
-        elif robust is not None:
-            decoder = RobustDecoder(robust)
-        decoding += [other, settings.model_dump_json()]
+    decoder = way_to_decode(search, robust, judge)
+    decoding += [] if decoder is None else [way, decoder.settings.model_dump_json()]
     return Contender(
         name=_text(name or path.resolve().name),
         loaded=loaded,
         values=values,
         best_of=best_of,
-        chooser=chooser,
+        chooser=judge if best_of > 1 else None,
         digest=hashlib.sha256("\n".join([weights, *decoding]).encode()).hexdigest(),
         path=_text(str(path)),
         trained_by=trained_by,
@@ -235,14 +223,17 @@ def _run(folder: Path) -> RunConfig | None:
     return read_config(folder) if is_run_folder(folder) else None
 
 
-def _refuse_two(path: Path, ways: dict[str, bool]) -> None:
-    """Raises RunError where more than one way of decoding is asked for."""
-    asked = [way for way, there in ways.items() if there]
-    if len(asked) > 1 and asked[0] in ("--search", "--robust"):
+def _one_way(path: Path, ways: dict[str, bool], others: dict[str, bool]) -> str:
+    """Which of the ways is asked for; "": none. Raises RunError where another one is, too."""
+    asked = [way for way, there in (ways | others).items() if there]
+    if not any(ways.values()):
+        return ""
+    if len(asked) > 1:
         raise RunError(
             f"{path}: {' and '.join(asked)} are different ways of decoding; give one ("
             f"{asked[0]} reads the values, as --guided does)"
         )
+    return asked[0]
 
 
 def _refuse(

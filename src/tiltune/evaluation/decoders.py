@@ -32,7 +32,7 @@ AT_ONCE = 128
 """Chunks that the members choose among side by side."""
 
 
-class Decoder(Protocol):
+class WayToDecode(Protocol):
     """How completions come to be, where that is not token by token.
 
     Attributes:
@@ -118,7 +118,7 @@ class SearchDecoder:
         generator: torch.Generator,
         told: Callable[[int], object] | None = None,
     ) -> Samples:
-        """See `Decoder`: the same completion for the same prompt, whatever the law but its limit.
+        """See `WayToDecode`: the same for the same prompt, whatever the law but its limit.
 
         Raises:
             ModelError: the model's law is not a number.
@@ -207,7 +207,7 @@ class RobustDecoder:
         generator: torch.Generator,
         told: Callable[[int], object] | None = None,
     ) -> Samples:
-        """See `Decoder` and `draw_robust`."""
+        """See `WayToDecode` and `draw_robust`."""
         several = len(values.members()) > 1
         at_once = max(1, AT_ONCE // self.settings.candidates) if several else len(prompts)
         parts = [
@@ -226,6 +226,21 @@ class RobustDecoder:
         samples = concatenate(parts)
         samples.prompt_index.copy_(torch.arange(len(samples)))
         return samples
+
+
+def way_to_decode(
+    search: SearchSection | None, robust: RobustSection | None, judge: TextConstraint | None
+) -> WayToDecode | None:
+    """What the settings ask for; None where neither is given.
+
+    Args:
+        search: of a search, which needs a judge.
+        robust: of robust decoding.
+        judge: what completions have to meet.
+    """
+    if search is not None and judge is not None:
+        return SearchDecoder(search, judge)
+    return None if robust is None else RobustDecoder(robust)
 
 
 def ends_step(decode: Callable[..., str], step: Step) -> Callable[[int], bool]:
