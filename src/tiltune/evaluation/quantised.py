@@ -17,7 +17,7 @@ from tiltune.evaluation.damage import Questions, measure_quantised, measure_unqu
 from tiltune.evaluation.metrics.divergence import DrawSettings
 from tiltune.models import hub
 from tiltune.models.lm import LanguageModel
-from tiltune.models.packed_folder import Recipe, PackedSize, is_packed, round_layers, write_packed
+from tiltune.models.packed_folder import PackedSize, Recipe, is_packed, round_layers, write_packed
 from tiltune.models.sources import named
 from tiltune.records.files import write_json
 from tiltune.records.measurements import Measurement
