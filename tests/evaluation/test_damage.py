@@ -17,7 +17,7 @@ from tiltune.decoding.texts import texts
 from tiltune.evaluation.damage import (
     KL,
     SATISFACTION,
-    Trial,
+    Questions,
     measure_quantised,
     measure_unquantised,
 )
@@ -46,17 +46,17 @@ def load(path: Path) -> hub.Loaded:
     return hub.load(ModelSection(path=str(path)), device=CPU)
 
 
-def trial(place: Path, loaded: hub.Loaded) -> Trial:
+def questions(place: Path, loaded: hub.Loaded) -> Questions:
     rows = [Row("", {"prompt": ("the cat", "the dog")[n % 2]}) for n in range(COUNT)]
     prompts = prompt_list(rows, loaded.tokenizer, limit=12, setting="test")
     constraint = build_constraint(load_constraint_config(place / "rule.toml"))
-    return Trial(prompts, DrawSettings(LIMIT, 8, 0), constraint, None)
+    return Questions(prompts, DrawSettings(LIMIT, 8, 0), constraint, None)
 
 
 def test_the_numbers_are_those_of_the_definitions(place: Path) -> None:
     """KL(p ‖ p̂), not KL(p̂ ‖ p), summed by hand over the prefixes of p's own completions."""
     one, other = load(place / "model"), load(place / "model")
-    asked = trial(place, one)
+    asked = questions(place, one)
     round_layers(other.policy.module, Recipe(2, 0.0))
     unquantised, before = measure_unquantised(one, asked)
     after = {each.key: each for each in measure_quantised(other, unquantised, asked)}
@@ -88,7 +88,7 @@ def test_weights_that_are_levels_already_lose_nothing(place: Path) -> None:
     for each in (one, other):
         round_layers(each.policy.module, Recipe(4, 0.0))
     round_layers(other.policy.module, Recipe(4, 0.0))
-    asked = trial(place, one)
+    asked = questions(place, one)
     unquantised, before = measure_unquantised(one, asked)
     after = {each.key: each.value for each in measure_quantised(other, unquantised, asked)}
     assert after == {SATISFACTION.key: before[0].value, KL.key: 0.0}

@@ -80,15 +80,15 @@ def quantise(
         raise ConfigError(f"--method nearest has no outliers; leave out --outliers {outliers:g}")
     share = 0.0 if method == "nearest" else OUTLIERS if outliers is None else outliers
     rule = load_constraint_config(constraint) if constraint is not None else None
-    from tiltune.evaluation.quantised import DAMAGE, Request
+    from tiltune.evaluation.quantised import DAMAGE, QuantisePlan
     from tiltune.evaluation.quantised import quantise as run_quantise
     from tiltune.models.packed_folder import Recipe
 
-    request = Request(
+    plan = QuantisePlan(
         Recipe(bits, share), dequantised, completions, max_new_tokens, rule, prompts, text
     )
     with shown() as progress:
-        made = run_quantise(model, out, request, say=say, progress=progress)
+        made = run_quantise(model, out, plan, say=say, progress=progress)
     _show(made, dequantised=dequantised)
     if made.laws:
         say(f"damage: {out / DAMAGE}")

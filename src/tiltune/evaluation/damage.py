@@ -38,8 +38,8 @@ KL = Quantity(
 
 
 @dataclass(frozen=True)
-class Trial:
-    """What every law is put to.
+class Questions:
+    """What every law is asked.
 
     Attributes:
         prompts: completed once each.
@@ -64,55 +64,57 @@ class Unquantised:
     samples: Samples
 
 
-def measure_unquantised(loaded: Loaded, trial: Trial) -> tuple[Unquantised, list[Measurement]]:
+def measure_unquantised(loaded: Loaded, asked: Questions) -> tuple[Unquantised, list[Measurement]]:
     """Its completions, how many of them satisfy, and its perplexity.
 
     Raises:
         ConstraintError: the constraint is broken.
         ModelError: the law is not a number.
     """
-    samples, measured = _drawn(loaded, trial)
-    return Unquantised(loaded, samples), [*measured, *_perplexity(loaded, trial)]
+    samples, measured = _drawn(loaded, asked)
+    return Unquantised(loaded, samples), [*measured, *_perplexity(loaded, asked)]
 
 
-def measure_quantised(loaded: Loaded, unquantised: Unquantised, trial: Trial) -> list[Measurement]:
+def measure_quantised(
+    loaded: Loaded, unquantised: Unquantised, asked: Questions
+) -> list[Measurement]:
     """The same of a law in few bits, and how far the unquantised one is from it.
 
     Raises:
         ConstraintError, ModelError: see `measure_unquantised`.
     """
-    _, measured = _drawn(loaded, trial)
+    _, measured = _drawn(loaded, asked)
     own = unquantised.samples
     totals = completion_divergences(
-        unquantised.loaded.policy, loaded.policy, own, progress=trial.progress
+        unquantised.loaded.policy, loaded.policy, own, progress=asked.progress
     )
     counts = own.mask.sum(1).tolist()
-    estimate = bootstrap_ratio(totals, counts, seed=trial.settings.seed)
+    estimate = bootstrap_ratio(totals, counts, seed=asked.settings.seed)
     kl = KL.of("", estimate, count=len(totals))
-    return [*measured, kl, *_perplexity(loaded, trial)]
+    return [*measured, kl, *_perplexity(loaded, asked)]
 
 
-def _drawn(loaded: Loaded, trial: Trial) -> tuple[Samples, list[Measurement]]:
+def _drawn(loaded: Loaded, asked: Questions) -> tuple[Samples, list[Measurement]]:
     """A completion of each prompt, and the share of them that satisfy."""
     tokens = 0
 
     def told(written: int) -> None:
         nonlocal tokens
         tokens += written
-        trial.progress("completions", 0, len(trial.prompts), tokens=tokens)
+        asked.progress("completions", 0, len(asked.prompts), tokens=tokens)
 
-    samples = draw_all(loaded, trial.prompts, trial.settings, told)
-    trial.progress("completions", len(samples), len(samples), tokens=tokens)
+    samples = draw_all(loaded, asked.prompts, asked.settings, told)
+    asked.progress("completions", len(samples), len(samples), tokens=tokens)
     samples.prompt_index.copy_(torch.arange(len(samples)))
-    if trial.constraint is None:
+    if asked.constraint is None:
         return samples, []
-    completions = texts(samples, trial.prompts, loaded.tokenizer)
-    scores = trial.constraint.score(completions)
-    satisfied = sum(bool(trial.constraint.satisfied(score)) for score in scores)
+    completions = texts(samples, asked.prompts, loaded.tokenizer)
+    scores = asked.constraint.score(completions)
+    satisfied = sum(bool(asked.constraint.satisfied(score)) for score in scores)
     return samples, [SATISFACTION.rate("", satisfied, len(scores))]
 
 
-def _perplexity(loaded: Loaded, trial: Trial) -> list[Measurement]:
-    if trial.text is None:
+def _perplexity(loaded: Loaded, asked: Questions) -> list[Measurement]:
+    if asked.text is None:
         return []
-    return text_perplexity(loaded, trial.text, within(lambda: "perplexity", trial.progress))
+    return text_perplexity(loaded, asked.text, within(lambda: "perplexity", asked.progress))

@@ -13,11 +13,11 @@ from tiltune.constraints.build import build_constraint
 from tiltune.data.encode import Prompt, corpus_examples, default_prompts, prompt_list
 from tiltune.data.rows import Row, read_rows
 from tiltune.errors import ConfigError, RunError, counted
-from tiltune.evaluation.damage import Trial, measure_quantised, measure_unquantised
+from tiltune.evaluation.damage import Questions, measure_quantised, measure_unquantised
 from tiltune.evaluation.metrics.divergence import DrawSettings
 from tiltune.models import hub
 from tiltune.models.lm import LanguageModel
-from tiltune.models.packed_folder import Recipe, Size, is_packed, round_layers, write_packed
+from tiltune.models.packed_folder import PackedSize, Recipe, is_packed, round_layers, write_packed
 from tiltune.models.sources import named
 from tiltune.records.files import write_json
 from tiltune.records.measurements import Measurement
@@ -34,7 +34,7 @@ LIMIT = 48
 
 
 @dataclass(frozen=True)
-class Request:
+class QuantisePlan:
     """What to make and what to measure; see `tiltune quantise --help`."""
 
     recipe: Recipe
@@ -57,7 +57,7 @@ class Quantised:
     """
 
     recipe: Recipe
-    size: Size
+    size: PackedSize
     seconds: float
     laws: dict[str, list[Measurement]] = field(default_factory=dict[str, list[Measurement]])
 
@@ -65,7 +65,7 @@ class Quantised:
 def quantise(
     path: Path,
     folder: Path,
-    request: Request,
+    plan: QuantisePlan,
     *,
     say: Callable[[str], None],
     progress: Progress = silent,
@@ -75,7 +75,7 @@ def quantise(
     Args:
         path: a run's folder, or whatever `model.path` may be.
         folder: to write; there must be none, or an empty one.
-        request: what to make and to measure.
+        plan: what to make and to measure.
         say: takes a line for the user.
         progress: told of layers and forward passes.
 
@@ -86,31 +86,31 @@ def quantise(
     source = _source(path, run)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"--out {folder}: is there already; give a folder that is not, or is empty")
-    if not request.completions:
-        return _write(source, folder, request, progress)
-    constraint = request.constraint or (run.constraint if run is not None else None)
+    if not plan.completions:
+        return _write(source, folder, plan, progress)
+    constraint = plan.constraint or (run.constraint if run is not None else None)
     built = None if constraint is None else build_constraint(constraint)
-    say(f"measuring {counted(request.completions, 'completion')} of each law …")
+    say(f"measuring {counted(plan.completions, 'completion')} of each law …")
     loaded = _load(source)
-    limit = request.max_new_tokens or (run.sampler.max_new_tokens if run is not None else LIMIT)
-    trial = Trial(
-        prompts=_prompts(request, run, loaded, limit),
+    limit = plan.max_new_tokens or (run.sampler.max_new_tokens if run is not None else LIMIT)
+    asked = Questions(
+        prompts=_prompts(plan, run, loaded, limit),
         settings=DrawSettings(limit, 64, 0),
         constraint=built,
-        text=_text(request, run),
+        text=_text(plan, run),
         progress=progress,
     )
     # first, so that what is wrong with prompts, text or constraint is told before anything is there
-    unquantised, measured = measure_unquantised(loaded, trial)
-    made = _write(source, folder, request, progress)
+    unquantised, measured = measure_unquantised(loaded, asked)
+    made = _write(source, folder, plan, progress)
     made.laws[UNQUANTISED] = measured
     stored = _load(str(folder))
-    made.laws[request.recipe.told] = measure_quantised(stored, unquantised, trial)
+    made.laws[plan.recipe.told] = measure_quantised(stored, unquantised, asked)
     del stored
-    if request.recipe.outliers:
+    if plan.recipe.outliers:
         rounded = _load(source)
-        round_layers(rounded.policy.module, Recipe(request.recipe.bits, 0.0), progress=progress)
-        made.laws[NEAREST] = measure_quantised(rounded, unquantised, trial)
+        round_layers(rounded.policy.module, Recipe(plan.recipe.bits, 0.0), progress=progress)
+        made.laws[NEAREST] = measure_quantised(rounded, unquantised, asked)
     write_json(folder / DAMAGE, _as_json(made, source, limit))
     return made
 
@@ -129,7 +129,7 @@ def _source(path: Path, run: RunConfig | None) -> str:
     return source
 
 
-def _write(source: str, folder: Path, request: Request, progress: Progress) -> Quantised:
+def _write(source: str, folder: Path, plan: QuantisePlan, progress: Progress) -> Quantised:
     """The model's folder, in few bits or as plain weights that the codes stand for."""
     with named("RUN_OR_MODEL"):
         module = hub.load_module(source, dtype="auto")
@@ -137,14 +137,14 @@ def _write(source: str, folder: Path, request: Request, progress: Progress) -> Q
     started = time.perf_counter()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if request.dequantised:
-            size = round_layers(module, request.recipe, progress=progress)
+        if plan.dequantised:
+            size = round_layers(module, plan.recipe, progress=progress)
             hub.save_model(LanguageModel(module), tokenizer, folder)
         else:
-            size = write_packed(module, tokenizer, request.recipe, folder, progress=progress)
+            size = write_packed(module, tokenizer, plan.recipe, folder, progress=progress)
     except (OSError, SafetensorError) as error:
         raise RunError(f"--out {folder}: cannot be written: {error}") from error
-    return Quantised(request.recipe, size, time.perf_counter() - started)
+    return Quantised(plan.recipe, size, time.perf_counter() - started)
 
 
 def _load(path: str) -> hub.Loaded:
@@ -152,14 +152,14 @@ def _load(path: str) -> hub.Loaded:
 
 
 def _prompts(
-    request: Request, run: RunConfig | None, loaded: hub.Loaded, limit: int
+    plan: QuantisePlan, run: RunConfig | None, loaded: hub.Loaded, limit: int
 ) -> list[Prompt]:
     """Those of --prompts, else the run's, else the empty one; as many as completions, evenly."""
     tokenizer, room = loaded.tokenizer, loaded.context - limit
     rows, setting = [Row("", {"prompt": ""})], "--prompts"
     found: list[Prompt] = []
-    if request.prompts is not None:
-        rows = read_rows(request.prompts, setting=setting)
+    if plan.prompts is not None:
+        rows = read_rows(plan.prompts, setting=setting)
     elif run is not None and run.data.prompts is not None:
         setting = "data.prompts"
         rows = read_rows(run.data.prompts, setting=setting)
@@ -174,13 +174,13 @@ def _prompts(
         found = default_prompts(examples, tokenizer, limit=room)
     if not found:
         found = prompt_list(rows, tokenizer, limit=room, setting=setting, tokens="--max-new-tokens")
-    wanted = request.completions
+    wanted = plan.completions
     return [found[place * len(found) // wanted] for place in range(wanted)]
 
 
-def _text(request: Request, run: RunConfig | None) -> PerplexityConfig | None:
+def _text(plan: QuantisePlan, run: RunConfig | None) -> PerplexityConfig | None:
     """The text of --text, else the run's validation rows, else its corpus."""
-    path = str(request.text) if request.text is not None else None
+    path = str(plan.text) if plan.text is not None else None
     if path is None and run is not None:
         path = run.data.valid or run.data.corpus
     if path is None:

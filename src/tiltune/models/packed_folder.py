@@ -48,7 +48,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Size:
+class PackedSize:
     """What packing did to a model.
 
     Attributes:
@@ -106,7 +106,7 @@ def packed_layers(
     progress("packing layers", len(layers), len(layers))
 
 
-def round_layers(module: Any, recipe: Recipe, *, progress: Progress = silent) -> Size:
+def round_layers(module: Any, recipe: Recipe, *, progress: Progress = silent) -> PackedSize:
     """Put in the place of each layer's weights what their codes stand for.
 
     Raises:
@@ -119,12 +119,12 @@ def round_layers(module: Any, recipe: Recipe, *, progress: Progress = silent) ->
         layer.weight.data.copy_(codes.weights())
         weights, packed = weights + layer.weight.numel(), packed + codes.bytes
         others -= _bytes([layer.weight])
-    return Size(weights, packed, others, before)
+    return PackedSize(weights, packed, others, before)
 
 
 def write_packed(
     module: Any, tokenizer: Any, recipe: Recipe, folder: Path, *, progress: Progress = silent
-) -> Size:
+) -> PackedSize:
     """Everything of the model, in a folder that is there; the weights last.
 
     Raises:
@@ -144,7 +144,7 @@ def write_packed(
     _write_settings(module, tokenizer, folder)
     about = asdict(recipe) | {"version": VERSION, "group": GROUP, "shapes": shapes}
     save_file(kept | found, folder / FILE, metadata={"tiltune": json.dumps(about)})
-    return Size(
+    return PackedSize(
         weights=sum(torch.Size(shape).numel() for shape in shapes.values()),
         packed=_bytes(found.values()),
         others=_bytes(kept.values()),
