@@ -302,7 +302,7 @@ def test_the_command_answers_until_it_is_interrupted(run: Path) -> None:
             assert asked.completions.create(**TEXT).choices
         for _ in range(2):  # an impatient user
             process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
         assert process.stderr.read() == "the server has ended\n"
     finally:
         process.kill()

@@ -21,6 +21,7 @@ from tiltune.records.run_folder import is_run_folder, read_config
 from tiltune.serving.batch import Fragment, Job
 from tiltune.serving.wire import ChatRequest, CompletionRequest, DrawRequest, Refused
 from tiltune.values.exact_ends import ExactEnds, NoValues
+from tiltune.values.grammar_in_time import GrammarInTime
 from tiltune.values.token_grammar import TokenGrammar
 
 USUAL_LIMIT = 256
@@ -36,7 +37,7 @@ class AnswerFormat:
 
     Attributes:
         constraint: over whole texts.
-        ends: tells dead ends; stateless, so that many completions share it.
+        ends: tells dead ends and a way out in time; each completion has it under its own limit.
     """
 
     constraint: TextConstraint
@@ -138,7 +139,7 @@ class Served:
                         stops=request.stops,
                         likeliest=request.likeliest,
                         streamed=bool(request.stream),
-                        within=None if form is None else form.ends,
+                        within=None if form is None else form.ends.limited(law.max_new_tokens),
                     )
                 )
         return Asked(tuple(prompts), tuple(jobs), form, guided)
@@ -230,6 +231,5 @@ class Served:
                 f"response_format: no answer can be kept to this schema: {error}",
                 param="response_format",
             ) from error
-        return AnswerFormat(
-            constraint, ExactEnds(NoValues(width), ends.to(self.loaded.policy.device))
-        )
+        in_time = GrammarInTime(ends, self.usual_limit).to(self.loaded.policy.device)
+        return AnswerFormat(constraint, ExactEnds(NoValues(width), in_time))
