@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 import tiny
-from tiltune.config import ConstraintConfig, SearchSection, load_constraint_config
+from tiltune.config import ConstraintConfig, load_constraint_config
+from tiltune.config.decoding import SearchSection
 from tiltune.data.rows import Row
 from tiltune.errors import ConfigError, ConstraintError, DataError
 from tiltune.serving.complete import Answers, Request
