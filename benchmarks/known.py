@@ -123,6 +123,7 @@ def measured(plain: Contender, name: str, arguments: argparse.Namespace) -> dict
     )
 
 
+@torch.no_grad()
 def own_nats(plain: Contender, batches: list[Samples]) -> float:
     """Mean log-probability a token under the model's own law, of the first batches."""
     means = list[float]()
@@ -136,5 +137,4 @@ def own_nats(plain: Contender, batches: list[Samples]) -> float:
 
 
 if __name__ == "__main__":
-    with torch.no_grad():
-        main()
+    main()

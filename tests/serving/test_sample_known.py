@@ -9,6 +9,7 @@ import pytest
 
 import tiny
 from tiltune.config import ConstraintConfig, load_constraint_config
+from tiltune.config.decoding import SearchSection
 from tiltune.data.rows import Row
 from tiltune.errors import ConfigError, ConstraintError, DataError
 from tiltune.serving.complete import Answers, Request
@@ -96,6 +97,7 @@ def test_a_prompt_that_cannot_be_met_is_named(model: Path, tmp_path: Path) -> No
         ({"threshold": "none"}, {}, ConstraintError, "'none' asks for raw scores"),
         ({}, {"guided": True}, ConfigError, "--guided: it is about values that a run has learnt"),
         ({}, {"round": 1}, ConfigError, "--round: it is about values that a run has learnt"),
+        ({}, {"search": SearchSection()}, ConfigError, "--search: it is about values that a run"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_in_words(

@@ -39,7 +39,7 @@ PERSON = json.dumps(
 GRAMMARS = {
     "object": ("json_schema", PERSON),
     "any": ("regex", r"(?s).*a"),
-    "heavy": ("regex", "([a-z]+;;;;;;;;|!)*"),  # a word lengthens the way out
+    "heavy": ("regex", "([a-zA-Z]+;;;;;;;;|!)*"),  # a word lengthens the way out
     "lark": ("lark", 'start: "(" start ")" | "cat" | "[" start "]" start | "€"'),
 }
 WORDS = ("cat", '{"', '":', '"}', "name", "((", "€", "[]")
