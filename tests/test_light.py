@@ -71,8 +71,8 @@ STEPS = [
         Step(f"score {kind}.toml rows.jsonl")
         for kind in ("regex", "length", "python", "python_syntax", "temporal", "mean", "population")
     ),
-    Step("score http.toml none.jsonl"),  # built; nobody is there to be asked
-    Step("score execution.toml none.jsonl"),
+    Step("score http.toml none.jsonl", exit_code=2),  # built, and nobody asked: there is no row
+    Step("score execution.toml none.jsonl", exit_code=2),
     Step("score grammar.toml rows.jsonl", frozenset({"llguidance"})),
     Step("score lexicon.toml rows.parquet", frozenset({"pyarrow"})),
     Step("classifier train labels.jsonl --out classifier", SKLEARN),
