@@ -334,7 +334,7 @@ def test_fit_refuses_what_check_and_score_warn_of(
         assert tiny.tiltune("fit", str(toml)) == 2
     assert loading.calls == 0 and not (tmp_path / "run").exists()
     assert f"error: constraint: {told}" in capsys.readouterr().err
-    assert tiny.tiltune("check", str(toml)) == 0
+    assert tiny.tiltune("check", str(toml)) == 2
     said = capsys.readouterr().err
     assert f"warning: constraint: {told}" in said and "there is no estimate" in said
     rows = tiny.write_rows(tmp_path / "rows.jsonl", [{"text": "a"}])
@@ -352,7 +352,7 @@ def test_check_runs_where_no_row_satisfies(
     toml = regex_run(tmp_path, data={"violating": "drop"})
     assert tiny.tiltune("fit", str(toml)) == 2
     assert "none of its" in capsys.readouterr().err
-    assert tiny.tiltune("check", str(toml)) == 0
+    assert tiny.tiltune("check", str(toml)) == 2
     said = capsys.readouterr().err
     assert "warning: no row of the corpus satisfies" in said
     assert "none of 256 samples satisfy" in said and "estimated minutes" not in said

@@ -50,7 +50,8 @@ def check(
     """Before any training, a verdict in five lines; then what it rests on. Writes nothing.
 
     How often does the model meet the constraint, what will the run cost, what is known exactly,
-    what is wrong, which command comes next: by samples of the model and a step of everything.
+    what is wrong, which command comes next: by samples of the model and a step of everything. Ends
+    with status 2 where `fit` would refuse the run.
     """
     given = load_config(config, tuple(settings or ()))
     other = load_constraint_config(against) if against is not None else None
@@ -59,7 +60,11 @@ def check(
     options = [part for each in settings or () for part in ("--set", each)]
     arguments = shlex.join([str(config), *options])
     with shown() as progress:
-        check_run(given, log, arguments=arguments, against=other, every=every, progress=progress)
+        begins = check_run(
+            given, log, arguments=arguments, against=other, every=every, progress=progress
+        )
+    if not begins:
+        raise typer.Exit(2)  # as `fit` would end, so that a script does not go on to it
 
 
 def fit(

@@ -59,7 +59,7 @@ def check_run(
     every: bool = False,
     constraint: TextConstraint | None = None,
     progress: Progress = silent,
-) -> None:
+) -> bool:
     """Everything `fit` would do before its first round, and a miniature of that round, in memory.
 
     Args:
@@ -72,6 +72,9 @@ def check_run(
         constraint: of `given.constraint`, where it is built already.
         progress: told how far the corpus is scored and completions are drawn.
 
+    Returns:
+        Whether `fit` would begin.
+
     Raises:
         TiltuneError: what `fit` would stop at, but for a constraint that is contradictory, or
             trivial, or met by no row, and a folder that is in the way: those are warnings here.
@@ -81,14 +84,18 @@ def check_run(
     page.note(f"loading {given.model.path} …")
     prepared = prepare(given, to_train=False, constraint=constraint, progress=progress)
     with page.verdict_first():
-        scored = _judge(prepared, arguments, page, progress)
+        scored, begins = _judge(prepared, arguments, page, progress)
     if other is not None:
         _say_agreement(prepared, scored, other, page)
     _say_settings(given, prepared, page, every=every)
+    return begins
 
 
-def _judge(prepared: Prepared, arguments: str | None, page: Page, progress: Progress) -> Scored:
-    """The verdict, and the findings that it rests on; the samples that were drawn for it."""
+def _judge(
+    prepared: Prepared, arguments: str | None, page: Page, progress: Progress
+) -> tuple[Scored, bool]:
+    """The verdict, and the findings that it rests on: the samples that were drawn for it, and
+    whether `fit` would begin."""
     actor, learner = make_actor(prepared), make_learner(prepared)
     device = prepared.loaded.policy.device  # the miniature is this process's alone
     actor.sampler.generator = on_device(actor.sampler.generator, device)
@@ -121,7 +128,7 @@ def _judge(prepared: Prepared, arguments: str | None, page: Page, progress: Prog
     page.answer("exact", exact(prepared.constraint, found))
     page.answer("wrong", wrong(page.gravest_first))
     page.answer("next", following(arguments, page.gravest))
-    return scored
+    return scored, not refused
 
 
 def _say_data(prepared: Prepared, page: Page) -> None:
