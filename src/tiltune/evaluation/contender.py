@@ -15,6 +15,7 @@ from tiltune.config.decoding import RobustSection, SearchSection
 from tiltune.constraints.base import TextConstraint
 from tiltune.constraints.build import build_constraint
 from tiltune.data.encode import Prompt
+from tiltune.data.midst import Midst
 from tiltune.data.samples import Samples, SamplingLaw
 from tiltune.decoding.draw import Ending, draw
 from tiltune.decoding.found import Found
@@ -196,6 +197,7 @@ def open_contender(
         trained_by = run.constraint
         judge = constraint or build_constraint(run.constraint)
         decoding.append(constraint_digest(run.constraint))
+    decoding += ["goes on"] if Midst.of(loaded.tokenizer).anchors else []  # once read apart
     decoder = way_to_decode(search, robust, judge)
     decoding += [] if decoder is None else [way, decoder.settings.model_dump_json()]
     return Contender(
