@@ -1,12 +1,15 @@
 """Satisfaction rate, mean score and the first violation, by hand."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 
 from metric_worlds import Row, by_key, generated, scored, shuffled, world
+from tiltune.config import ScorerSection
 from tiltune.evaluation.metrics.attribute import attribute
+from tiltune.evaluation.table import control
 from tiltune.records.intervals import wilson_interval
 
 pytestmark = pytest.mark.quick
@@ -77,3 +80,15 @@ def test_a_scorer_that_always_failed_measured_nothing() -> None:
 def test_order_moves_nothing(pair: tuple[list[Row], list[Row]]) -> None:
     rows, other = pair
     assert attribute(*world(rows), seed=4) == attribute(*world(other), seed=4)
+
+
+def test_a_share_that_is_to_lie_between_two_others_has_no_better_end() -> None:
+    word = {"kind": "lexicon", "words": ["x"], "mode": "require"}
+    for table, better in ((word, "higher"), (population(word), "neither")):
+        scorer = ScorerSection.model_validate({"name": "s", **table})
+        found = control(generated(TEXTS), scored(SCORES), scorer, seed=0)
+        assert {each.better for each in found} == {better}
+
+
+def population(part: dict[str, Any]) -> dict[str, Any]:
+    return {"kind": "population", "at_least": 0.4, "at_most": 0.6, "parts": [part]}

@@ -19,6 +19,7 @@ from tiltune.config import (
     ProtocolSection,
     ScorerSection,
     TasksConfig,
+    populations,
 )
 from tiltune.config.parse import Section
 from tiltune.data.encode import prompt_list
@@ -82,7 +83,9 @@ def control(generated: Generated, scores: Scores, scorer: ScorerSection, *, seed
     if generated.turns:
         found += by_turn(generated, scores)
     if constraint.toxicity and getattr(constraint, "mode", "forbid") == "forbid":
-        return [*toxicity(generated, scores, seed=seed), *found]
+        found = [*toxicity(generated, scores, seed=seed), *found]
+    if populations(scorer.constraint):  # a share that is to lie between two others
+        found = [each.model_copy(update={"better": "neither"}) for each in found]
     return found
 
 

@@ -11,6 +11,11 @@ from tiltune.errors import RunError, TiltuneError
 from tiltune.evaluation.compare.before import names
 from tiltune.evaluation.compare.comparison import compare
 
+SHARE = {
+    "kind": "population",
+    "at_least": 0.4,
+    "parts": [{"kind": "lexicon", "words": ["ran"], "mode": "require"}],
+}
 RATE = "attribute.words.satisfaction_rate@g"
 
 
@@ -43,6 +48,13 @@ def sound(folder: Path, **changes: Any) -> dict[str, Any]:
         ),
         ({"table": {"utility": "utility.nats"}}, r"table.utility = 'utility.nats' is not measured"),
         ({"table": {"columns": ["cost.decoding", "cost.x"]}}, r"table.columns\[1\] = 'cost.x'"),
+        (
+            {
+                "evaluate": {"scorer": [{"name": "words", **SHARE}]},
+                "table": {"control": "attribute.words.satisfaction_rate@g"},
+            },
+            r"table.control = .*: scorer 'words' bounds a share .* name it in table.columns",
+        ),
         (
             {"evaluate": {"scorer": [{"name": "s", "kind": "lexicon", "file": "no.txt"}]}},
             r"scorer 's': .*no.txt",

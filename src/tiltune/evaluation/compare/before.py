@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tiltune.config import CompareConfig, RunConfig
+from tiltune.config import CompareConfig, RunConfig, populations
 from tiltune.constraints.build import build_constraint
 from tiltune.constraints.conflicts import refuse_conflict
 from tiltune.data.rows import stream_rows
@@ -44,6 +44,7 @@ def check_before(
     """
     _check_evaluation(config, plan)
     check_names(config.table, foresee(config), source=source)
+    _check_directed(config, source)
     checked: set[str] = set()
     for planned in plan:
         try:
@@ -68,6 +69,18 @@ def _check_evaluation(config: CompareConfig, plan: Sequence[Planned]) -> None:
             refuse(config.evaluate, trained_by)
         except ConfigError as error:
             raise ConfigError(f"method '{planned.method.name}': {error}") from error
+
+
+def _check_directed(config: CompareConfig, source: str) -> None:
+    """An axis needs a better end, which a share that is to lie within bounds has not."""
+    bounded = [each.name for each in config.evaluate.scorer if populations(each.constraint)]
+    for setting, axis in (("control", config.table.control), ("utility", config.table.utility)):
+        if found := next((name for name in bounded if axis.startswith(f"attribute.{name}.")), None):
+            raise ConfigError(
+                f"{source}: table.{setting} = {axis!r}: scorer {found!r} bounds a share of all "
+                "completions, of which neither more nor less is better; name it in table.columns, "
+                f"and as table.{setting} what improves"
+            )
 
 
 def _check_entry(planned: Planned, checked: set[str]) -> None:
