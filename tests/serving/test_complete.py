@@ -14,10 +14,9 @@ from tiltune.config.decoding import SearchSection
 from tiltune.constraints.base import TextConstraint
 from tiltune.data.rows import Row
 from tiltune.errors import ConfigError, ConstraintError, DataError, RunError
-from tiltune.evaluation.contender import open_contender
 from tiltune.evaluation.decoders import SearchDecoder
 from tiltune.models import hub
-from tiltune.serving.complete import Answers, Request, Talk, complete
+from tiltune.serving.complete import Answers, Request, Talk, complete, opened_run
 
 
 @pytest.fixture(scope="module", params=["copy", "head", "lora"])
@@ -118,8 +117,9 @@ def test_a_search_that_finds_nothing_says_why_and_leaves_its_trace(run: Path) ->
     trace: list[dict[str, Any]] = []
     request = Request(search=SearchSection(max_expansions=2, step="line"))
     assert request.search is not None
-    opened = open_contender(run, search=request.search)
-    opened = replace(opened, decoder=SearchDecoder(request.search, never))
+    opened = opened_run(run, request, print)
+    decoding = replace(opened.contender, decoder=SearchDecoder(request.search, never))
+    opened = replace(opened, contender=decoding)
     answers = Answers(run, request, print, opened=opened, trace=trace.append)
     [row] = answers.complete([answers.prompt(Row("--prompt", {"prompt": "the cat"}))])
     assert row["text"] is None and row["satisfied"] is None

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.quick
 
 DELIBERATE = {
     *("data.corpus", "data.prompts", "data.valid", "value_model.path", "value_model.warm_text"),
+    "model.quantise",
     *("method.target_rate", "method.kl_max_nats", "method.samples_max", "method.seconds_max"),
 }
 """Settings whose None says that there is none."""
