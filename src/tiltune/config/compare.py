@@ -71,6 +71,15 @@ class MethodEntry(Section):
         return self.kind in ("guided", "search", "robust")
 
     @property
+    def decoding(self) -> SearchSection | RobustSection | None:
+        """How it decodes by its values, where that is more than guidance."""
+        ways: dict[str, SearchSection | RobustSection] = {
+            "search": self.search,
+            "robust": self.robust,
+        }
+        return ways.get(self.kind)
+
+    @property
     def lawless(self) -> bool:
         """Whether it decodes by no next-token law."""
         return self.kind in ("best_of_n", "search", "robust")

@@ -157,8 +157,8 @@ def _evaluated(
         "run": planned.config.model_dump(mode="json", exclude={"track"}),
         "n": planned.n,
     }
-    if planned.method.kind in ("search", "robust"):
-        asked["decoding"] = planned.method.model_dump(include={planned.method.kind})
+    if (decoding := planned.method.decoding) is not None:
+        asked["decoding"] = decoding.model_dump(mode="json")
     read = _read_by(planned, config, judge)
     if _still_holds(planned, folder, asked, read, say):
         kept = read_evaluation(folder / "evaluation.json")

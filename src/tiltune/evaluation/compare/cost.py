@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from tiltune.config.decoding import RobustSection, SearchSection
 from tiltune.evaluation.compare.plan import Planned
 from tiltune.records.measurements import CurvePoint, Measurement
 from tiltune.records.rounds import RoundRecord
@@ -57,10 +58,10 @@ def forward_passes(planned: Planned) -> float | None:
     A value model of another size than the base's is not counted: None. Each of n chunks is read
     once more at its end, by all members in one pass of their trunk.
     """
-    if planned.method.kind == "search":
+    if isinstance(planned.method.decoding, SearchSection):
         return None
-    if planned.method.kind == "robust":
-        return 3.0 * planned.method.robust.candidates
+    if isinstance(planned.method.decoding, RobustSection):
+        return 3.0 * planned.method.decoding.candidates
     if planned.method.chooses:
         return float(planned.n)
     if planned.method.guides:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tiltune.config import EvaluateConfig
+from tiltune.config.decoding import RobustSection, SearchSection
 from tiltune.evaluation.compare.plan import Planned
 from tiltune.evaluation.contender import Contender, open_contender
 from tiltune.evaluation.evaluate import evaluate
@@ -16,13 +17,13 @@ LIKELIHOODS = ("utility.", "task.", "detector.")
 
 def open_planned(planned: Planned) -> Contender:
     """The entry's model as it decodes: base, best of n, by the last pair, or tuned."""
-    method = planned.method
+    decoding = planned.method.decoding
     return open_contender(
         Path(planned.config.run.dir),
         name=planned.method.name,
-        guided=method.kind == "guided",
-        search=method.search if method.kind == "search" else None,
-        robust=method.robust if method.kind == "robust" else None,
+        guided=planned.method.guides and decoding is None,
+        search=decoding if isinstance(decoding, SearchSection) else None,
+        robust=decoding if isinstance(decoding, RobustSection) else None,
         best_of=planned.n if planned.method.chooses else 1,
         base=not planned.trains,
     )
