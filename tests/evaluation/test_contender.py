@@ -11,6 +11,7 @@ import tiny
 from tiltune.config.decoding import RobustSection, SearchSection
 from tiltune.constraints.base import TextConstraint
 from tiltune.data.encode import Prompt
+from tiltune.data.midst import Midst
 from tiltune.data.samples import SamplingLaw
 from tiltune.decoding.draw import Ending, draw
 from tiltune.errors import ModelError, RunError
@@ -185,3 +186,13 @@ def test_two_ways_of_decoding_at_once_are_refused(run: Path) -> None:
         open_contender(run, robust=RobustSection(), base=True)
     with pytest.raises(RunError, match=r"no run folder; --search need"):
         open_contender(run.parent / "model", search=SearchSection())
+
+
+def test_where_completions_are_read_behind_an_anchor_generations_are_others(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that an earlier version wrote were read apart from their prompts."""
+    before = open_contender(run).digest
+    read = Midst(None, ((":", [1]),), drops=True)
+    monkeypatch.setattr(Midst, "of", lambda _: read)
+    assert open_contender(run).digest != before
